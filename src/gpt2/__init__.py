@@ -1,0 +1,1 @@
+"""The library behind the commands: it never prints, never exits, and knows no flags."""

@@ -1,0 +1,144 @@
+"""Write, flush, rename: how every file of the project comes into being."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gpt2.errors import UserError
+
+# Files on their way to their final name end in this; leftovers of a kill are recognised by it.
+PARTIAL = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """A name beside `path` that no other process uses, for writing it under."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+
+
+def sync(path: Path) -> None:
+    """Force what has been written to the file (or folder, where the system can) onto the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows has no handle on a folder to flush; its renames are journalled
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_into_place(partial: Path, final: Path) -> None:
+    """Give a completely written file its final name, replacing an older one in one instant."""
+    sync(partial)
+    os.replace(partial, final)
+    sync(final.parent)
+
+
+@contextlib.contextmanager
+def written(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
+    """Open a file that appears under its name only when the block ends without an error.
+
+    A kill at any instant leaves either the old file or the new one, whole.
+
+    Raises:
+        UserError: the file cannot be written (no such folder, no permission, disk full).
+    """
+    path = Path(path)
+    partial = partial_path(path)
+    try:
+        try:
+            with open(partial, mode, **open_options) as file:
+                yield file
+            move_into_place(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when the block ends without an error.
+
+    Yields the folder to write into until then.
+
+    Raises:
+        UserError: it cannot be written, or there is something under that name.
+    """
+    partial = partial_path(path)
+    try:
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            for file in partial.iterdir():
+                sync(file)
+            partial.rename(path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with line ends as they are; see `written`."""
+    with written(path, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; an existing one is fine."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed writer left half-written in `folder`."""
+    for path in folder.glob(f"*{PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def read_text(path: Path) -> str:
+    """Read a small UTF-8 text file.
+
+    Raises:
+        UserError: it is missing, unreadable or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        UserError: it is missing, unreadable or not a JSON object.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); fetch or write it again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} should hold one JSON object, not a {type(value).__name__}.")
+    return value
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for an operating-system error met while writing `path`."""
+    return UserError(
+        f"{path} cannot be written: {error.strerror or error}; "
+        "check the folder, its permissions and the free disk space."
+    )

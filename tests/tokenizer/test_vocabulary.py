@@ -1,0 +1,110 @@
+"""The two files of a vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.tokenizer import Tokenizer, read_encoder, read_merges, write_vocabulary
+from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled, token_bytes
+
+ENCODER = '{"a": 0, "b": 1, "ab": 2, "\\u0120": 3}'
+MERGES = "#version: 0.2\na b\nĠ ab\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "encoder.json").write_bytes(ENCODER.encode())
+    (tmp_path / "vocab.bpe").write_bytes(MERGES.encode())
+    return tmp_path
+
+
+def test_every_byte_has_one_visible_character_of_its_own():
+    assert sorted(CHARACTER_OF_BYTE) == list(range(256))
+    assert len(set(CHARACTER_OF_BYTE.values())) == 256
+    assert all(character.isprintable() for character in CHARACTER_OF_BYTE.values())
+    assert not any(character.isspace() for character in CHARACTER_OF_BYTE.values())
+
+
+def test_bytes_are_spelled_as_worked_by_hand():
+    assert spelled(" naïve\n") == "ĠnaÃ¯veĊ"
+    assert token_bytes("ĠnaÃ¯veĊ") == b" na\xc3\xafve\n"
+    assert token_bytes("ĠðŁ") == b" \xf0\x9f"
+
+
+def test_the_order_of_the_bytes_is_that_of_openais_ids(shared_data: Path):
+    openai = read_encoder(shared_data / "gpt2" / "encoder.json")
+    assert [openai[character] for character in CHARACTER_OF_BYTE.values()] == list(range(256))
+
+
+def test_openais_files_written_again_are_the_same_to_the_byte(shared_data: Path, tmp_path: Path):
+    source = shared_data / "gpt2"
+    vocabulary = read_encoder(source / "encoder.json")
+    merges = read_merges(source / "vocab.bpe")
+    assert (len(vocabulary), len(merges)) == (50257, 50000)
+    write_vocabulary(tmp_path, vocabulary, merges)
+    for name in ("encoder.json", "vocab.bpe"):
+        assert (tmp_path / name).read_bytes() == (source / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.json", "vocab.bpe"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        MERGES,
+        "a b\nĠ ab\n",
+        "a b\nĠ ab",
+        MERGES.replace("\n", "\r\n"),
+        MERGES.replace("0.2", "0.2 - by another writer") + "\n\n",
+    ],
+)
+def test_merges_are_read_from_files_of_several_writers(folder: Path, content: str):
+    (folder / "vocab.bpe").write_bytes(content.encode())
+    assert read_merges(folder / "vocab.bpe") == [("a", "b"), ("Ġ", "ab")]
+
+
+def test_a_merge_of_a_number_sign_in_the_first_line_is_a_merge(folder: Path):
+    (folder / "vocab.bpe").write_bytes(b"# #\n")
+    assert read_merges(folder / "vocab.bpe") == [("#", "#")]
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
+def test_a_missing_file_is_named(folder: Path, name: str):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=name):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
+def test_a_file_that_is_no_text_is_named(folder: Path, name: str):
+    (folder / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=f"{name} is not UTF-8 text"):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("content", ['{"a": 0', "", "<?xml version='1.0'?>", "[0, 1]", "7"])
+def test_an_encoder_that_is_no_json_object_is_named(folder: Path, content: str):
+    (folder / "encoder.json").write_text(content)
+    with pytest.raises(UserError, match=r"encoder\.json"):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("number", ["-1", "1.0", '"1"', "null", "true", "[1]", "4294967296"])
+def test_an_id_that_is_no_whole_number_is_named_with_its_token(folder: Path, number: str):
+    (folder / "encoder.json").write_text(f'{{"a": 0, "bad": {number}}}')
+    with pytest.raises(UserError, match=r"encoder\.json: the id of token 'bad' .*whole number"):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("line", ["ab", "a b c", "<Error><Code>NoSuchBucket</Code></Error>"])
+def test_a_broken_merge_is_named_with_its_line(folder: Path, line: str):
+    (folder / "vocab.bpe").write_text(f"#version: 0.2\na b\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"vocab\.bpe, line 3: "):
+        Tokenizer.load(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"missing.*cannot be written"):
+        write_vocabulary(tmp_path / "missing", {"a": 0}, [])

@@ -1,0 +1,1 @@
+"""From text files and `.npz` files to batches of tokens."""

@@ -1,0 +1,68 @@
+"""The `.npz` files of 2019: one integer array of tokens for each chunk."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gpt2 import files
+from gpt2.errors import UserError
+
+
+def compact_type(n_vocab: int) -> np.dtype:
+    """The smallest integer type that the training code keeps tokens of such a vocabulary in."""
+    return np.dtype(np.uint16 if n_vocab <= 2**16 else np.int32)
+
+
+def write(path: Path, chunks: Iterable[np.ndarray]) -> int:
+    """Write chunks of tokens as `numpy.savez_compressed` would, holding one of them at a time.
+
+    They are stored as 64-bit integers, so that the file is the one of 2019 to the byte.
+
+    Returns:
+        How many tokens were written.
+    """
+    tokens = 0
+    with files.written(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, chunk in enumerate(chunks):
+            with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, chunk.astype(np.int64), allow_pickle=False)
+            tokens += len(chunk)
+    return tokens
+
+
+def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
+    """The chunks of an `.npz` file, as arrays of `compact_type(n_vocab)`, each of shape [tokens].
+
+    Raises:
+        UserError: it is no such file, or a chunk is not a list of ids below `n_vocab`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("not an .npz archive")
+            for name in archive.files:
+                yield _checked(path, name, archive[name], n_vocab)
+    except (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is not a file of encoded text ({error}); make it anew with src/encode.py."
+        ) from error
+
+
+def _checked(path: Path, name: str, chunk: np.ndarray, n_vocab: int) -> np.ndarray:
+    if chunk.ndim != 1 or chunk.dtype.kind not in "iu":
+        raise UserError(
+            f"{path}: {name} is an array of {chunk.dtype} with {chunk.ndim} dimensions, not a list "
+            "of token ids; make the file anew with src/encode.py."
+        )
+    if chunk.size and not 0 <= chunk.min() <= chunk.max() < n_vocab:
+        worst = chunk.max() if chunk.max() >= n_vocab else chunk.min()
+        raise UserError(
+            f"{path}: {name} holds the token id {worst}, but the model's vocabulary ends at "
+            f"{n_vocab - 1}; encode the text with this model's --model_name."
+        )
+    return chunk.astype(compact_type(n_vocab))

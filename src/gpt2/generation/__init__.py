@@ -1,0 +1,1 @@
+"""Generation: engines turn tokens into scores, sampling turns scores into the next token."""

@@ -1,0 +1,1 @@
+"""Training: the loss, the optimizers, one step, and the loop around it."""

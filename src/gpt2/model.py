@@ -4,7 +4,7 @@ Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", sect
 builds on Radford et al. 2018 and Vaswani et al. 2017. The weights are a mapping from OpenAI's tensor
 names to tensors or variables, so the file's names, the paper's and the code's are the same.
 
-Shapes: B batch, T positions, C width, H heads, D head width, V vocabulary.
+Shapes: B batch, T positions, N rows (B times T), C width, H heads, D head width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ Attend = Callable[[int, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 def logits(weights: Weights, hparams: HParams, tokens: tf.Tensor) -> tf.Tensor:
     """Scores of every next token at every position: int32 [B, T] -> float32 [B, T, V]."""
-    positions = tf.range(tf.shape(tokens)[1])
-    return head(weights, hidden_states(weights, hparams, tokens, positions))
+    batch, length = tf.unstack(tf.shape(tokens))
+    x = hidden_states(weights, hparams, tokens, tf.range(length))
+    scores = head(weights, tf.reshape(x, [-1, hparams.n_embd]))
+    return tf.reshape(scores, [batch, length, hparams.n_vocab])
 
 
 def hidden_states(
@@ -47,46 +49,56 @@ def hidden_states(
             backward pass.
     """
     attend = attend or causal_attention
+    batch, length = tf.unstack(tf.shape(tokens))
     x = tf.gather(weights["model/wte"], tokens) + tf.gather(weights["model/wpe"], positions)
+    x = tf.reshape(x, [-1, hparams.n_embd])  # [N, C]
     for layer in range(hparams.n_layer):
 
-        def apply(x: tf.Tensor, layer: int = layer) -> tf.Tensor:
-            return block(weights, hparams, layer, x, attend)
+        def block(x: tf.Tensor, layer: int = layer) -> tf.Tensor:
+            query, key, value = split_heads(before_attention(weights, layer, x), hparams, batch)
+            attended = merge_heads(attend(layer, query, key, value), hparams)
+            return after_attention(weights, layer, x, attended)
 
-        x = wrap_block(apply)(x)  # [B, T, C]
-    return layer_norm(weights, "model/ln_f", x)
+        x = wrap_block(block)(x)
+    return tf.reshape(final_norm(weights, x), [batch, length, hparams.n_embd])
 
 
 def head(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    """Scores of the next token, by likeness to its embedding: [..., C] -> [..., V]."""
-    width = x.shape[-1]
-    scores = tf.matmul(tf.reshape(x, [-1, width]), weights["model/wte"], transpose_b=True)
-    return tf.reshape(scores, tf.concat([tf.shape(x)[:-1], tf.shape(scores)[-1:]], axis=0))
+    """Scores of the next token, by likeness to its embedding: [N, C] -> [N, V]."""
+    return tf.matmul(x, weights["model/wte"], transpose_b=True)
 
 
-def block(
-    weights: Weights, hparams: HParams, layer: int, x: tf.Tensor, attend: Attend
-) -> tf.Tensor:
-    """One layer: attention, then the MLP, each on normalised input and added: [B, T, C]."""
+def before_attention(weights: Weights, layer: int, x: tf.Tensor) -> tf.Tensor:
+    """Queries, keys and values of a layer side by side: [N, C] -> [N, 3C]."""
     name = f"model/h{layer}"
-    x += attention(weights, hparams, layer, layer_norm(weights, f"{name}/ln_1", x), attend)
-    x += mlp(weights, f"{name}/mlp", layer_norm(weights, f"{name}/ln_2", x))
-    return x
+    return linear(weights, f"{name}/attn/c_attn", layer_norm(weights, f"{name}/ln_1", x))
 
 
-def attention(
-    weights: Weights, hparams: HParams, layer: int, x: tf.Tensor, attend: Attend
-) -> tf.Tensor:
-    """Multi-head self-attention: [B, T, C] -> [B, T, C]."""
-    name = f"model/h{layer}/attn"
-    batch, length = tf.shape(x)[0], tf.shape(x)[1]
+def after_attention(weights: Weights, layer: int, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
+    """The rest of a layer: adds what was attended to, then the MLP's output: [N, C] -> [N, C]."""
+    name = f"model/h{layer}"
+    x += linear(weights, f"{name}/attn/c_proj", attended)
+    inner = linear(weights, f"{name}/mlp/c_fc", layer_norm(weights, f"{name}/ln_2", x))  # [N, 4C]
+    return x + linear(weights, f"{name}/mlp/c_proj", gelu(inner))
+
+
+def final_norm(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    """What the head is given: [N, C] -> [N, C]."""
+    return layer_norm(weights, "model/ln_f", x)
+
+
+def split_heads(
+    qkv: tf.Tensor, hparams: HParams, batch: int | tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Queries, keys and values of each head: [N, 3C] -> three of [B, H, T, D]."""
     width = hparams.n_embd // hparams.n_head
-    qkv = linear(weights, f"{name}/c_attn", x)  # [B, T, 3C]
-    qkv = tf.reshape(qkv, [batch, length, 3, hparams.n_head, width])
-    query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # each [B, H, T, D]
-    values = attend(layer, query, key, value)  # [B, H, T, D]
-    merged = tf.reshape(tf.transpose(values, [0, 2, 1, 3]), [batch, length, hparams.n_embd])
-    return linear(weights, f"{name}/c_proj", merged)
+    qkv = tf.reshape(qkv, [batch, -1, 3, hparams.n_head, width])
+    return tuple(tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4])))
+
+
+def merge_heads(values: tf.Tensor, hparams: HParams) -> tf.Tensor:
+    """The heads' values side by side again: [B, H, T, D] -> [N, C]."""
+    return tf.reshape(tf.transpose(values, [0, 2, 1, 3]), [-1, hparams.n_embd])
 
 
 def causal_attention(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
@@ -111,11 +123,6 @@ def scaled_dot_product(
     return tf.matmul(tf.nn.softmax(scores), value)
 
 
-def mlp(weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
-    """Two linear layers around a GELU, four times as wide inside: [B, T, C] -> [B, T, C]."""
-    return linear(weights, f"{name}/c_proj", gelu(linear(weights, f"{name}/c_fc", x)))
-
-
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """GELU in its tanh form, which GPT-2 was trained with (Hendrycks and Gimpel 2016)."""
     return tf.nn.gelu(x, approximate=True)
@@ -130,12 +137,9 @@ def layer_norm(weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
 
 
 def linear(weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
-    """A matrix and a bias: [B, T, in] -> [B, T, out]."""
+    """A matrix and a bias: [N, in] -> [N, out]."""
     matrix = weights[f"{name}/w"]  # [1, in, out]
-    inputs, outputs = matrix.shape[1:]
-    rows = tf.matmul(tf.reshape(x, [-1, inputs]), tf.reshape(matrix, [inputs, outputs]))
-    shape = tf.concat([tf.shape(x)[:-1], [outputs]], axis=0)
-    return tf.reshape(rows + weights[f"{name}/b"], shape)
+    return tf.matmul(x, tf.reshape(matrix, matrix.shape[1:])) + weights[f"{name}/b"]
 
 
 def fresh_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:

@@ -26,8 +26,9 @@ def next_token_loss(
     """
     positions = tf.range(tf.shape(inputs)[1])
     x = model.hidden_states(weights, hparams, inputs, positions, wrap_block=wrap_block)
+    logits = model.head(weights, tf.reshape(x, [-1, hparams.n_embd]))  # [N, V]
     return tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels=targets, logits=model.head(weights, x)
+            labels=tf.reshape(targets, [-1]), logits=logits
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ PARTIAL = ".partial"
 
 def partial_path(path: Path) -> Path:
     """A name beside `path` that no other process uses, for writing it under."""
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
+    return path.parent / f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}"
 
 
 def sync(path: Path) -> None:
@@ -52,6 +53,8 @@ def written(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
     path = Path(path)
     partial = partial_path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "there is a folder or a device of that name")
         try:
             with open(partial, mode, **open_options) as file:
                 yield file
@@ -78,6 +81,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield partial
             for file in partial.iterdir():
                 sync(file)
+            sync(partial)
             partial.rename(path)
             sync(path.parent)
         finally:

@@ -7,6 +7,7 @@ beside it. It is looked for in the current folder, then at the root of this tool
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class Workspace:
         if name in ALIASES:
             folders.append(self.models / ALIASES[name])
         folders.append(self.checkpoint / name)
-        return next((folder for folder in folders if folder.is_dir()), None)
+        return next((folder for folder in folders if os.path.isdir(folder)), None)
 
     def model_folder(self, name: str) -> Path:
         """The folder of a model: under models/ by its name or alias, a run, or a path.
@@ -63,7 +64,7 @@ class Workspace:
             UserError: there is none.
         """
         folder = self.model_folder_or_none(name)
-        if folder is None and Path(name).is_dir():
+        if folder is None and os.path.isdir(name):
             folder = Path(name)
         if folder is None:
             remedy = (

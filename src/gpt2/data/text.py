@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def find_files(path: str) -> list[Path]:
         UserError: there is none.
     """
     place = Path(path)
-    if place.is_file():
+    if os.path.isfile(path):
         return [place]
-    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(path))
-    files = sorted(file for file in found if file.is_file())
+    found = place.rglob("*") if os.path.isdir(path) else map(Path, glob.glob(path))
+    files = sorted((file for file in found if file.is_file()), key=lambda file: file.parts)
     if not files:
         raise UserError(
             f"{path} is not a file, a folder with files or a pattern that matches some; "

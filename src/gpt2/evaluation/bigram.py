@@ -17,11 +17,12 @@ class BigramModel:
         """Count the pairs of a training text: ids, an integer array of shape [tokens]."""
         self._n_vocab = n_vocab
         tokens = tokens.astype(np.int64)
-        self._pairs, self._pair_counts = np.unique(
-            tokens[:-1] * n_vocab + tokens[1:], return_counts=True
-        )
-        firsts = self._pairs // n_vocab
-        self._counts = np.bincount(firsts, weights=self._pair_counts, minlength=n_vocab)
+        pairs, counts = np.unique(tokens[:-1] * n_vocab + tokens[1:], return_counts=True)
+        # One more that no pair equals, so that the search for a pair always ends at one.
+        self._pairs = np.append(pairs, np.iinfo(np.int64).max)
+        self._pair_counts = np.append(counts, 0)
+        firsts = pairs // n_vocab
+        self._counts = np.bincount(firsts, weights=counts, minlength=n_vocab)
         self._kinds = np.bincount(firsts, minlength=n_vocab)
         singles = np.bincount(tokens, minlength=n_vocab) + 1.0
         self._singles = singles / singles.sum()
@@ -29,7 +30,7 @@ class BigramModel:
     def probabilities(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """p(after | before) for each pair of ids, float64 [pairs]."""
         pairs = before.astype(np.int64) * self._n_vocab + after
-        at = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
+        at = np.searchsorted(self._pairs, pairs)
         found = np.where(self._pairs[at] == pairs, self._pair_counts[at], 0)
         seen, kinds = self._counts[before], self._kinds[before]
         # p = (count(a, b) + kinds(a) p(b)) / (count(a) + kinds(a)), the formula above in one.

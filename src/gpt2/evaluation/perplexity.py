@@ -26,6 +26,8 @@ def negative_log_likelihood(
     Args:
         tokens: ids, an integer array of shape [tokens], at least two.
     """
+    # A graph refers to tensors, but takes in a copy of an array at each use.
+    weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
 
     @tf.function(reduce_retracing=True)
     def nats(window: tf.Tensor) -> tf.Tensor:

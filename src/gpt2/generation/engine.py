@@ -45,7 +45,11 @@ class TensorFlowEngine:
 
     def __init__(self, weights: model.Weights, hparams: HParams):
         self.hparams = hparams
-        self._weights = weights
+        # A graph refers to tensors and variables, but takes in a copy of an array at each use.
+        self._weights = {
+            name: tf.constant(weight) if isinstance(weight, np.ndarray) else weight
+            for name, weight in weights.items()
+        }
         shape = [None, hparams.n_head, None, hparams.n_embd // hparams.n_head]  # [B, H, S, D]
         empty = tf.zeros([1, shape[1], 1, shape[3]])
         self._keys, self._values = (

@@ -57,7 +57,8 @@ def generate(
         The generated tokens without the prompts, int32 [prompts, length]; None if it gave up.
 
     Raises:
-        UserError: prompt and length do not fit into the window.
+        UserError: prompt and length do not fit into the window, or a token of a prompt or top_k
+            into the vocabulary.
     """
     if length == 0:
         return np.zeros([len(prompts), 0], np.int32)
@@ -80,7 +81,14 @@ def stream(
     """As `generate`, but yields the next token of each text as it is chosen, int32 [prompts]."""
     longest = max(map(len, prompts))
     check_length(length, longest, engine.hparams.n_ctx)
-    settings.check_vocabulary(engine.hparams.n_vocab)
+    n_vocab = engine.hparams.n_vocab
+    settings.check_vocabulary(n_vocab)
+    largest = max(map(max, prompts))
+    if largest >= n_vocab:
+        raise UserError(
+            f"The prompt holds the token {largest}, but the model's vocabulary ends at "
+            f"{n_vocab - 1}: encoder.json and hparams.json do not belong together."
+        )
     padding = np.array([longest - len(prompt) for prompt in prompts], np.int32)
     tokens = np.zeros([len(prompts), longest], np.int32)
     for row, prompt in enumerate(prompts):

@@ -80,16 +80,18 @@ def distribution(logits: np.ndarray, settings: SamplingSettings) -> tuple[np.nda
     between, as in Hugging Face's `generate`.
 
     Returns:
-        ids, int64 [n], and probabilities, float64 [n]. Which comes first is not defined.
+        ids, int64 [n], in rising order, and probabilities, float64 [n]. The order matters for what
+        a random number draws: as found by a partition, it would hang on the scores of others.
     """
     tokens = np.arange(len(logits))
     if 0 < settings.top_k < len(logits):
-        tokens = np.argpartition(logits, -settings.top_k)[-settings.top_k :]
-    scaled = logits[tokens].astype(np.float64) / settings.temperature
-    probabilities = np.exp(scaled - scaled.max())
+        tokens = np.sort(np.argpartition(logits, -settings.top_k)[-settings.top_k :])
+    scores = logits[tokens].astype(np.float64)
+    with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, so probability 0
+        probabilities = np.exp((scores - scores.max()) / settings.temperature)
     probabilities /= probabilities.sum()
     if 0 < settings.top_p < 1:
-        kept = nucleus(probabilities, settings.top_p)
+        kept = np.sort(nucleus(probabilities, settings.top_p))
         tokens, probabilities = tokens[kept], probabilities[kept]
         probabilities /= probabilities.sum()
     return tokens, probabilities

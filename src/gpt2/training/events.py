@@ -12,13 +12,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from gpt2 import files
+
 
 class EventFile:
     """Appends numbers to an event file of its own in a run's folder."""
 
     def __init__(self, folder: Path):
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._writer = tf.io.TFRecordWriter(str(folder / name))
+        self._path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._writer = tf.io.TFRecordWriter(str(self._path))
         self._write(file_version="brain.Event:2")
 
     def scalars(self, step: int, **values: float) -> None:
@@ -37,5 +39,9 @@ class EventFile:
 
     def _write(self, **fields: object) -> None:
         event = tf.compat.v1.Event(wall_time=time.time(), **fields)
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        try:
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            reason = error.message.rpartition("; ")[2]  # the path comes before it
+            raise files.cannot_write(self._path, OSError(reason)) from error

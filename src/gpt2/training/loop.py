@@ -159,8 +159,23 @@ def train(
             file.write(text)
         yield Sampled(text, path)
 
+    def diverged(step: int, loss: float) -> UserError:
+        kept = (
+            f"the last good checkpoint, of step {saved}, is kept: go on from it"
+            if saved
+            else "no checkpoint was written: begin again"
+        )
+        return UserError(
+            f"The loss of step {step} is {loss}, so training has stopped; {kept} with a lower "
+            "--learning_rate."
+        )
+
     def save(step: int) -> Iterator[Event]:
         nonlocal saved
+        # The loss of this step was that of the weights before it; these may be broken already.
+        loss = trainer.loss(sampler.batch(step * settings.accumulate_gradients, 1))
+        if not math.isfinite(loss):
+            raise diverged(step + 1, loss)
         yield Saving(run.prefix(step))
         run.save(step, trainer.weights, hparams)
         saved = step
@@ -180,11 +195,7 @@ def train(
                 ],
             )
             if not math.isfinite(loss):
-                raise UserError(
-                    f"The loss of step {step} is {loss}, so training has stopped; the last good "
-                    f"checkpoint, of step {saved}, is kept: go on from it with a lower "
-                    "--learning_rate."
-                )
+                raise diverged(step, loss)
             total, weight = 0.99 * total + loss, 0.99 * weight + 1
             curves.scalars(step, loss=loss, learning_rate=trainer.learning_rate)
             yield Step(step, time.monotonic() - began, loss, total / weight)

@@ -1,0 +1,22 @@
+"""What the tests of the data room share: a vocabulary whose ids are the bytes themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpt2.tokenizer import ENDOFTEXT, Tokenizer
+from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
+
+BYTES = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+
+
+@pytest.fixture
+def bytes_only() -> Tokenizer:
+    """A token for each byte, its id the byte, and no other: "AB" is 65, 66."""
+    return Tokenizer(BYTES, [])
+
+
+@pytest.fixture
+def bytes_and_endoftext() -> Tokenizer:
+    """As `bytes_only`, with `<|endoftext|>` as token 256."""
+    return Tokenizer(BYTES | {ENDOFTEXT: 256}, [])

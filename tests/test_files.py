@@ -1,0 +1,268 @@
+"""A file or folder appears whole or not at all, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2 import files
+from gpt2.errors import UserError
+
+SOURCES = Path(files.__file__).parent.parent
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What lies in a folder: names and texts."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() if path.is_file() else "a folder"
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that turns out to be full when data is forced onto it."""
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def dies(code: str, folder: Path) -> None:
+    """Run code in another process, in which it ends with os._exit(9): no `finally` comes after."""
+    program = f"import os\nfrom pathlib import Path\nfrom gpt2 import files\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 9, done.stderr
+
+
+def test_a_written_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with files.written(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert contents(tmp_path) == {"file": "new"}
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    for kind in (ZeroDivisionError, KeyboardInterrupt, UserError):
+        with pytest.raises(kind), files.written(path) as file:
+            file.write(b"half")
+            raise kind
+        assert contents(tmp_path) == {"file": "old"}
+
+
+def test_a_kill_leaves_the_old_file_and_a_leftover_that_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    dies(
+        "with files.written(Path('file')) as file:\n"
+        "    file.write(b'half'); file.flush(); os._exit(9)",
+        tmp_path,
+    )
+    assert path.read_text() == "old"
+    [leftover] = set(tmp_path.iterdir()) - {path}
+    assert leftover.read_text() == "half"
+    files.remove_leftovers(tmp_path)
+    assert contents(tmp_path) == {"file": "old"}
+
+
+def test_a_full_disk_leaves_the_old_file_and_is_told(tmp_path: Path, full_disk: None) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    sentence = r"file cannot be written: No space left on device; .*disk space"
+    with pytest.raises(UserError, match=sentence), files.written(path) as file:
+        file.write(b"new")
+    assert contents(tmp_path) == {"file": "old"}
+
+
+def test_data_is_on_the_disk_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        inode = os.fstat(descriptor).st_ino
+        events.append("folder" if inode == tmp_path.stat().st_ino else "file")
+
+    def replace(source: Path, target: Path) -> None:
+        events.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    files.write_text(tmp_path / "file", "text")
+    assert events == ["file", "rename", "folder"] or os.name == "nt"
+
+
+@pytest.mark.parametrize("name", ["folder", ".", "..", "folder/", "missing/file", "other/file"])
+def test_a_file_that_cannot_be_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here" / "folder").mkdir(parents=True)
+    (tmp_path / "here" / "folder" / "kept").write_text("kept")
+    (tmp_path / "here" / "other").write_text("a file")
+    before = contents(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=r"cannot be written: .*permissions"):
+        files.write_text(Path(name), "text")
+    assert contents(tmp_path) == before
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with files.written(path) as first:
+        first.write(b"first, and longer")
+        with files.written(path) as second:
+            second.write(b"second")
+        assert path.read_text() == "second"
+    assert contents(tmp_path) == {"file": "first, and longer"}
+
+
+def test_text_is_written_as_utf8_with_its_line_ends(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "file", "naïve\r\nlines\n\u2028")
+    assert (tmp_path / "file").read_bytes() == "naïve\r\nlines\n\u2028".encode()
+
+
+def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "new"
+    with files.new_folder(path) as folder:
+        (folder / "a").write_text("1")
+        (folder / "b").write_text("2")
+        assert not path.exists()
+    assert contents(tmp_path / "models") == {"new": "a folder", "new/a": "1", "new/b": "2"}
+
+
+def test_an_exception_leaves_no_folder(tmp_path: Path) -> None:
+    for kind in (ZeroDivisionError, KeyboardInterrupt, UserError):
+        with pytest.raises(kind), files.new_folder(tmp_path / "new") as folder:
+            (folder / "a").write_text("1")
+            raise kind
+        assert contents(tmp_path) == {}
+
+
+def test_a_kill_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
+    dies(
+        "with files.new_folder(Path('new').absolute()) as folder:\n"
+        "    (folder / 'a').write_text('1'); os._exit(9)",
+        tmp_path,
+    )
+    assert not (tmp_path / "new").exists()
+    [leftover] = tmp_path.iterdir()
+    assert leftover.name.endswith(files.PARTIAL)
+
+
+def test_a_full_disk_leaves_no_folder_and_is_told(tmp_path: Path, full_disk: None) -> None:
+    with (
+        pytest.raises(UserError, match="new cannot be written: No space left on device"),
+        files.new_folder(tmp_path / "new") as folder,
+    ):
+        (folder / "a").write_text("1")
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_lies_under_a_new_folders_name_is_kept(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "new"
+    if kind == "folder":
+        path.mkdir()
+        (path / "kept").write_text("kept")
+    else:
+        path.write_text("kept")
+    before = contents(tmp_path)
+    with (
+        pytest.raises(UserError, match="new cannot be written"),
+        files.new_folder(path) as folder,
+    ):
+        (folder / "a").write_text("1")
+    assert contents(tmp_path) == before
+
+
+def test_a_new_folders_files_are_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "new"
+    events = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        events.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with files.new_folder(path) as folder:
+        (folder / "a").write_text("1")
+        file_inode, folder_inode = (folder / "a").stat().st_ino, folder.stat().st_ino
+    before = {inode for inode, named in events if not named}
+    after = {inode for inode, named in events if named}
+    if os.name != "nt":
+        assert before == {file_inode, folder_inode}  # the folder, as it lists its files
+        assert after == {tmp_path.stat().st_ino}
+
+
+def test_a_folder_is_made_with_those_above_it_and_may_exist(tmp_path: Path) -> None:
+    for _ in range(2):
+        files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        with pytest.raises(UserError, match=f"{name} cannot be written"):
+            files.make_folder(tmp_path / name)
+
+
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    files.partial_path(tmp_path / "model-5.index").write_text("half")
+    files.remove_leftovers(tmp_path)
+    assert contents(tmp_path) == {"kept": "kept"}
+
+
+def test_text_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"na\xefve")
+    with pytest.raises(UserError, match=r"latin is not UTF-8 text \(byte 2\)"):
+        files.read_text(tmp_path / "latin")
+    for name in ("gone", ""):
+        with pytest.raises(UserError, match="cannot be read: "):
+            files.read_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        ('{"a": 1}{', "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
+        ("[1]", "should hold one JSON object, not a list"),
+        ("null", "should hold one JSON object, not a NoneType"),
+    ],
+    ids=range(7),
+)
+def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"file\.json {sentence}"):
+        files.read_json_object(path)
+
+
+def test_a_json_object_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"a": [1, "ï"]}', encoding="utf-8")
+    assert files.read_json_object(tmp_path / "file.json") == {"a": [1, "ï"]}

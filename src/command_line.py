@@ -1,0 +1,193 @@
+"""What the commands share: how they answer, fail, stop and show their progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from gpt2.errors import UserError
+
+INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
+
+
+def run(command: Callable[[], None]) -> NoReturn:
+    """Run a command and exit: 0 when it went well, 1 with one sentence when the user must act."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        # Whatever the system's code page is: texts are UTF-8, and showing one never fails.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        command()
+        sys.stdout.flush()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: nobody to tell, nothing to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        # A path the system refuses for a reason of its own: too long a name, no permission.
+        if error.filename is None:
+            raise
+        print(
+            f"{error.filename} cannot be used: {error.strerror}; check the path.", file=sys.stderr
+        )
+        sys.exit(1)
+    sys.exit(0)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds to the help of a flag the default that it has, if it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows defaults in its help and answers a wrong call with one sentence and exit code 2."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=HelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:
+    """Run a function, or one of several by its name, with flags that python-fire reads."""
+    import fire
+
+    calls: list[Callable[[], None]] = []
+
+    # Fire finds wrong flags only after it has called a function, so the real call is put off.
+    def put_off(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def remember(*arguments: object, **flags: object) -> None:
+            calls.append(functools.partial(function, *arguments, **flags))
+
+        return remember
+
+    def command() -> None:
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                if isinstance(component, dict):
+                    fire.Fire({name: put_off(function) for name, function in component.items()})
+                else:
+                    fire.Fire(put_off(component))
+        except fire.core.FireExit as exit_:
+            program = Path(sys.argv[0]).name
+            if exit_.code and (wrong := re.search("ERROR: (.*)", said.getvalue())):
+                print(f"{program}: {wrong[1]}; see {program} --help.", file=sys.stderr)
+            else:
+                print(said.getvalue(), end="")
+            raise
+        for call in calls:
+            call()
+
+    run(command)
+
+
+def load_tensorflow() -> None:
+    """Load TensorFlow without its start-up notes on compilers and GPUs, which nobody asked for.
+
+    Whoever does want them sets TF_CPP_MIN_LOG_LEVEL, for example to 0.
+    """
+    # TensorFlow may lose a KeyboardInterrupt, or make another exception of it, while it traces.
+    signal.signal(signal.SIGINT, leave_at_once)
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    # The notes come from C++ before it reads that variable, so their very channel is turned aside.
+    standard_error = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()
+        except BaseException:
+            os.dup2(standard_error, 2)
+            notes.seek(0)
+            shutil.copyfileobj(notes, sys.stderr.buffer)
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
+def shown(path: Path) -> str:
+    """A path as the user would write it: from the current folder, if that is shorter."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except ValueError:  # on another drive of Windows
+        return str(path)
+
+
+def leave_at_once(*_: object) -> NoReturn:
+    """Answer Ctrl+C where nothing has to be finished or tidied up."""
+    os.write(2, b"\ninterrupted\n")
+    os._exit(INTERRUPTED)
+
+
+class StopSignal:
+    """Ctrl+C and SIGTERM: the first asks the work to end well, the second ends it at once.
+
+    A thread does the listening, since the main one answers signals only between its own steps and
+    one of those may be half a minute inside TensorFlow.
+    """
+
+    def __init__(self, message: str):
+        """Prepare.
+
+        Args:
+            message: shown on standard error at the first signal.
+        """
+        self._message = message
+        self._requested = threading.Event()
+        self._inbox, self._outbox = socket.socketpair()
+
+    def __call__(self) -> bool:
+        """Whether the work should end."""
+        return self._requested.is_set()
+
+    def __enter__(self) -> StopSignal:
+        self._outbox.setblocking(False)
+        signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", None)):
+            if number is not None:
+                signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _listen(self) -> None:
+        while signals := self._inbox.recv(16):
+            if self() or len(signals) > 1:
+                os._exit(INTERRUPTED)
+            self._requested.set()
+            print(self._message, file=sys.stderr, flush=True)

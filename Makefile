@@ -1,0 +1,25 @@
+# Two commands for a fresh machine: `make demo` shows the toolkit at work, `make test` tests it.
+# Both make .venv first; with an environment of your own: make demo PYTHON=python
+
+PYTHON = .venv/bin/python
+
+.PHONY: demo test lint
+
+demo: $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
+	$(PYTHON) examples/demo.py
+
+test: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+	$(PYTHON) -m pytest
+
+lint: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+.venv/installed: requirements.txt
+	python3 -m venv .venv
+	$(PYTHON) -m pip install -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(PYTHON) -m pip install -r requirements-dev.txt
+	touch $@

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.golden_model import Golden
 
 from gpt2 import model
 from gpt2.evaluation import perplexity
 from gpt2.evaluation.perplexity import bits_per_byte, negative_log_likelihood
+from tests.golden_model import Golden
 
 
 def test_a_single_window_costs_the_loss_of_the_independent_implementation(golden: Golden) -> None:

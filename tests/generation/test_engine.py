@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.golden_model import Golden
 
 from gpt2 import model
 from gpt2.generation.engine import TensorFlowEngine
 from gpt2.hparams import HParams
+from tests.golden_model import Golden
 
 NO_PADDING = np.zeros(2, np.int32)
 

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.golden_model import Golden
 
 from gpt2 import model
 from gpt2.errors import UserError
@@ -15,6 +14,7 @@ from gpt2.generation.engine import TensorFlowEngine
 from gpt2.generation.generate import check_length, generate, stream
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
+from tests.golden_model import Golden
 
 GREEDY = SamplingSettings(temperature=0)
 PROMPTS = [[5], [60, 2, 33], [1, 2, 3, 4, 5, 6, 7], [9, 9], [0]]

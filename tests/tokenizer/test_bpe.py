@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tokenizer.references import random_text, ranked, slow_merge, slow_words
 
 from gpt2.errors import UserError
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.bpe import _WordMemory
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled
+from tests.tokenizer.references import random_text, ranked, slow_merge, slow_words
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 BYTES = list(CHARACTER_OF_BYTE.values())

@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.tokenizer.references import random_text, slow_training, slow_words
 
 from gpt2.errors import UserError
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer, train_vocabulary, write_vocabulary
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled
+from tests.tokenizer.references import random_text, slow_training, slow_words
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 

@@ -6,11 +6,11 @@ import random
 from itertools import chain
 
 import pytest
-from tests.tokenizer.references import random_text, slow_words
 
 from gpt2.errors import UserError
 from gpt2.tokenizer import words as words_module
 from gpt2.tokenizer.words import check_characters, words
+from tests.tokenizer.references import random_text, slow_words
 
 
 def cut(text: str) -> list[str]:

@@ -5,11 +5,11 @@ python src/generate_unconditional_samples.py --model_name 117M --nsamples 3
 """
 
 from fire.decorators import SetParseFns
+from gpt2.generation.generate import check_length
 
 from command_line import load_tensorflow, run_fire
 from gpt2 import randomness
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.generation.generate import check_length
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import SamplingSettings, check_count
 from gpt2.workspace import Workspace

@@ -1,9 +1,15 @@
-"""From the scores of the next token to the token: one implementation for every engine."""
+"""From the scores of the next token to the token: one implementation for every engine.
+
+First the scores are changed by what the text already holds (`adjust`), then the tokens that may
+come next are narrowed down (`distribution`), then one is drawn (`choose`); the order of the single
+rules is that of Hugging Face's `generate`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,27 +23,67 @@ class SamplingSettings:
     temperature: float = 1.0  # divides the scores; 0 always takes the likeliest token
     top_k: int = 0  # draw among the k likeliest; 0 is off
     top_p: float = 0.0  # draw among the fewest likeliest that reach probability p; 0 and 1 are off
+    min_p: float = 0.0  # drop tokens less probable than this share of the likeliest one
+    typical_p: float = 0.0  # draw among the fewest most typical that reach p; 0 and 1 are off
+    repetition_penalty: float = 1.0  # makes tokens of prompt and text rarer; 1 is off
+    presence_penalty: float = 0.0  # taken from the score of each token that the text holds
+    frequency_penalty: float = 0.0  # the same, times how often it holds it
+    no_repeat_ngram: int = 0  # no sequence of n tokens comes twice; 0 is off
+    banned: tuple[tuple[int, ...], ...] = ()  # sequences of tokens that never come
+    logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)  # added to scores
 
     def __post_init__(self) -> None:
-        if not is_number(self.temperature) or not 0 <= self.temperature < math.inf:
-            raise UserError(
-                f"The temperature should be a number of at least 0, not {self.temperature!r}."
-            )
+        for name, low, high in (
+            ("temperature", 0, None),
+            ("top_p", 0, 1),
+            ("min_p", 0, 1),
+            ("typical_p", 0, 1),
+            ("presence_penalty", None, None),
+            ("frequency_penalty", None, None),
+        ):
+            check_number(name, getattr(self, name), low, high)
+        check_number("repetition_penalty", self.repetition_penalty, 0, None)
+        if self.repetition_penalty == 0:
+            raise UserError("repetition_penalty should be above 0; 1 switches it off.")
         check_count("top_k", self.top_k, least=0)
-        if not is_number(self.top_p) or not 0 <= self.top_p <= 1:
-            raise UserError(f"top_p should be a number from 0 to 1, not {self.top_p!r}.")
+        check_count("no_repeat_ngram", self.no_repeat_ngram, least=0)
+        for value in self.logit_bias.values():
+            check_number("logit_bias", value, None, None)
 
     def check_vocabulary(self, n_vocab: int) -> None:
-        """Hold top_k against the size of the vocabulary.
+        """Hold top_k and the named tokens against the size of the vocabulary.
 
         Raises:
-            UserError: it asks for more tokens than there are.
+            UserError: they ask for tokens that are not there.
         """
         if self.top_k > n_vocab:
             raise UserError(
                 f"top_k is {self.top_k}, but the vocabulary has only {n_vocab} tokens; "
                 "0 takes them all."
             )
+        for token in (*self.logit_bias, *(token for words in self.banned for token in words)):
+            if type(token) is not int or not 0 <= token < n_vocab:
+                raise UserError(
+                    f"{token!r} is no token to ban or favour; ids go from 0 to {n_vocab - 1}."
+                )
+
+
+def check_number(name: str, value: object, low: float | None, high: float | None) -> None:
+    """Hold a number against its bounds, either of which may be missing.
+
+    Raises:
+        UserError: it is no finite number between them.
+    """
+    if (
+        not isinstance(value, (int, float))
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+    ):
+        bounds = "" if low is None else f" of at least {low}"
+        bounds = bounds if high is None else f" from {low} to {high}"
+        raise UserError(f"{name} should be a number{bounds}, not {value!r}.")
 
 
 def check_count(name: str, value: object, least: int) -> None:
@@ -50,17 +96,17 @@ def check_count(name: str, value: object, least: int) -> None:
         raise UserError(f"{name} should be a whole number of at least {least}, not {value!r}.")
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is an int or a float (and not a bool, which Python counts among them)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def choose(logits: np.ndarray, settings: SamplingSettings, uniform: float) -> int:
+def choose(logits: np.ndarray, settings: SamplingSettings, random: np.random.Generator) -> int:
     """The next token.
 
+    Each token that may come runs a race with an exponentially distributed time, over its
+    probability; the first to arrive is the winner, and that is token i with probability p(i). A
+    walk along the summed probabilities would do too, but there a rounding error in the scores,
+    which differ in the last digit from batch to batch, moves every border behind it.
+
     Args:
-        logits: scores of each token, float32 [V].
-        uniform: the random number that decides, from 0 up to but not including 1.
+        logits: scores of each token, float32 [V]; not all minus infinity.
+        random: used up for this draw.
 
     Returns:
         The id of the token.
@@ -68,16 +114,81 @@ def choose(logits: np.ndarray, settings: SamplingSettings, uniform: float) -> in
     if settings.temperature == 0:
         return int(logits.argmax())
     tokens, probabilities = distribution(logits, settings)
-    cumulative = np.cumsum(probabilities)
-    at = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    return int(tokens[min(at, len(tokens) - 1)])
+    times = random.standard_exponential(len(tokens))
+    with np.errstate(divide="ignore"):
+        return int(tokens[np.argmin(times / probabilities)])
+
+
+def log_probability(logits: np.ndarray, token: int) -> float:
+    """The model's own log-probability of a token, in nats: logits float32 [V]."""
+    highest = logits.max()
+    return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
+
+
+def adjust(
+    logits: np.ndarray,
+    settings: SamplingSettings,
+    prompt: Sequence[int],
+    text: Sequence[int],
+) -> np.ndarray:
+    """Scores changed by what the text already holds.
+
+    Args:
+        logits: float32 [V]; left as it is.
+        prompt: the tokens that were given.
+        text: the tokens that were generated after them.
+
+    Returns:
+        float32 [V]; minus infinity for what must not come.
+
+    Raises:
+        UserError: nothing is left that may come.
+    """
+    biased = bool(settings.logit_bias or settings.banned or settings.no_repeat_ngram)
+    penalised = settings.presence_penalty or settings.frequency_penalty
+    if not (biased or penalised or settings.repetition_penalty != 1):
+        return logits
+    logits = logits.copy()
+    for token, bias in settings.logit_bias.items():
+        logits[token] += bias
+    if settings.repetition_penalty != 1:
+        # Keskar et al. 2019, "CTRL", section 4.1; dividing a negative score would favour it.
+        seen = np.unique([*prompt, *text])
+        scores = logits[seen]
+        logits[seen] = np.where(
+            scores > 0, scores / settings.repetition_penalty, scores * settings.repetition_penalty
+        )
+    if penalised and len(text):
+        # As OpenAI's completions API documents them.
+        tokens, counts = np.unique(text, return_counts=True)
+        logits[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
+    for token in _forbidden(settings, [*prompt, *text]):
+        logits[token] = -np.inf
+    if np.isneginf(logits).all():
+        raise UserError("Every token is banned here, so no text can go on; ban fewer.")
+    return logits
+
+
+def _forbidden(settings: SamplingSettings, tokens: list[int]) -> set[int]:
+    """Tokens that would complete a banned sequence, or one that was there before."""
+    forbidden = set()
+    for *start, end in settings.banned:
+        if tokens[len(tokens) - len(start) :] == start:
+            forbidden.add(end)
+    length = settings.no_repeat_ngram
+    if 0 < length <= len(tokens):
+        start = tokens[len(tokens) - length + 1 :]
+        windows = np.lib.stride_tricks.sliding_window_view(np.array(tokens), length)
+        repeated = (windows[:, :-1] == start).all(axis=1)
+        forbidden.update(windows[repeated, -1].tolist())
+    return forbidden
 
 
 def distribution(logits: np.ndarray, settings: SamplingSettings) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that may come next and their probabilities, at a temperature above 0.
 
-    top_k is applied first and top_p to what it leaves, with probabilities made to sum to one in
-    between, as in Hugging Face's `generate`.
+    Temperature, top_k, top_p, min_p and typical_p are applied one after the other, each to what the
+    one before has left, with probabilities that sum to one.
 
     Returns:
         ids, int64 [n], in rising order, and probabilities, float64 [n]. The order matters for what
@@ -90,25 +201,58 @@ def distribution(logits: np.ndarray, settings: SamplingSettings) -> tuple[np.nda
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity, so probability 0
         probabilities = np.exp((scores - scores.max()) / settings.temperature)
     probabilities /= probabilities.sum()
-    if 0 < settings.top_p < 1:
-        kept = np.sort(nucleus(probabilities, settings.top_p))
-        tokens, probabilities = tokens[kept], probabilities[kept]
-        probabilities /= probabilities.sum()
+    for rule, value in (
+        (nucleus, settings.top_p),
+        (probable_enough, settings.min_p),
+        (typical, settings.typical_p),
+    ):
+        if value > 0 and (value < 1 or rule is probable_enough):
+            kept = np.sort(rule(probabilities, value))
+            tokens, probabilities = tokens[kept], probabilities[kept]
+            probabilities /= probabilities.sum()
     return tokens, probabilities
 
 
 def nucleus(probabilities: np.ndarray, p: float) -> np.ndarray:
     """Indices of the smallest set of most probable tokens whose sum reaches p, likeliest first.
 
-    Holtzman et al. 2020, section 3.1. Only as many tokens are sorted as are needed, since the
-    whole vocabulary would take longer than all else together.
+    Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
+    """
+    return smallest_set(-probabilities, probabilities, p)
+
+
+def probable_enough(probabilities: np.ndarray, share: float) -> np.ndarray:
+    """Indices of the tokens at least `share` times as probable as the likeliest.
+
+    Nguyen et al. 2024, "Min P Sampling", https://arxiv.org/abs/2407.01082.
+    """
+    return np.flatnonzero(probabilities >= share * probabilities.max())
+
+
+def typical(probabilities: np.ndarray, p: float) -> np.ndarray:
+    """Indices of the smallest set of most typical tokens whose sum reaches p, most typical first.
+
+    Those are the tokens whose surprise is nearest to the expected surprise: Meister et al. 2022,
+    "Locally Typical Sampling", https://arxiv.org/abs/2202.00666, section 4.
+    """
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(probabilities)
+    expected = np.sum(probabilities * surprise, where=probabilities > 0)
+    return smallest_set(np.abs(surprise - expected), probabilities, p)
+
+
+def smallest_set(keys: np.ndarray, probabilities: np.ndarray, p: float) -> np.ndarray:
+    """Indices of the tokens with the lowest keys, as many as reach probability p, in their order.
+
+    Only as many are sorted as are needed, since the whole vocabulary would take longer than all
+    else together.
     """
     size = 64
     while True:
-        size = min(size, len(probabilities))
-        likeliest = np.argpartition(probabilities, -size)[-size:]
-        order = likeliest[np.argsort(-probabilities[likeliest], kind="stable")]
+        size = min(size, len(keys))
+        lowest = np.argpartition(keys, size - 1)[:size]
+        order = lowest[np.argsort(keys[lowest], kind="stable")]
         cumulative = np.cumsum(probabilities[order])
-        if cumulative[-1] >= p or size == len(probabilities):
+        if cumulative[-1] >= p or size == len(keys):
             return order[: int(np.searchsorted(cumulative, p)) + 1]
         size *= 8

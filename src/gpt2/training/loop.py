@@ -15,8 +15,8 @@ from gpt2 import files
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data.sampler import Sampler
 from gpt2.errors import UserError
-from gpt2.generation.engine import TensorFlowEngine
-from gpt2.generation.generate import generate
+from gpt2.generation.tensorflow import TensorFlowEngine
+from gpt2.generation.writing import TextSettings, write
 from gpt2.tokenizer import Tokenizer
 from gpt2.training.events import EventFile
 from gpt2.training.settings import LoopSettings
@@ -112,7 +112,12 @@ def train(
     """
     hparams = trainer.hparams
     settings.check_model(hparams)
-    sample_length = settings.sample_length_for(hparams)
+    text_settings = TextSettings(
+        length=settings.sample_length_for(hparams),
+        sampling=settings.sampling,
+        seed=seed,
+        ignore_endoftext=True,
+    )
     files.make_folder(run.path)
     engine = TensorFlowEngine(trainer.weights, hparams)
     curves = EventFile(run.path)
@@ -134,26 +139,25 @@ def train(
     def sample(step: int) -> Iterator[Event]:
         yield Generating()
         prompt = [sampler.token(step)]
-        texts: list[str] = []
-        while len(texts) < settings.sample_num:
-            rows = min(settings.batch_size, settings.sample_num - len(texts))
-            tokens = generate(
-                engine,
-                [prompt] * rows,
-                sample_length,
-                settings.sampling,
-                seed,
-                first_sample=step * settings.sample_num + len(texts),
-                stop=stop,
-            )
-            if tokens is None:
+        first = step * settings.sample_num
+        texts: dict[int, str] = {}
+        for text in write(
+            engine,
+            hparams,
+            tokenizer,
+            ((first + number, prompt) for number in range(settings.sample_num)),
+            text_settings,
+            settings.batch_size,
+        ):
+            if stop():
                 return
-            texts += [tokenizer.decode([*prompt, *row]) for row in tokens.tolist()]
+            if text.finish_reason:
+                texts[text.number - first] = tokenizer.decode([*prompt, *text.tokens])
         files.make_folder(samples)
         path = samples / f"samples-{step}"
         text = "\n".join(
             f"======== SAMPLE {number} ========\n{text}\n"
-            for number, text in enumerate(texts, start=1)
+            for number, text in enumerate((texts[n] for n in sorted(texts)), start=1)
         )
         with files.written(path, "w", encoding=encoding, errors="replace") as file:
             file.write(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from gpt2.errors import UserError
-from gpt2.generation.generate import check_length
 from gpt2.generation.sampling import SamplingSettings, check_count
 from gpt2.hparams import HParams
 
@@ -63,6 +62,8 @@ class LoopSettings:
             "val_batch_count": 1,
         }.items():
             check_count(name, getattr(self, name), least)
+        if self.sample_length is not None:
+            check_count("sample_length", self.sample_length, least=0)
         if self.max_steps is not None:
             check_count("max_steps", self.max_steps, least=1)
 
@@ -71,10 +72,9 @@ class LoopSettings:
         return hparams.n_ctx - 1 if self.sample_length is None else self.sample_length
 
     def check_model(self, hparams: HParams) -> None:
-        """Hold what the samples ask for against the model's window and vocabulary.
+        """Hold what the samples ask for against the model's vocabulary.
 
         Raises:
-            UserError: it has less.
+            UserError: it is smaller.
         """
-        check_length(self.sample_length_for(hparams), 1, hparams.n_ctx)
         self.sampling.check_vocabulary(hparams.n_vocab)

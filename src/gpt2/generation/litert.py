@@ -1,0 +1,207 @@
+"""The engine for CPUs: LiteRT runs the matrices, NumPy the attention between them.
+
+At batch 1 a token costs one pass over the weights, so LiteRT (XNNPACK underneath), which reads them
+at the speed of the memory, and reads a quarter of the bytes when they are int8, is as fast as it
+gets. Keys and values lie in arrays that each step writes one row into; attention looks at the part
+that is filled, and at no copy of it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import model
+from gpt2.generation import conversion
+from gpt2.hparams import HParams
+from gpt2.quiet import quiet
+
+CHUNK = 256  # tokens of a prompt that go through the matrices together
+WORTH_A_THREAD = 1 << 19  # numbers among a layer's keys from which on threads attend faster
+
+
+class LiteRTEngine:
+    """A converted model; see `Engine`."""
+
+    def __init__(self, folder: Path, hparams: HParams, threads: int | None = None):
+        """Load the programs of a folder that `conversion.convert` wrote."""
+        self._hparams = hparams
+        self._threads = threads or available_cores()
+        self._pool = ThreadPoolExecutor(self._threads)
+        with quiet():
+            self._first, *self._layers = [
+                Program(folder / name, self._threads)
+                for name in (
+                    conversion.FIRST,
+                    *(conversion.between(layer) for layer in range(1, hparams.n_layer)),
+                    conversion.LAST,
+                )
+            ]
+            self._head = [
+                Program(folder / conversion.head(part), self._threads)
+                for part in range(conversion.head_parts(hparams))
+            ]
+        self._tokens = np.load(folder / conversion.TOKENS, mmap_mode="r")
+        self._positions = np.load(folder / conversion.POSITIONS, mmap_mode="r")
+        self.start(1)
+
+    def start(self, rows: int) -> None:
+        """See `Engine.start`."""
+        hparams = self._hparams
+        shape = [rows, hparams.n_head, hparams.n_ctx, hparams.n_embd // hparams.n_head]
+        # The system gives memory only for what is written to, so a short text takes little.
+        self._keys, self._values = (
+            [np.zeros(shape, np.float32) for _ in range(hparams.n_layer)] for _ in range(2)
+        )
+        self.lengths = np.zeros(rows, np.int64)
+
+    def prime(self, row: int, tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.prime`."""
+        self.lengths[row] = 0
+        for start in range(0, len(tokens), CHUNK):
+            x = self._take_in(row, np.array(tokens[start : start + CHUNK]))
+        return self._logits(x[-1:])[0]
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        """See `Engine.step`."""
+        places = self.lengths
+        rows = np.arange(len(tokens))
+        self.lengths = places + 1
+        end = int(self.lengths.max())
+        hidden = None
+        if (places + 1 < end).any():
+            hidden = np.arange(end) > np.repeat(places, self._hparams.n_head)[:, None, None]
+
+        def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
+            query, key, value = np.moveaxis(
+                qkv.reshape(len(rows), 3, self._hparams.n_head, -1), 1, 0
+            )  # each [B, H, D]
+            self._keys[layer][rows, :, places] = key
+            self._values[layer][rows, :, places] = value
+            return self._look(query, self._keys[layer], self._values[layer], end, hidden)
+
+        return self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        """See `Engine.reorder`."""
+        end = int(self.lengths.max())
+        self.lengths = self.lengths[sources]
+        for memory in (self._keys, self._values):
+            for layer, old in enumerate(memory):
+                new = np.zeros((len(sources), *old.shape[1:]), np.float32)
+                new[:, :, :end] = old[sources, :, :end]
+                memory[layer] = new
+
+    def _take_in(self, row: int, tokens: np.ndarray) -> np.ndarray:
+        """Put part of a prompt through the layers: ids [T] -> [T, C]."""
+        start = int(self.lengths[row])
+        end = start + len(tokens)
+        visible = np.arange(end) <= np.arange(start, end)[:, None]  # [T, S]
+
+        def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
+            query, key, value = model.split_heads(tf.convert_to_tensor(qkv), self._hparams, 1)
+            keys, values = self._keys[layer][row, None], self._values[layer][row, None]
+            keys[:, :, start:end], values[:, :, start:end] = key, value
+            attended = model.scaled_dot_product(
+                query, keys[:, :, :end], values[:, :, :end], visible
+            )
+            return model.merge_heads(attended, self._hparams).numpy()
+
+        self.lengths[row] = end
+        return self._run(self._tokens[tokens] + self._positions[start:end], attend)
+
+    def _run(self, x: np.ndarray, attend: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+        """The layers with attention in between: [rows, C] -> [rows, C]."""
+        (qkv,) = self._first(x)
+        for layer, program in enumerate(self._layers):
+            x, *following = program(x, attend(layer, qkv))
+            if following:
+                (qkv,) = following
+        return x
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        return np.concatenate([part(x)[0] for part in self._head], axis=1)
+
+    def _look(
+        self,
+        query: np.ndarray,
+        keys: np.ndarray,
+        values: np.ndarray,
+        end: int,
+        hidden: np.ndarray | None,
+    ) -> np.ndarray:
+        """Attention of one new token in each row.
+
+        Args:
+            query: [B, H, D].
+            keys, values: [B, H, N, D], of which the first `end` are filled.
+            hidden: which of those are not the row's own, [BH, 1, S].
+
+        Returns:
+            [B, C].
+        """
+        rows, heads, places, width = keys.shape
+        query = query.reshape(rows * heads, 1, width) * np.float32(width**-0.5)
+        keys = keys.reshape(rows * heads, places, width)[:, :end]
+        values = values.reshape(rows * heads, places, width)[:, :end]
+        attended = np.empty_like(query)
+
+        def look(part: slice) -> None:
+            scores = np.matmul(query[part], keys[part].swapaxes(1, 2))  # [BH, 1, S]
+            if hidden is not None:
+                scores[hidden[part]] = -np.inf
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=-1, keepdims=True)
+            np.matmul(scores, values[part], out=attended[part])
+
+        if self._threads == 1 or keys.size < WORTH_A_THREAD:
+            look(slice(None))
+        else:
+            bounds = np.linspace(0, rows * heads, self._threads + 1).astype(int)
+            list(self._pool.map(look, map(slice, bounds[:-1], bounds[1:])))
+        return attended.reshape(rows, heads * width)
+
+
+class Program:
+    """One LiteRT program over rows, as many as there are."""
+
+    def __init__(self, path: Path, threads: int):
+        with warnings.catch_warnings():
+            # It will move to a package of its own; until it is gone from TensorFlow, no news here.
+            warnings.simplefilter("ignore")
+            self._interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+        inputs = self._interpreter.get_input_details()
+        self._inputs = [detail["index"] for detail in inputs]
+        self._width = int(inputs[0]["shape"][1])
+        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+        self._take_rows(1)
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Run on float32 arrays of shape [rows, C]."""
+        if len(inputs[0]) != self._rows:
+            self._take_rows(len(inputs[0]))
+        for index, value in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(index, value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+    def _take_rows(self, rows: int) -> None:
+        """Make room for another number of rows; costs a tenth of a millisecond."""
+        self._rows = rows
+        for index in self._inputs:
+            self._interpreter.resize_tensor_input(index, [rows, self._width])
+        self._interpreter.allocate_tensors()
+
+
+def available_cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -8,17 +8,16 @@ import functools
 import io
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from gpt2.errors import UserError
+from gpt2.quiet import quiet
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
@@ -118,22 +117,10 @@ def load_tensorflow() -> None:
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    # The notes come from C++ before it reads that variable, so their very channel is turned aside.
-    standard_error = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            import tensorflow as tf
+    with quiet():  # it writes the notes before it reads that variable
+        import tensorflow as tf
 
-            tf.config.list_logical_devices()
-        except BaseException:
-            os.dup2(standard_error, 2)
-            notes.seek(0)
-            shutil.copyfileobj(notes, sys.stderr.buffer)
-            raise
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
+        tf.config.list_logical_devices()
 
 
 def shown(path: Path) -> str:
@@ -166,6 +153,7 @@ class StopSignal:
         self._message = message
         self._requested = threading.Event()
         self._inbox, self._outbox = socket.socketpair()
+        self._handlers: dict[int, object] = {}
 
     def __call__(self) -> bool:
         """Whether the work should end."""
@@ -176,14 +164,15 @@ class StopSignal:
         signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", None)):
             if number is not None:
-                signal.signal(number, lambda *_: None)
+                self._handlers[number] = signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._outbox.close()  # which ends the listening, too
 
     def _listen(self) -> None:
         while signals := self._inbox.recv(16):
@@ -191,3 +180,4 @@ class StopSignal:
                 os._exit(INTERRUPTED)
             self._requested.set()
             print(self._message, file=sys.stderr, flush=True)
+        self._inbox.close()

@@ -4,84 +4,201 @@
 python src/interactive_conditional_samples.py --model_name 117M --top_k 40
 """
 
+import contextlib
+import dataclasses
+import signal
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
-from fire.decorators import SetParseFns
-from gpt2.generation.generate import check_length
-
-from command_line import load_tensorflow, run_fire
-from gpt2 import randomness
-from gpt2.checkpoint.folder import ModelFolder
+from command_line import StopSignal, run_fire
+from gpt2 import files
 from gpt2.errors import UserError
 from gpt2.generation.language_model import LanguageModel
-from gpt2.generation.sampling import SamplingSettings, check_count
-from gpt2.workspace import Workspace
+from gpt2.generation.sampling import check_count
+from gpt2.generation.writing import Text
+from text_flags import TextFlags, note_window, print_banner, with_text_flags
+
+HELP = '''\
+Type a text and the model goes on from it. Two ways to type several lines: end a line with \\, or
+begin with """ and end with """. Ctrl+C stops a sample, Ctrl+D leaves.
+  /set NAME VALUE   change a setting, for example: /set temperature 0.7
+  /settings         show the settings
+  /again            go on from the last prompt once more
+  /save FILE        append the last prompt and its samples to a file
+  /help             this text'''
+# What is settled when the model is loaded.
+FIXED = ("model_name", "models_dir", "engine", "quantize")
 
 
-@SetParseFns(model_name=str, models_dir=str)
-def interact_model(
-    model_name="124M",
-    seed=None,
-    nsamples=1,
-    batch_size=1,
-    length=None,
-    temperature=1,
-    top_k=0,
-    top_p=1,
-    models_dir="models",
-):
-    """Interactively run the model.
-
-    Args:
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder
-        seed: a whole number; the same one gives the same samples (default: random)
-        nsamples: samples for each prompt
-        batch_size: samples generated at once; changes speed and memory, not the texts
-        length: tokens in each sample (default: half of the window)
-        temperature: below 1 keeps closer to likely words, above 1 strays further; 0 always takes
-            the likeliest
-        top_k: draw each token among the k likeliest; 0 for all
-        top_p: draw each token among the likeliest that together reach this probability; 0 and 1
-            for all
-        models_dir: the folder that holds the models
-    """
-    check_count("nsamples", nsamples, least=1)
-    check_count("batch_size", batch_size, least=1)
-    sampling = SamplingSettings(temperature, top_k, top_p)
-    seed = randomness.check_seed(seed)
-    folder = ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
-    length = folder.hparams.n_ctx // 2 if length is None else length
-    check_length(length, 1, folder.hparams.n_ctx)
-    load_tensorflow()
-    model = LanguageModel.load(folder)
-
-    generated = 0
-    for prompt in prompts():
-        try:
-            tokens = model.tokenizer.encode(prompt)
-            samples = model.samples(tokens, nsamples, length, sampling, seed, generated, batch_size)
-            for number, text in enumerate(samples, start=1):
-                print("=" * 40, "SAMPLE", number, "=" * 40)
-                print(text, flush=True)
-            print("=" * 80)
-        except UserError as error:  # this prompt does not work; the next one may
-            print(error, file=sys.stderr)
-        generated += nsamples
+@with_text_flags()
+def interact_model(flags: TextFlags) -> None:
+    """Interactively run the model: type a prompt and it goes on; /help tells more."""
+    check_count("nsamples", flags.nsamples, least=1)
+    Session(flags, flags.open()).run()
 
 
-def prompts() -> Iterator[str]:
-    """What is typed, until the end of the input."""
-    while True:
-        try:
-            prompt = input("Model prompt >>> ")
-        except EOFError:
-            print()
-            return
-        if prompt:
-            yield prompt
+class Session:
+    """What is typed and what comes back, until the end of the input."""
+
+    def __init__(self, flags: TextFlags, model: LanguageModel):
+        self.flags = flags
+        self.model = model
+        self.generated = 0  # samples so far: their numbers decide their random numbers
+        self.prompt = ""
+        self.samples: list[str] = []
+        # Slash commands and several lines are for people; a pipe is read as it was in 2019.
+        self.typed = sys.stdin.isatty()
+
+    def run(self) -> None:
+        """Answer every prompt."""
+        if self.typed:
+            with contextlib.suppress(ImportError):  # Windows has no readline, and needs none
+                import readline  # noqa: F401  (arrow keys and history)
+            print("Type /help for what can be done here.")
+        for line in self.lines():
+            try:
+                if self.typed and line.startswith("/"):
+                    self.obey(line)
+                else:
+                    self.prompt = line
+                    self.answer()
+            except UserError as error:  # this one does not work; the next one may
+                print(error, file=sys.stderr)
+
+    def lines(self) -> Iterator[str]:
+        """The prompts, and the commands among them."""
+        while True:
+            try:
+                if self.typed:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
+                prompt = self.read()
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print()
+                continue
+            if prompt:
+                yield prompt
+            else:
+                print("Prompt should not be empty!")
+
+    def read(self) -> str:
+        """One prompt, which may have several lines if a person types it."""
+        line = input("Model prompt >>> ")
+        if not self.typed:
+            return line
+        if line.startswith('"""'):
+            lines = [line[3:]]
+            while not lines[-1].endswith('"""'):
+                lines.append(input("... "))
+            return "\n".join(lines).removesuffix('"""')
+        while line.endswith("\\"):
+            line = line[:-1] + "\n" + input("... ")
+        return line
+
+    def answer(self) -> None:
+        """Show samples that go on from the prompt."""
+        settings = self.flags.settings(self.model)
+        tokens = self.model.encode(self.prompt)
+        if len(tokens) > self.model.hparams.n_ctx:
+            print(
+                f"The prompt has {len(tokens)} tokens, more than the model's window of "
+                f"{self.model.hparams.n_ctx}; only its end is used.",
+                file=sys.stderr,
+            )
+        self.samples = []
+        written = 0
+        began = time.monotonic()
+        with StopSignal("") as stop:
+            if self.flags.nsamples == 1:
+                texts = self.model.write([(self.generated, tokens)], settings, 1)
+                written = self.show_while_written(texts, stop)
+            else:
+                for text in self.model.samples(
+                    tokens,
+                    self.flags.nsamples,
+                    settings,
+                    self.flags.batch_size,
+                    self.generated,
+                    stop,
+                ):
+                    written += len(text.tokens)
+                    note_window(text, self.model)
+                    self.samples.append(self.flags.shown_text(text, self.prompt))
+                    print_banner(len(self.samples))
+                    print(self.samples[-1], flush=True)
+        print("=" * 80)
+        if self.typed:
+            print(f"{written} tokens, {written / (time.monotonic() - began):.1f} per second")
+        self.generated += self.flags.nsamples
+
+    def show_while_written(self, texts: Iterator[Text], stop: StopSignal) -> int:
+        """Show a single sample token by token; its number of tokens."""
+        print_banner(1)
+        shown = 0
+        if self.flags.include_prefix:
+            print(self.prompt, end="")
+        for text in texts:
+            note_window(text, self.model)
+            settled = self.flags.settled_text(text)
+            print(settled[shown:], end="", flush=True)
+            shown = max(shown, len(settled))
+            if stop():
+                break
+        print()
+        self.samples.append(self.flags.shown_text(text, self.prompt))
+        return len(text.tokens)
+
+    def obey(self, line: str) -> None:
+        """Carry out what begins with a slash."""
+        command, _, rest = line.partition(" ")
+        name, _, value = rest.strip().partition(" ")
+        if command == "/again" and self.prompt:
+            self.answer()
+        elif command == "/settings":
+            for field in dataclasses.fields(self.flags):
+                print(f"{field.name} {getattr(self.flags, field.name)}")
+        elif command == "/set" and value:
+            self.set(name, value)
+        elif command == "/save" and name:
+            self.save(Path(rest.strip()).expanduser())
         else:
-            print("Prompt should not be empty!")
+            print(HELP)
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting, if the new value makes sense."""
+        names = {field.name for field in dataclasses.fields(self.flags)} - set(FIXED)
+        if name not in names:
+            raise UserError(f"{name} cannot be set here; these can: {', '.join(sorted(names))}.")
+        before = getattr(self.flags, name)
+        default = next(f.default for f in dataclasses.fields(self.flags) if f.name == name)
+        setattr(self.flags, name, value if isinstance(default, str) else parsed(value))
+        try:
+            self.flags.check()
+            self.flags.settings(self.model).sampling.check_vocabulary(self.model.hparams.n_vocab)
+        except UserError:
+            setattr(self.flags, name, before)
+            raise
+
+    def save(self, path: Path) -> None:
+        """Append the last prompt and its samples to a file."""
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                for sample in self.samples:
+                    file.write(f"{self.prompt}\n{sample}\n{'=' * 20}\n")
+        except OSError as error:
+            raise files.cannot_write(path, error) from error
+        print("Saved to", path)
+
+
+def parsed(value: str) -> object:
+    """A number, a truth value or a table as fire would read it from a flag."""
+    from fire.parser import DefaultParseValue
+
+    return DefaultParseValue(value)
 
 
 if __name__ == "__main__":

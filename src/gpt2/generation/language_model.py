@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -137,12 +137,14 @@ class LanguageModel:
         settings: TextSettings,
         batch_size: int = 1,
         first_sample: int = 0,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Text]:
         """Finished texts that go on from one prompt, in order.
 
         Args:
             nsamples: how many; None for no end of them.
             first_sample: the number of the first one.
+            stop: asked after each token whether to give up.
         """
         numbers = count(first_sample)
         if nsamples is not None:
@@ -150,6 +152,8 @@ class LanguageModel:
         finished: dict[int, Text] = {}
         following = first_sample
         for text in self.write(((number, prompt) for number in numbers), settings, batch_size):
+            if stop():
+                return
             if text.finish_reason:
                 finished[text.number] = text
             while following in finished:

@@ -53,6 +53,7 @@ def interact_model(
     folder = ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
     length = folder.hparams.n_ctx // 2 if length is None else length
     check_length(length, 1, folder.hparams.n_ctx)
+    sampling.check_vocabulary(folder.hparams.n_vocab)
     load_tensorflow()
     model = LanguageModel.load(folder)
 

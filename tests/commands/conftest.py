@@ -1,0 +1,96 @@
+"""One copy of the toolkit with a small model and an encoded text, for all tests of commands."""
+
+from __future__ import annotations
+
+import os
+import pydoc_data.topics
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from toolkit_copy import Done, Toolkit
+
+SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
+# Many steps are done in the second before the signal, so that there is a middle to stop in.
+TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
+
+
+class Home(NamedTuple):
+    """A toolkit in which a model has been made and a text encoded."""
+
+    toolkit: Toolkit
+    new_model: Done
+    encode: Done
+
+
+class Story(NamedTuple):
+    """A training that was stopped and gone on with, and what it left behind each time."""
+
+    toolkit: Toolkit
+    interrupted: Done  # by Ctrl+C
+    after_interrupt: dict[str, bytes | None]
+    terminated: Done  # gone on with, then ended by SIGTERM
+    after_terminate: dict[str, bytes | None]
+    left: Done  # gone on with, then left by a second Ctrl+C
+    after_leaving: dict[str, bytes | None]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A folder with text.txt, text.npz and models/117M, made by the commands themselves."""
+    toolkit = Toolkit(tmp_path_factory.mktemp("toolkit"))
+    text = "".join(pydoc_data.topics.topics.values())[:40000]
+    (toolkit.root / "text.txt").write_text(text, encoding="utf-8")
+    new_model = toolkit.run(f"python src/new_model.py 117M --dataset text.txt {SIZES} --seed 1")
+    encode = toolkit.run("python src/encode.py text.txt text.npz")
+    return Home(toolkit, new_model, encode)
+
+
+@pytest.fixture
+def toolkit(home: Home, tmp_path: Path) -> Toolkit:
+    """A toolkit with that model and text which a test may spoil."""
+    toolkit = Toolkit(tmp_path / "toolkit")
+    shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
+    for name in ("text.txt", "text.npz"):
+        shutil.copy(home.toolkit.root / name, toolkit.root)
+    return toolkit
+
+
+@pytest.fixture(scope="session")
+def story(home: Home) -> Story:
+    """The training of the tutorial: stopped, gone on with, terminated, gone on with, left."""
+    if os.name == "nt":
+        pytest.skip("sends signals that Windows does not have")
+    toolkit = home.toolkit
+    with toolkit.start(TRAIN) as running:
+        running.send_when(signal.SIGINT, lambda: "\n[45 | " in running.out)
+        interrupted = running.finish()
+    after_interrupt = toolkit.contents("checkpoint/run1")
+    with toolkit.start(TRAIN) as running:
+        running.send_when(signal.SIGTERM, lambda: running.out.count("loss=") > 3)
+        terminated = running.finish()
+    after_terminate = toolkit.contents("checkpoint/run1")
+    # A step that takes a minute, in the middle of which the user loses patience.
+    with toolkit.start(f"{TRAIN} --accumulate_gradients 50000") as running:
+        running.wait_until(lambda: "Training..." in running.out)
+        time.sleep(1)  # so that the step has begun, which nothing tells
+        running.process.send_signal(signal.SIGINT)
+        running.send_when(signal.SIGINT, lambda: "once more leaves at once" in running.err)
+        left = running.finish()
+    after_leaving = toolkit.contents("checkpoint/run1")
+    return Story(
+        toolkit, interrupted, after_interrupt, terminated, after_terminate, left, after_leaving
+    )
+
+
+@pytest.fixture(scope="session")
+def no_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What to put before `python` so that importing TensorFlow fails."""
+    folder = tmp_path_factory.mktemp("no_tensorflow")
+    (folder / "tensorflow").mkdir()
+    fails = "raise ImportError('TensorFlow was asked for')"
+    (folder / "tensorflow" / "__init__.py").write_text(fails)
+    return f"PYTHONPATH={folder}"

@@ -1,0 +1,108 @@
+"""The samplers and evaluate.py, on a run by its name and on its files copied as in 2019."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+
+import pytest
+from conftest import Story
+from toolkit_copy import DATA, INDEX, Toolkit
+
+BANNER = re.compile(r"^={40} SAMPLE (\d+) ={40}\n", re.MULTILINE)
+INTERACTIVE = "python src/interactive_conditional_samples.py"
+UNCONDITIONAL = "python src/generate_unconditional_samples.py"
+
+
+def samples(shown: str) -> dict[int, str]:
+    """The text below each banner, by the number in it."""
+    before, *parts = BANNER.split(shown)
+    assert before == ""
+    return dict(zip(map(int, parts[::2]), parts[1::2], strict=True))
+
+
+@pytest.fixture(scope="session")
+def copied(story: Story) -> str:
+    """The name of a model put together by hand from seven files, as the tutorials tell."""
+    root = story.toolkit.root
+    run, model = root / "checkpoint" / "run1", root / "models" / "copied"
+    last = (run / "counter").read_text().strip()
+    model.mkdir()
+    for name in ("hparams.json", "encoder.json", "vocab.bpe"):
+        shutil.copy(root / "models" / "117M" / name, model)
+    for name in ("checkpoint", *(f"model-{last}{ending}" for ending in (DATA, INDEX, ".meta"))):
+        shutil.copy(run / name, model)
+    return model.name
+
+
+def test_prompts_are_answered_as_in_2019_until_the_input_ends(story: Story, copied: str) -> None:
+    done, again = story.toolkit.run_all(
+        f"{INTERACTIVE} --model_name run1 --batch_size 2 --nsamples 3 --length 6 --seed 4",
+        f"{INTERACTIVE} --model_name {copied} --nsamples 3 --length 6 --seed 4",
+        typed="Hello\n\n" + "far too long " * 20 + "\nThe",
+    )
+    done.says(0, "length of 6 after a prompt of .* tokens is more than the model's window of 32")
+    before, first, empty, long, second, end = done.out.split("Model prompt >>> ")
+    assert (before, empty, long, end) == ("", "Prompt should not be empty!\n", "", "\n")
+    for answer in (first, second):
+        assert answer.endswith("\n" + "=" * 80 + "\n")
+        assert list(samples(answer)) == [1, 2, 3]
+        assert len(set(samples(answer).values())) == 3
+    # The same seed gives the same texts, whatever the batch, and so do files copied by hand.
+    assert again == done
+
+
+def test_samples_without_a_prompt_are_as_many_as_asked_for(story: Story) -> None:
+    flags = "--model_name run1 --length 6 --seed 5"
+    done = story.toolkit.run(f"{UNCONDITIONAL} {flags} --nsamples 3 --batch_size 2").succeeds()
+    three = samples(done.out)
+    assert list(three) == [1, 2, 3]
+    assert len(set(three.values())) == 3
+
+    # Without a number they go on until Ctrl+C. Called from inside src/ this time.
+    command = f"python generate_unconditional_samples.py {flags}"
+    with story.toolkit.start(command, folder="src") as running:
+        running.send_when(signal.SIGINT, lambda: " SAMPLE 5 " in running.out)
+        endless = running.finish()
+    endless.says(130, "^interrupted$")
+    assert list(samples(endless.out))[:5] == [1, 2, 3, 4, 5]
+    assert [samples(endless.out)[number] for number in three] == list(three.values())
+
+
+def test_a_run_is_compared_with_a_bigram_model(story: Story) -> None:
+    held_out = "Held out: the quick brown fox jumps over the lazy dog.\n"
+    (story.toolkit.root / "held_out.txt").write_text(held_out, newline="\n")
+    done = story.toolkit.run(
+        "python src/evaluate.py bigram --model_name run1 --dataset text.npz --held_out held_out.txt"
+    ).succeeds()
+    size = len(held_out)
+    assert re.fullmatch(
+        rf"held_out\.txt: {size} bytes, \d+ tokens\n"
+        r"\d\.\d{3} bits per byte  bigram\n\d\.\d{3} bits per byte  run1\n",
+        done.out,
+    )
+
+
+def test_broken_checkpoints_are_told(toolkit: Toolkit) -> None:
+    models = toolkit.root / "models"
+    for name in ("cut", "changed", "foreign"):
+        shutil.copytree(models / "117M", models / name)
+    content = (models / "117M" / f"model.ckpt{DATA}").read_bytes()
+    (models / "cut" / f"model.ckpt{DATA}").write_bytes(content[:20000])
+    changed = content[:-7] + bytes([content[-7] ^ 1]) + content[-6:]
+    (models / "changed" / f"model.ckpt{DATA}").write_bytes(changed)
+    hparams = (models / "foreign" / "hparams.json").read_text()
+    two_layers = hparams.replace('"n_layer": 1', '"n_layer": 2')
+    (models / "foreign" / "hparams.json").write_text(two_layers)
+    sentences = {
+        "cut": r"ckpt\.data-00000-of-00001 is cut off after 20,000 of 34,496 bytes, in .*model/wte",
+        "changed": r"model\.ckpt: the tensor model/wte is damaged",
+        "foreign": r"checkpoint \(1 layer, width 16\); .*hparams\.json says 2 layers, width 16",
+    }
+    answers = toolkit.run_all(
+        *(f"{UNCONDITIONAL} --nsamples 1 --model_name {name}" for name in sentences)
+    )
+    for done, sentence in zip(answers, sentences.values(), strict=True):
+        done.says(1, sentence)
+        assert done.out == ""

@@ -1,0 +1,207 @@
+"""src/train.py in the hands of a user: stopped, gone on with, begun anew, gone wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import pytest
+from conftest import TRAIN, Home, Story
+from toolkit_copy import DATA, INDEX, MODEL_FILES, Done, Toolkit
+
+LOG_LINE = re.compile(r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", re.MULTILINE)
+SAVING = re.compile(r"^Saving checkpoint/run1/model-(\d+)$", re.MULTILINE)
+
+
+def steps(out: str) -> list[int]:
+    return [int(step) for step in LOG_LINE.findall(out)]
+
+
+def saved(out: str) -> list[int]:
+    return [int(step) for step in SAVING.findall(out.replace(os.sep, "/"))]
+
+
+def test_a_fresh_model_has_the_seven_files_of_a_released_one(home: Home) -> None:
+    done = home.new_model.succeeds()
+    assert sorted(home.toolkit.contents("models/117M")) == sorted(MODEL_FILES)
+    # 300 * 16 + 32 * 16 + 12 * 16 * 16 + 13 * 16 + 2 * 16
+    assert "8,624 parameters" in done.out
+
+
+def test_encoding_counts_the_tokens_at_the_end(home: Home) -> None:
+    done = home.encode.succeeds()
+    assert re.fullmatch(r"Reading files\nWriting text\.npz\n[\d,]+ tokens\n", done.out)
+
+
+def test_training_shows_what_it_showed_in_2019(story: Story) -> None:
+    done = story.interrupted
+    assert done.out.startswith("Loading dataset...\ndataset has ")
+    lines = done.out.replace(os.sep, "/").splitlines()
+    assert lines[2:4] == ["Loading checkpoint models/117M/model.ckpt", "Training..."]
+    assert steps(done.out) == list(range(1, len(steps(done.out)) + 1))
+    at = next(number for number, line in enumerate(lines) if line.startswith("[20 |"))
+    assert lines[at + 1 : at + 3] == ["Generating samples...", "======== SAMPLE 1 ========"]
+
+
+def test_samples_lie_in_files_as_they_were_shown(story: Story) -> None:
+    samples = (story.toolkit.root / "samples" / "run1" / "samples-20").read_bytes().decode("utf-8")
+    assert samples.startswith("======== SAMPLE 1 ========\n")
+    assert len(samples) > 50
+    assert samples in story.interrupted.out
+
+
+def test_ctrl_c_ends_well_and_saves_the_step_just_done(story: Story) -> None:
+    done = story.interrupted
+    done.says(0, "Finishing the step, then saving; once more leaves at once")
+    assert "\ninterrupted\n" in done.out
+    assert saved(done.out)[-1] == steps(done.out)[-1]
+
+
+def test_the_run_holds_the_last_five_checkpoints_and_is_a_model_folder(story: Story) -> None:
+    files = story.after_interrupt
+    kept = saved(story.interrupted.out)[-5:]
+    assert len(kept) == 5
+    endings = (DATA, INDEX, ".meta")
+    checkpoints = {f"model-{step}{ending}" for step in kept for ending in endings}
+    assert set(files) == checkpoints | {
+        "checkpoint",
+        "counter",
+        "encoder.json",
+        "hparams.json",
+        "vocab.bpe",
+    }
+    assert files["counter"] == b"%d\n" % kept[-1]
+    listed = [f'all_model_checkpoint_paths: "model-{step}"\n' for step in kept]
+    assert files["checkpoint"].decode() == "".join(
+        [f'model_checkpoint_path: "model-{kept[-1]}"\n', *listed]
+    )
+    model = story.toolkit.contents("models/117M")
+    for name in ("encoder.json", "hparams.json", "vocab.bpe"):
+        assert files[name] == model[name]
+    for step in kept:
+        assert files[f"model-{step}{DATA}"] != model[f"model.ckpt{DATA}"]
+        assert len(files[f"model-{step}{DATA}"]) == 8624 * 4
+
+
+def test_the_same_command_goes_on_with_the_next_step(story: Story) -> None:
+    last = saved(story.interrupted.out)[-1]
+    out = story.terminated.out.replace(os.sep, "/")
+    assert f"Loading checkpoint checkpoint/run1/model-{last}\n" in out
+    assert steps(out) == list(range(last + 1, last + 1 + len(steps(out))))
+
+
+def test_sigterm_saves_as_ctrl_c_does(story: Story) -> None:
+    done = story.terminated
+    done.says(0, "Finishing the step, then saving")
+    last = steps(done.out)[-1]
+    assert saved(done.out)[-1] == last
+    assert story.after_terminate["counter"] == b"%d\n" % last
+    assert f"model-{last}{INDEX}" in story.after_terminate
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(story: Story) -> None:
+    story.left.says(130, "once more leaves at once")
+    assert "interrupted" not in story.left.out
+    assert steps(story.left.out) == []
+    assert story.after_leaving == story.after_terminate
+
+
+@pytest.fixture(scope="session")
+def starts(story: Story) -> dict[str, Done]:
+    """Two steps of each of four runs that begin in different ways, by the name of the run."""
+    root = story.toolkit.root
+    shutil.copytree(root / "checkpoint" / "run1", root / "checkpoint" / "fresh")
+    (root / "short.txt").write_text("Too short.")
+    last = saved(story.terminated.out)[-1]
+    flags = {
+        "folder": "--dataset text.npz --seed 7 --restore_from checkpoint/run1",
+        "prefix": f"--dataset text.npz --seed 7 --restore_from checkpoint/run1/model-{last}",
+        "index": f"--dataset text.npz --seed 8 --restore_from checkpoint/run1/model-{last}.index",
+        "fresh": "--dataset short.txt --restore_from fresh --model_name 117M"
+        " --val_every 2 --val_batch_count 3",
+    }
+    answers = story.toolkit.run_all(
+        *(f"python src/train.py --max_steps 2 --run_name {run} {flags[run]}" for run in flags)
+    )
+    return dict(zip(flags, answers, strict=True))
+
+
+@pytest.mark.parametrize("run", ["folder", "prefix", "index", "fresh"])
+def test_training_begins_where_restore_from_says_and_ends_where_max_steps_says(
+    story: Story, starts: dict[str, Done], run: str
+) -> None:
+    out = starts[run].succeeds().out.replace(os.sep, "/")
+    last = saved(story.terminated.out)[-1]
+    checkpoint = "models/117M/model.ckpt" if run == "fresh" else f"checkpoint/run1/model-{last}"
+    assert f"\nLoading checkpoint {checkpoint}\n" in out
+    assert steps(out) == [1, 2]
+    assert out.endswith(f"Saving checkpoint/{run}/model-2\nThe run has done its 2 steps\n")
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(
+    story: Story, starts: dict[str, Done]
+) -> None:
+    folder, prefix, index = (
+        story.toolkit.contents(f"checkpoint/{run}")[f"model-2{DATA}"]
+        for run in ("folder", "prefix", "index")
+    )
+    assert folder == prefix
+    assert folder != index  # whose seed was another one
+
+
+def test_the_validation_loss_is_shown_every_so_many_steps(starts: dict[str, Done]) -> None:
+    line = r"^Calculating validation loss\.\.\.\n\[(\d+) \| [\d.]+\] validation loss = \d\.\d\d$"
+    assert re.findall(line, starts["fresh"].out, re.MULTILINE) == ["0", "2"]
+    assert "validation" not in starts["folder"].out
+
+
+def test_a_dataset_shorter_than_the_window_is_trained_on(starts: dict[str, Done]) -> None:
+    out = starts["fresh"].out
+    tokens = int(re.search(r"dataset has (\d+) tokens", out)[1])
+    assert f"shorter than the model's window; training on {tokens} tokens at a time" in out
+    assert "shorter" not in starts["folder"].out
+
+
+def limit_files() -> None:
+    """Let no file grow to the size of a checkpoint's, as on a disk that is nearly full."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
+def test_a_full_disk_leaves_what_is_saved(story: Story, toolkit: Toolkit) -> None:
+    run = toolkit.root / "checkpoint" / "run1"
+    shutil.copytree(story.toolkit.root / "checkpoint" / "run1", run)
+    before = toolkit.contents("checkpoint/run1")
+    done = toolkit.run(f"{TRAIN} --save_every 1", preexec_fn=limit_files)
+    step = int(before["counter"]) + 1
+    done.says(1, rf"run1/model-{step} cannot be written: File too large; check .*disk space")
+    assert toolkit.contents("checkpoint/run1") == before
+
+
+def test_a_loss_that_breaks_ends_training_and_only_good_checkpoints_are_kept(
+    story: Story, toolkit: Toolkit
+) -> None:
+    run = toolkit.root / "checkpoint" / "run1"
+    shutil.copytree(story.toolkit.root / "checkpoint" / "run1", run)
+    before = toolkit.contents("checkpoint/run1")
+    last = int(before["counter"])
+    # Every step is to be saved, but not the one that broke the weights.
+    breaking = f"{TRAIN} --save_every 1 --optimizer sgd --learning_rate 1e30"
+    resumed, new = toolkit.run_all(breaking, f"{breaking} --run_name new")
+    resumed.says(1, rf"loss of step {last + 2} is nan.*checkpoint, of step {last}, is kept")
+    assert steps(resumed.out) == [last + 1]
+    assert toolkit.contents("checkpoint/run1") == before
+    new.says(1, "loss of step 2 is nan.*no checkpoint was written.* lower --learning_rate")
+    assert not list((toolkit.root / "checkpoint" / "new").glob("*.index"))
+
+
+def test_a_checkpoint_folder_that_cannot_be_is_told_before_training(toolkit: Toolkit) -> None:
+    (toolkit.root / "checkpoint").write_text("a file")
+    before = toolkit.contents()
+    done = toolkit.run(TRAIN)
+    done.says(1, "checkpoint.run1 cannot be written")
+    assert steps(done.out) == []
+    assert toolkit.contents() == before

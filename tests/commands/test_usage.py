@@ -1,0 +1,72 @@
+"""Help and wrong calls, answered without the wait for TensorFlow."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import Home
+
+COMMANDS = (
+    "download_model.py",
+    "src/encode.py",
+    "src/new_model.py",
+    "src/train.py",
+    "src/interactive_conditional_samples.py",
+    "src/generate_unconditional_samples.py",
+    "src/evaluate.py",
+)
+# Those of 2019 and 2021 with their defaults, and the two that came since.
+TRAIN_FLAGS = """
+    dataset model_name=124M models_dir=models combine=50000 encoding=utf-8 batch_size=1
+    learning_rate=2e-05 accumulate_gradients=1 memory_saving_gradients twremat twremat_memlimit
+    only_train_transformer_layers optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest
+    run_name=run1 sample_every=100 sample_length sample_num=1 save_every=1000 val_dataset
+    val_batch_size=2 val_batch_count=40 val_every=0 max_steps seed
+"""
+SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str, command: str) -> None:
+    done = home.toolkit.run(f"{no_tensorflow} python {command} --help").succeeds()
+    assert command.rpartition("/")[2] in done.out
+
+
+def test_help_names_every_flag_of_the_original_with_its_default(
+    home: Home, no_tensorflow: str
+) -> None:
+    shown = home.toolkit.run(f"{no_tensorflow} python src/train.py --help").succeeds().out
+    helps = re.split(r"\n  (?=--)", " ".join(shown.split("options:")[1:]))
+    for flag in TRAIN_FLAGS.split():
+        name, _, default = flag.partition("=")
+        [text] = [part for part in helps if re.search(rf"--{name}\b(?!_)", part.split("\n")[0])]
+        assert f"(default: {default}" in " ".join(text.split()) or not default, flag
+    for sampler in COMMANDS[4:6]:
+        shown = home.toolkit.run(f"{no_tensorflow} python {sampler} --help").succeeds().out
+        for name in SAMPLER_FLAGS.split():
+            assert f"--{name}=" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("src/train.py", "arguments are required: --dataset"),
+        ("src/train.py --dataset text.npz --batch_size two", "invalid int value: 'two'"),
+        ("src/train.py --dataset text.npz --optimizer adagrad", "invalid choice: 'adagrad'"),
+        ("src/train.py --dataset text.npz --epochs 3", "unrecognized arguments: --epochs 3"),
+        ("src/encode.py text.txt", r"arguments are required: OUT\.npz"),
+        ("src/new_model.py", "arguments are required: NAME, --dataset"),
+        ("src/generate_unconditional_samples.py --nsample 1", "Could not consume arg: --nsample"),
+        ("src/evaluate.py trigram", "Cannot find key: trigram"),
+        ("src/evaluate.py bigram", "no value for the required argument: dataset"),
+        ("download_model.py", "arguments are required: model"),
+        ("download_model.py 118M", "invalid choice: '118M'"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(
+    home: Home, no_tensorflow: str, line: str, sentence: str
+) -> None:
+    done = home.toolkit.run(f"{no_tensorflow} python {line}")
+    done.says(2, rf"{sentence}.*; see \S+\.py --help\.$")
+    assert done.out == ""

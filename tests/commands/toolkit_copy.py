@@ -1,0 +1,184 @@
+"""A copy of the toolkit in a folder of its own, and its commands called as a user calls them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL_FILES = (
+    "checkpoint",
+    "encoder.json",
+    "hparams.json",
+    "model.ckpt.data-00000-of-00001",
+    "model.ckpt.index",
+    "model.ckpt.meta",
+    "vocab.bpe",
+)
+DATA, INDEX = ".data-00000-of-00001", ".index"
+
+# Far more than any command here needs, so that a command that hangs fails the test.
+PATIENCE = 180  # seconds
+
+# What tqdm shows ends in times and a speed, such as [00:01<00:00, 3.40MB/s].
+PROGRESS = re.compile(r"\[\d\d:\d\d[<,].*\]$")
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentences(self) -> list[str]:
+        """The lines on standard error that are not progress bars."""
+        lines = (line.strip() for line in re.split(r"[\r\n]+", self.err))
+        return [line for line in lines if line and not PROGRESS.search(line)]
+
+    def says(self, code: int, sentence: str) -> None:
+        """Assert that it ended with this code and one line on standard error that matches."""
+        assert self.code == code, self
+        assert len(self.sentences) == 1, self
+        assert re.search(sentence, self.sentences[0]), self
+
+    def succeeds(self) -> Done:
+        """Assert that it ended well and without a word on standard error."""
+        assert (self.code, self.sentences) == (0, []), self
+        return self
+
+
+class Running:
+    """A command that may be stopped in the middle; killed at the end of a `with` block."""
+
+    def __init__(self, process: subprocess.Popen, typed: str):
+        self.process = process
+        self._out: list[bytes] = []
+        self._err: list[bytes] = []
+        self._threads = [
+            threading.Thread(target=_collect, args=pair, daemon=True)
+            for pair in ((process.stdout, self._out), (process.stderr, self._err))
+        ]
+        for thread in self._threads:
+            thread.start()
+        if process.stdin:
+            process.stdin.write(typed.encode())
+            process.stdin.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def out(self) -> str:
+        """What is on standard output by now."""
+        return _text(self._out)
+
+    @property
+    def err(self) -> str:
+        """What is on standard error by now."""
+        return _text(self._err)
+
+    def wait_until(self, shown: Callable[[], bool]) -> None:
+        """Wait until something is shown."""
+        deadline = time.monotonic() + PATIENCE
+        while not shown():
+            ended = self.process.poll() is not None
+            assert not ended and time.monotonic() < deadline, (self.out, self.err)
+            time.sleep(0.01)
+
+    def send_when(self, signal: int, shown: Callable[[], bool]) -> None:
+        """Send a signal as soon as something is shown."""
+        self.wait_until(shown)
+        self.process.send_signal(signal)
+
+    def finish(self) -> Done:
+        """Wait for the end."""
+        code = self.process.wait(PATIENCE)
+        for thread in self._threads:
+            thread.join()
+        return Done(code, self.out, self.err)
+
+
+def _collect(stream: IO[bytes], parts: list[bytes]) -> None:
+    with stream:
+        while part := stream.read1(1 << 16):
+            parts.append(part)
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"".join(parts).decode("utf-8").replace(os.linesep, "\n")
+
+
+class Toolkit:
+    """The sources and download_model.py, as someone has them who has just cloned the toolkit."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        shutil.copytree(
+            REPOSITORY / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        shutil.copy(REPOSITORY / "download_model.py", root)
+
+    def start(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Running:
+        """Begin a command line such as `PYTHONPATH=src python src/train.py --dataset text.npz`.
+
+        Args:
+            folder: where it is called, seen from the root.
+            typed: what the user types while it runs.
+        """
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL", "COLUMNS")
+        }
+        words = shlex.split(line)
+        while words[0] != "python":
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value
+        words[0] = sys.executable
+        process = subprocess.Popen(
+            words,
+            cwd=self.root / folder,
+            env=environment,
+            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **popen,
+        )
+        return Running(process, typed)
+
+    def run(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Done:
+        """Call a command and wait for its end; see `start`."""
+        with self.start(line, folder, typed, **popen) as running:
+            return running.finish()
+
+    def run_all(self, *lines: str, **options: object) -> list[Done]:
+        """Call commands that do not depend on each other, two at a time; see `start`."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(functools.partial(self.run, **options), lines))
+
+    def contents(self, folder: str = ".") -> dict[str, bytes | None]:
+        """Every file and folder below, the sources and what the curves are drawn from aside."""
+        place = self.root / folder
+        return {
+            path.relative_to(place).as_posix(): path.read_bytes() if path.is_file() else None
+            for path in sorted(place.rglob("*"))
+            if (self.root / "src") not in path.parents and "tfevents" not in path.name
+        }

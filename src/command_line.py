@@ -86,16 +86,26 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
 
         return remember
 
+    program = Path(sys.argv[0]).name
+    # To fire a lone - ends a command; to everybody else it is standard input or output.
+    words: list[str] = []
+    for word in sys.argv[1:]:
+        if word == "-" and words and words[-1].startswith("--"):
+            words[-1] += "=-"
+        else:
+            words.append(word)
+
     def command() -> None:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                if isinstance(component, dict):
-                    fire.Fire({name: put_off(function) for name, function in component.items()})
-                else:
-                    fire.Fire(put_off(component))
+                put_off_all = (
+                    {name: put_off(function) for name, function in component.items()}
+                    if isinstance(component, dict)
+                    else put_off(component)
+                )
+                fire.Fire(put_off_all, command=words, name=program)
         except fire.core.FireExit as exit_:
-            program = Path(sys.argv[0]).name
             if exit_.code and (wrong := re.search("ERROR: (.*)", said.getvalue())):
                 print(f"{program}: {wrong[1]}; see {program} --help.", file=sys.stderr)
             else:

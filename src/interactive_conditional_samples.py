@@ -103,12 +103,6 @@ class Session:
         """Show samples that go on from the prompt."""
         settings = self.flags.settings(self.model)
         tokens = self.model.encode(self.prompt)
-        if len(tokens) > self.model.hparams.n_ctx:
-            print(
-                f"The prompt has {len(tokens)} tokens, more than the model's window of "
-                f"{self.model.hparams.n_ctx}; only its end is used.",
-                file=sys.stderr,
-            )
         self.samples = []
         written = 0
         began = time.monotonic()

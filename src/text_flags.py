@@ -23,6 +23,9 @@ from gpt2.generation.sampling import SamplingSettings, check_count
 from gpt2.generation.writing import Text, TextSettings
 from gpt2.workspace import Workspace
 
+# Flags that change where and how fast samples are written, but not what they say.
+UNRECORDED = ("batch_size", "models_dir", "engine")
+
 
 def flag(default: Any, help: str) -> Any:
     """A field that is a flag, with what --help says of it."""
@@ -158,6 +161,11 @@ class TextFlags:
         """How this model writes texts."""
         return self.text_settings(self.sampling(model.tokenizer))
 
+    def recorded(self) -> dict[str, Any]:
+        """The flags that decide the texts, for a file of samples."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in UNRECORDED}
+
     def shown_text(self, text: Text, prompt: str = "") -> str:
         """A finished sample as it is shown."""
         return (prompt if self.include_prefix else "") + self._truncated(text.text)
@@ -199,8 +207,8 @@ def note_window(text: Text, model: LanguageModel) -> None:
     if text.slid and not _noted:
         _noted.append("")
         print(
-            f"The model looks at {model.hparams.n_ctx} tokens at most; longer texts go on from "
-            "their last part.",
+            f"The model looks at {model.hparams.n_ctx} tokens at most; of a longer text it is given "
+            "the last part.",
             file=sys.stderr,
         )
 

@@ -125,7 +125,6 @@ def test_a_file_of_tokens_that_holds_something_else_is_told(
 def test_samples_that_cannot_be_drawn_are_told(refuses: Refuses, sampler: str) -> None:
     refuses(
         {
-            f"{sampler} --length 33": "length of 33 .* window of 32; a length of at most 32 fits",
             f"{sampler} --top_k 301": "top_k is 301, but the vocabulary has only 300 tokens",
             f"{sampler} --top_k 1.5": "top_k should be a whole number of at least 0, not 1.5",
             f"{sampler} --top_p 1.5": "top_p should be a number from 0 to 1, not 1.5",
@@ -142,7 +141,6 @@ def test_training_that_makes_no_sense_is_told(refuses: Refuses) -> None:
     train = f"{TRAIN} --dataset text.npz"
     refuses(
         {
-            f"{train} --sample_length 33": "length of 33 .* window of 32; .* at most 32 fits",
             f"{train} --top_k 301": "top_k is 301, but the vocabulary has only 300 tokens",
             f"{train} --top_p 2": "top_p should be a number from 0 to 1, not 2",
             f"{train} --learning_rate 0": "learning rate should be above 0",

@@ -42,15 +42,35 @@ def test_prompts_are_answered_as_in_2019_until_the_input_ends(story: Story, copi
         f"{INTERACTIVE} --model_name {copied} --nsamples 3 --length 6 --seed 4",
         typed="Hello\n\n" + "far too long " * 20 + "\nThe",
     )
-    done.says(0, "length of 6 after a prompt of .* tokens is more than the model's window of 32")
+    done.says(0, "looks at 32 tokens at most; of a longer text it is given the last part")
     before, first, empty, long, second, end = done.out.split("Model prompt >>> ")
-    assert (before, empty, long, end) == ("", "Prompt should not be empty!\n", "", "\n")
-    for answer in (first, second):
+    assert (before, empty, end) == ("", "Prompt should not be empty!\n", "\n")
+    for answer in (first, long, second):
         assert answer.endswith("\n" + "=" * 80 + "\n")
         assert list(samples(answer)) == [1, 2, 3]
         assert len(set(samples(answer).values())) == 3
     # The same seed gives the same texts, whatever the batch, and so do files copied by hand.
     assert again == done
+
+
+def test_texts_longer_than_the_window_go_on_and_say_so_once(story: Story) -> None:
+    done = story.toolkit.run(
+        f"{UNCONDITIONAL} --model_name run1 --length 80 --nsamples 2 --ignore_eos --seed 4"
+    )
+    done.says(0, "looks at 32 tokens at most; of a longer text it is given the last part")
+    assert list(samples(done.out)) == [1, 2]
+
+
+def test_samples_end_where_they_are_told_to(story: Story) -> None:
+    flags = "--model_name run1 --length 30 --nsamples 2 --ignore_eos --seed 4"
+    whole, stopped, truncated = story.toolkit.run_all(
+        f"{UNCONDITIONAL} {flags}",
+        f"{UNCONDITIONAL} {flags} --stop e",
+        f"{UNCONDITIONAL} {flags} --truncate e",
+    )
+    for number, text in samples(whole.succeeds().out).items():
+        assert samples(stopped.succeeds().out)[number] == text.partition("e")[0].rstrip("\n") + "\n"
+        assert samples(truncated.succeeds().out)[number] == samples(stopped.out)[number]
 
 
 def test_samples_without_a_prompt_are_as_many_as_asked_for(story: Story) -> None:

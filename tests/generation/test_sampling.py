@@ -1,47 +1,112 @@
-"""The next token is drawn from the distribution it should be, against a slow reference."""
+"""The next token is drawn from the distribution it should be: slow references, golden vectors."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.generation.sampling import SamplingSettings, choose, distribution, nucleus
+from gpt2.generation.sampling import (
+    SamplingSettings,
+    adjust,
+    choose,
+    distribution,
+    log_probability,
+    nucleus,
+)
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "generation.npz"
+
+
+def slow_adjusted(
+    logits: list[float], settings: SamplingSettings, prompt: list[int], text: list[int]
+) -> list[float]:
+    """Scores after what the text holds has had its say: token by token, in the stated order."""
+    tokens = prompt + text
+    scores = list(logits)
+    for token in range(len(scores)):
+        scores[token] += settings.logit_bias.get(token, 0)
+        if token in tokens:
+            penalty = settings.repetition_penalty
+            scores[token] *= penalty if scores[token] < 0 else 1 / penalty
+        if token in text:
+            scores[token] -= settings.presence_penalty
+            scores[token] -= settings.frequency_penalty * text.count(token)
+        n = settings.no_repeat_ngram
+        then = [*tokens, token]  # the text if this token came
+        before = [tokens[start : start + n] for start in range(len(tokens) - n + 1)]
+        if n and then[-n:] in before:
+            scores[token] = -math.inf
+        for words in settings.banned:
+            if then[-len(words) :] == list(words):
+                scores[token] = -math.inf
+    return scores
 
 
 def slow_distribution(
-    logits: list[float], temperature: float, top_k: int, top_p: float
+    logits: list[float],
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 0,
+    min_p: float = 0,
+    typical_p: float = 0,
 ) -> dict[int, float]:
     """Probability of each token that can come next: everything sorted, added up one by one.
 
-    Temperature first, then the k likeliest, then of those, made to sum to one, the fewest
-    likeliest that reach p.
+    Temperature first; then the k likeliest; of those, made to sum to one, the fewest likeliest
+    that reach p; of those, those not too far below the best; and of those, made to sum to one, the
+    fewest most typical that reach p.
     """
     ranked = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     if top_k:
         ranked = ranked[:top_k]
     best = max(logits)
-    masses = {token: math.exp((logits[token] - best) / temperature) for token in ranked}
+    masses = normalised(
+        {token: math.exp((logits[token] - best) / temperature) for token in ranked}
+    )
     if 0 < top_p < 1:
-        total = math.fsum(masses.values())
-        kept, reached = [], 0.0
-        for token in ranked:
-            kept.append(token)
-            reached += masses[token] / total
-            if reached >= top_p:
-                break
-        masses = {token: masses[token] for token in kept}
+        masses = first_to_reach(top_p, ranked, masses)
+    if min_p:
+        least = min_p * max(masses.values())
+        masses = normalised({token: mass for token, mass in masses.items() if mass >= least})
+    if 0 < typical_p < 1:
+        surprise = {token: -math.log(mass) for token, mass in masses.items() if mass}
+        entropy = math.fsum(masses[token] * surprise[token] for token in surprise)
+        by_typicality = sorted(
+            masses, key=lambda token: (abs(surprise.get(token, math.inf) - entropy), token)
+        )
+        masses = first_to_reach(typical_p, by_typicality, masses)
+    return masses
+
+
+def normalised(masses: dict[int, float]) -> dict[int, float]:
     total = math.fsum(masses.values())
     return {token: mass / total for token, mass in masses.items()}
 
 
+def first_to_reach(p: float, ranked: list[int], masses: dict[int, float]) -> dict[int, float]:
+    kept, reached = {}, 0.0
+    for token in ranked:
+        kept[token] = masses[token]
+        reached += masses[token]
+        if reached >= p:
+            break
+    return normalised(kept)
+
+
 def as_dictionary(logits: np.ndarray, settings: SamplingSettings) -> dict[int, float]:
     tokens, probabilities = distribution(logits, settings)
-    assert len(set(tokens.tolist())) == len(tokens)
+    assert (np.diff(tokens) > 0).all()
     return dict(zip(tokens.tolist(), probabilities.tolist(), strict=True))
+
+
+def draws(logits: np.ndarray, settings: SamplingSettings, size: int, seed: int) -> list[int]:
+    return [choose(logits, settings, np.random.default_rng((seed, n))) for n in range(size)]
 
 
 @pytest.fixture
@@ -61,14 +126,129 @@ def test_the_distribution_is_that_of_the_reference(
         logits = (random.standard_normal(n_vocab) * random.choice([0.01, 1, 3, 20])).astype(
             np.float32
         )
-        temperature = float(random.choice([0.1, 0.7, 1.0, 2.5]))
-        top_k = int(random.choice([0, 1, 2, 40, n_vocab]))
-        top_k = min(top_k, n_vocab)
-        top_p = float(random.choice([0.0, 0.001, 0.5, 0.9, 0.999, 1.0]))
-        settings = SamplingSettings(temperature, top_k, top_p)
+        settings = SamplingSettings(
+            temperature=float(random.choice([0.1, 0.7, 1.0, 2.5])),
+            top_k=min(int(random.choice([0, 1, 2, 40, n_vocab])), n_vocab),
+            top_p=float(random.choice([0.0, 0.001, 0.5, 0.9, 0.999, 1.0])),
+            min_p=float(random.choice([0.0, 0.0, 1e-6, 0.1, 1.0])),
+            typical_p=float(random.choice([0.0, 0.0, 0.001, 0.4, 0.95, 1.0])),
+        )
         ours = as_dictionary(logits, settings)
-        expected = slow_distribution(logits.tolist(), temperature, top_k, top_p)
+        expected = slow_distribution(
+            logits.tolist(),
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+            settings.min_p,
+            settings.typical_p,
+        )
         assert ours == pytest.approx(expected, rel=1e-9, abs=1e-300), settings
+
+
+@pytest.mark.parametrize("together", [0, 1, 2, 6])
+def test_adjusted_scores_are_those_of_the_reference(
+    random: np.random.Generator, together: int
+) -> None:
+    """Each rule alone and all of them together, over texts that repeat themselves."""
+    for _ in range(100):
+        prompt = random.integers(0, 6, random.integers(1, 9)).tolist()
+        text = random.integers(0, 6, random.integers(0, 9)).tolist()
+        tail = (prompt + text)[-3:]
+        rules = {
+            "repetition_penalty": float(random.choice([0.5, 1.2, 3])),
+            "presence_penalty": float(random.choice([-1, 0.5, 2])),
+            "frequency_penalty": float(random.choice([-0.5, 0.25, 1])),
+            "no_repeat_ngram": int(random.choice([1, 2, 3, 5])),
+            "banned": ((7,), (*tail, 8), (*tail[1:], 9), (5, 5, 5, 5, 10), (11, 12)),
+            "logit_bias": {0: 5.0, 3: -7.5, 13: 0.25},
+        }
+        chosen = random.permutation(list(rules))[:together].tolist()
+        settings = SamplingSettings(**{rule: rules[rule] for rule in chosen})
+        logits = (random.standard_normal(20) * 3).astype(np.float32)
+        before = logits.copy()
+        ours = adjust(logits, settings, prompt, text)
+        assert (logits == before).all()  # it is the engine's
+        expected = slow_adjusted(logits.tolist(), settings, prompt, text)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5, err_msg=str(settings))
+
+
+def test_the_adjustments_by_hand() -> None:
+    logits = np.array([2, -2, 4, 0, 1], np.float32)
+
+    def after(prompt: list[int], text: list[int], **rules) -> list[float]:
+        return adjust(logits, SamplingSettings(**rules), prompt, text).tolist()
+
+    assert after([0, 1], [2], repetition_penalty=2) == [1, -4, 2, 0, 1]
+    # The prompt is not punished for what the text has not yet said.
+    assert after([0, 1], [2], presence_penalty=0.5) == [2, -2, 3.5, 0, 1]
+    assert after([0, 1], [2, 2, 4], frequency_penalty=0.5) == [2, -2, 3, 0, 0.5]
+    assert after([0, 1], [2], presence_penalty=-1, frequency_penalty=0.5) == [2, -2, 4.5, 0, 1]
+    ban = -math.inf
+    assert after([3, 0], [1, 3], no_repeat_ngram=2) == [ban, -2, 4, 0, 1]
+    assert after([3], [], no_repeat_ngram=2) == logits.tolist()
+    assert after([3, 3], [3], no_repeat_ngram=3) == [2, -2, 4, ban, 1]
+    assert after([3], [1], banned=((4,), (1, 2), (3, 1, 0), (0, 3), (9, 3, 1, 3))) == [
+        *(ban, -2, ban),
+        *(0, ban),
+    ]
+    # The bias comes before the penalty: (2 + 2) / 2.
+    assert after([0], [], logit_bias={0: 2.0, 1: -1}, repetition_penalty=2) == [2, -3, 4, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def golden_rules() -> list[tuple[dict, SamplingSettings, dict[str, np.ndarray]]]:
+    """Of each golden case: what it is, our settings for it, and the arrays."""
+    with np.load(GOLDEN, allow_pickle=False) as archive:
+        cases = json.loads(archive["cases"].item())
+        arrays = {name: archive[name] for name in ("logits", "adjusted", "scores")}
+    known = {
+        "no_repeat_ngram_size": lambda value: {"no_repeat_ngram": value},
+        "bad_words_ids": lambda value: {"banned": tuple(map(tuple, value))},
+        "sequence_bias": lambda value: {"logit_bias": {token: by for (token,), by in value}},
+    }
+    golden = []
+    for number, case in enumerate(cases):
+        options = {}
+        for name, value in case["rule"].items():
+            options |= known[name](value) if name in known else {name: value}
+        biases = options.pop("logit_bias", {})
+        # A bias of minus infinity is what we call a ban.
+        endless = tuple((token,) for token, by in biases.items() if math.isinf(by))
+        settings = SamplingSettings(
+            banned=options.pop("banned", ()) + endless,
+            logit_bias={token: by for token, by in biases.items() if math.isfinite(by)},
+            **options,
+        )
+        rows = {name: array[number] for name, array in arrays.items()}
+        golden.append((case, settings, rows))
+    return golden
+
+
+def test_adjusted_scores_are_those_of_transformers(golden_rules: list) -> None:
+    changed = 0
+    for case, settings, arrays in golden_rules:
+        for split in (0, 7, len(case["context"])):  # what is prompt, what is text, is all the same
+            prompt, text = case["context"][:split], case["context"][split:]
+            ours = adjust(arrays["logits"], settings, prompt, text)
+            np.testing.assert_allclose(ours, arrays["adjusted"], rtol=1e-6, err_msg=str(case))
+        changed += not np.array_equal(arrays["adjusted"], arrays["logits"])
+    assert changed >= 20
+
+
+def test_distributions_are_those_of_transformers(golden_rules: list) -> None:
+    narrowed = 0
+    for case, settings, arrays in golden_rules:
+        adjusted = adjust(arrays["logits"], settings, case["context"], [])
+        tokens, probabilities = distribution(adjusted, settings)
+        ours = np.zeros(len(adjusted))
+        ours[tokens] = probabilities
+        scores = arrays["scores"].astype(np.float64)
+        expected = np.exp(scores - scores.max())
+        expected /= expected.sum()
+        np.testing.assert_array_equal(ours > 0, expected > 0, err_msg=str(case))
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, err_msg=str(case))
+        narrowed += np.isneginf(arrays["scores"]).sum() > np.isneginf(arrays["adjusted"]).sum()
+    assert narrowed >= 40
 
 
 def test_the_reference_by_hand() -> None:
@@ -82,6 +262,14 @@ def test_the_reference_by_hand() -> None:
     # Half the temperature squares the weights: 1, 16, 4, 9.
     squares = {0: 1 / 30, 1: 16 / 30, 2: 4 / 30, 3: 9 / 30}
     assert slow_distribution(logits, 0.5, 0, 0) == pytest.approx(squares)
+    # Three quarters of 0.4 are 0.3.
+    assert slow_distribution(logits, 1, min_p=0.74) == pytest.approx({1: 4 / 7, 3: 3 / 7})
+    assert slow_distribution(logits, 1, min_p=0.76) == {1: 1.0}
+    # The entropy is 1.28 nats; surprises are 2.30, 0.92, 1.61 and 1.20 nats, so 3 is the most
+    # typical, then 2, then 1.
+    assert slow_distribution(logits, 1, typical_p=0.29) == {3: 1.0}
+    assert slow_distribution(logits, 1, typical_p=0.49) == pytest.approx({3: 3 / 5, 2: 2 / 5})
+    assert set(slow_distribution(logits, 1, typical_p=0.51)) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -92,44 +280,33 @@ def test_the_reference_by_hand() -> None:
         SamplingSettings(top_k=7),
         SamplingSettings(top_p=0.8),
         SamplingSettings(temperature=1.5, top_k=12, top_p=0.9),
+        SamplingSettings(min_p=0.1),
+        SamplingSettings(typical_p=0.7),
     ],
     ids=str,
 )
-def test_tokens_are_drawn_as_often_as_they_are_probable(
-    random: np.random.Generator, settings: SamplingSettings
-) -> None:
-    logits = (random.standard_normal(30) * 2).astype(np.float32)
-    # No chance: uniform numbers from an even grid, of which an interval of length p holds between
-    # p * size - 1 and p * size + 1.
+def test_tokens_are_drawn_as_often_as_they_are_probable(settings: SamplingSettings) -> None:
+    logits = (np.random.default_rng(5).standard_normal(30) * 2).astype(np.float32)
     size = 20_000
-    counts = Counter(choose(logits, settings, (place + 0.5) / size) for place in range(size))
+    counts = Counter(draws(logits, settings, size, seed=1))
     expected = slow_distribution(
-        logits.tolist(), settings.temperature, settings.top_k, settings.top_p
+        logits.tolist(),
+        settings.temperature,
+        settings.top_k,
+        settings.top_p,
+        settings.min_p,
+        settings.typical_p,
     )
     assert set(counts) <= set(expected)
     for token, probability in expected.items():
-        assert abs(counts[token] - probability * size) <= 1
+        deviation = math.sqrt(size * probability * (1 - probability))
+        assert abs(counts[token] - probability * size) <= 4 * deviation + 1, token
 
 
-def test_the_ends_of_the_uniform_numbers_draw_tokens_that_can_come(
-    random: np.random.Generator,
-) -> None:
-    for n_vocab in (1, 2, 1000):
-        logits = (random.standard_normal(n_vocab) * 3).astype(np.float32)
-        for settings in (
-            SamplingSettings(),
-            SamplingSettings(top_k=1),
-            SamplingSettings(1, 0, 0.5),
-        ):
-            possible = slow_distribution(logits.tolist(), 1, settings.top_k, settings.top_p)
-            for uniform in (0.0, math.nextafter(1, 0)):
-                assert choose(logits, settings, uniform) in possible
-
-
-def test_an_impossible_token_is_not_drawn_by_the_smallest_uniform_number() -> None:
-    for settings in (SamplingSettings(), SamplingSettings(top_k=3), SamplingSettings(1, 3, 0.9)):
-        logits = np.array([-np.inf, -1e30, 2, 1], np.float32)
-        assert choose(logits, settings, 0.0) == 2
+def test_an_impossible_token_is_never_drawn(random: np.random.Generator) -> None:
+    logits = np.array([-np.inf, -1e30, 2, 1], np.float32)
+    for settings in (SamplingSettings(), SamplingSettings(top_k=3), SamplingSettings(1, 4, 0.9)):
+        assert {choose(logits, settings, random) for _ in range(200)} <= {2, 3}
 
 
 def test_tokens_that_cannot_come_have_no_say_in_the_draw(random: np.random.Generator) -> None:
@@ -137,10 +314,16 @@ def test_tokens_that_cannot_come_have_no_say_in_the_draw(random: np.random.Gener
     logits = random.permutation(np.linspace(-4, 4, 50257)).astype(np.float32)
     others = logits < np.sort(logits)[-300]
     for settings in (SamplingSettings(top_k=300), SamplingSettings(top_k=300, top_p=0.9)):
-        for uniform in random.random(30):
-            changed = logits.copy()
-            changed[others] = random.permutation(logits[others])
-            assert choose(changed, settings, uniform) == choose(logits, settings, uniform)
+        changed = logits.copy()
+        changed[others] = random.permutation(logits[others])
+        assert draws(changed, settings, 30, seed=2) == draws(logits, settings, 30, seed=2)
+
+
+def test_a_rounding_error_in_the_scores_changes_hardly_a_draw(random: np.random.Generator) -> None:
+    logits = (random.standard_normal(50257) * 3).astype(np.float32)
+    noisy = logits * (1 + random.standard_normal(50257) * 1e-7).astype(np.float32)
+    before, after = (draws(scores, SamplingSettings(), 100, seed=3) for scores in (logits, noisy))
+    assert sum(a != b for a, b in zip(before, after, strict=True)) <= 1
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 3, 5, 100])
@@ -212,8 +395,17 @@ def test_temperature_zero_takes_the_likeliest(random: np.random.Generator) -> No
     logits = random.standard_normal(500).astype(np.float32)
     best = max(range(500), key=lambda token: logits[token])
     for settings in (SamplingSettings(0), SamplingSettings(0.0, 40), SamplingSettings(0, 3, 0.5)):
-        for uniform in (0.0, 0.5, 0.999999):
-            assert choose(logits, settings, uniform) == best
+        assert {choose(logits, settings, random) for _ in range(20)} == {best}
+
+
+def test_the_log_probability_is_that_of_the_softmax(random: np.random.Generator) -> None:
+    for spread in (0.1, 1, 30):
+        logits = (random.standard_normal(100) * spread).astype(np.float32)
+        masses = normalised({token: math.exp(score) for token, score in enumerate(logits)})
+        for token in (0, 50, int(logits.argmax())):
+            assert log_probability(logits, token) == pytest.approx(
+                math.log(masses[token]), rel=1e-4, abs=1e-5
+            )
 
 
 @pytest.mark.filterwarnings("error")
@@ -232,10 +424,9 @@ def test_extreme_scores_and_temperatures_draw_what_they_should(
         assert sum(ours.values()) == pytest.approx(1)
         assert max(ours, key=ours.get) == 1 or temperature * 1e-9 > size
         assert ours.get(3, 0) == 0
-        uniforms = np.linspace(0, 1, 50, endpoint=False)
-        assert 3 not in {choose(logits, settings, uniform) for uniform in uniforms}
+        assert 3 not in draws(logits, settings, 50, seed=4)
     if temperature <= size * 1e-3:
-        assert choose(logits, SamplingSettings(temperature), 0.999) == 1
+        assert set(draws(logits, SamplingSettings(temperature), 50, seed=4)) == {1}
 
 
 @pytest.mark.parametrize(
@@ -255,6 +446,16 @@ def test_extreme_scores_and_temperatures_draw_what_they_should(
         ("top_p", 1.01, "top_p .* not 1.01"),
         ("top_p", math.nan, "top_p .* not nan"),
         ("top_p", (0, 9), r"top_p .* not \(0, 9\)"),
+        ("min_p", 1.5, "min_p should be a number from 0 to 1, not 1.5"),
+        ("typical_p", -0.5, "typical_p should be a number from 0 to 1, not -0.5"),
+        ("repetition_penalty", 0, "repetition_penalty should be above 0"),
+        ("repetition_penalty", -1, "repetition_penalty .* not -1"),
+        ("presence_penalty", math.inf, "presence_penalty .* not inf"),
+        ("frequency_penalty", "much", "frequency_penalty .* not 'much'"),
+        ("no_repeat_ngram", -2, "no_repeat_ngram .* not -2"),
+        ("no_repeat_ngram", 1.0, "no_repeat_ngram .* not 1.0"),
+        ("logit_bias", {3: math.nan}, "logit_bias .* not nan"),
+        ("banned", ((),), "banned"),
     ],
 )
 def test_impossible_settings_are_refused(name: str, value: object, sentence: str) -> None:
@@ -266,3 +467,31 @@ def test_top_k_beyond_the_vocabulary_is_refused() -> None:
     SamplingSettings(top_k=61).check_vocabulary(61)
     with pytest.raises(UserError, match="top_k is 62, but the vocabulary has only 61 tokens"):
         SamplingSettings(top_k=62).check_vocabulary(61)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"banned": ((61,),)},
+        {"banned": ((3, -1),)},
+        {"banned": (("a",),)},
+        {"logit_bias": {61: 1.0}},
+        {"logit_bias": {"a": 1.0}},
+    ],
+    ids=str,
+)
+def test_a_token_that_the_vocabulary_lacks_cannot_be_named(settings: dict) -> None:
+    SamplingSettings(banned=((60, 0),), logit_bias={60: 1.0}).check_vocabulary(61)
+    with pytest.raises(UserError, match="no token to ban or favour; ids go from 0 to 60"):
+        SamplingSettings(**settings).check_vocabulary(61)
+
+
+def test_if_every_token_is_banned_it_is_said() -> None:
+    logits = np.zeros(4, np.float32)
+    with pytest.raises(UserError, match="Every token is banned"):
+        adjust(logits, SamplingSettings(banned=((0,), (1,), (2,), (3,))), [0], [])
+    with pytest.raises(UserError, match="Every token is banned"):
+        adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2, 3])
+    with pytest.raises(UserError, match="Every token is banned"):
+        adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2], barred=[3])
+    adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2])

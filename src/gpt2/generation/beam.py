@@ -81,6 +81,8 @@ def beam_search(
             f"{settings.length} are more than the window of {hparams.n_ctx}; choose a smaller "
             "length."
         )
+    if settings.length == 0:
+        return [Text(number, prompt, settings) for number in range(search.num_return_sequences)]
     engine.start(1)
     logits = engine.prime(0, prompt)[None]
     running: list[tuple[float, list[int]]] = [(0.0, [])]  # log-probability and tokens of each row
@@ -103,9 +105,10 @@ def beam_search(
             elif len(following) < search.beams:
                 following.append((total, [*tokens, token], row))
         running = [(total, tokens) for total, tokens, _ in following]
-        best = candidates[0][0] / length**search.length_penalty
-        if not running or (len(finished) == search.beams and finished[0][0] >= best):
+        best = running[0][0] / length**search.length_penalty if running else -np.inf
+        if len(finished) == search.beams and finished[0][0] >= best:
             running = []
+        if not running:
             break
         if length < settings.length:
             engine.reorder([row for _, _, row in following])
@@ -132,9 +135,8 @@ def _candidates(
     for row, (total, tokens) in enumerate(running):
         shifted = logits[row].astype(np.float64) - logits[row].max()
         probabilities = shifted - np.log(np.exp(shifted).sum())
-        scores[row] = total + adjust(probabilities, settings.sampling, prompt, tokens)
-        if len(tokens) < settings.min_length and tokenizer.endoftext is not None:
-            scores[row, tokenizer.endoftext] = -np.inf
+        barred = settings.barred(len(tokens), tokenizer.endoftext)
+        scores[row] = total + adjust(probabilities, settings.sampling, prompt, tokens, barred)
     flat = scores.ravel()
     best = np.argpartition(-flat, min(wanted, len(flat)) - 1)[:wanted]
     best = best[np.argsort(-flat[best], kind="stable")]

@@ -47,6 +47,8 @@ class SamplingSettings:
             raise UserError("repetition_penalty should be above 0; 1 switches it off.")
         check_count("top_k", self.top_k, least=0)
         check_count("no_repeat_ngram", self.no_repeat_ngram, least=0)
+        if not all(len(words) for words in self.banned):
+            raise UserError("A banned sequence should have at least one token.")
         for value in self.logit_bias.values():
             check_number("logit_bias", value, None, None)
 
@@ -130,6 +132,7 @@ def adjust(
     settings: SamplingSettings,
     prompt: Sequence[int],
     text: Sequence[int],
+    barred: Sequence[int] = (),
 ) -> np.ndarray:
     """Scores changed by what the text already holds.
 
@@ -137,6 +140,7 @@ def adjust(
         logits: float32 [V]; left as it is.
         prompt: the tokens that were given.
         text: the tokens that were generated after them.
+        barred: tokens that must not come next, whatever the settings.
 
     Returns:
         float32 [V]; minus infinity for what must not come.
@@ -146,7 +150,7 @@ def adjust(
     """
     biased = bool(settings.logit_bias or settings.banned or settings.no_repeat_ngram)
     penalised = settings.presence_penalty or settings.frequency_penalty
-    if not (biased or penalised or settings.repetition_penalty != 1):
+    if not (biased or penalised or settings.repetition_penalty != 1 or barred):
         return logits
     logits = logits.copy()
     for token, bias in settings.logit_bias.items():
@@ -162,7 +166,7 @@ def adjust(
         # As OpenAI's completions API documents them.
         tokens, counts = np.unique(text, return_counts=True)
         logits[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
-    for token in _forbidden(settings, [*prompt, *text]):
+    for token in (*barred, *_forbidden(settings, [*prompt, *text])):
         logits[token] = -np.inf
     if np.isneginf(logits).all():
         raise UserError("Every token is banned here, so no text can go on; ban fewer.")

@@ -48,6 +48,10 @@ class TextSettings:
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             raise UserError("A stop string should be a text of at least one character.")
 
+    def barred(self, length: int, endoftext: int | None) -> list[int]:
+        """The tokens that must not come next in a text of this length: too early an end of it."""
+        return [] if endoftext is None or length >= self.min_length else [endoftext]
+
 
 class Text:
     """A text while it is being written, and then the finished one.
@@ -105,10 +109,8 @@ class Text:
         """Go on by one token, given the scores of the next one: float32 [V]."""
         settings = self._settings
         endoftext = tokenizer.endoftext
-        allowed = adjust(logits, settings.sampling, self.prompt, self.tokens)
-        if len(self.tokens) < settings.min_length and endoftext is not None:
-            allowed = allowed.copy()
-            allowed[endoftext] = -np.inf
+        barred = settings.barred(len(self.tokens), endoftext)
+        allowed = adjust(logits, settings.sampling, self.prompt, self.tokens, barred)
         place = (settings.seed, randomness.SAMPLE, self.number, len(self.tokens))
         token = choose(allowed, settings.sampling, randomness.generator(*place))
         self.logprob += log_probability(logits, token)

@@ -1,0 +1,130 @@
+"""What the tests of the generation room share: both engines over the golden model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt2 import model
+from gpt2.generation import conversion
+from gpt2.generation.engine import Engine
+from gpt2.generation.litert import LiteRTEngine
+from gpt2.generation.tensorflow import TensorFlowEngine
+from gpt2.hparams import HParams
+from gpt2.tokenizer import ENDOFTEXT, Tokenizer
+from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
+from tests.golden_model import Golden
+
+ENGINES = ("tensorflow", "litert")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_heads() -> Iterator[None]:
+    """So few tokens in each part of the head that small vocabularies too have several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "HEAD_ROWS", 45)
+        yield
+
+
+@pytest.fixture(scope="session")
+def converted(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden model's LiteRT programs."""
+    folder = tmp_path_factory.mktemp("converted") / "litert"
+    conversion.convert(golden.tensors("weights"), golden.hparams, folder, "none")
+    return folder
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, golden: Golden, converted: Path) -> Engine:
+    """An engine over the golden model; each test that asks for one runs with both."""
+    if request.param == "litert":
+        return LiteRTEngine(converted, golden.hparams, threads=2)
+    return TensorFlowEngine(golden.tensors("weights"), golden.hparams)
+
+
+def alphabet(n_vocab: int, endoftext: int | None = None) -> Tokenizer:
+    """A tokenizer without merges: token i is the i-th byte, but for one that ends texts."""
+    characters = list(CHARACTER_OF_BYTE.values())[: n_vocab - (n_vocab > 256)]
+    vocabulary = {character: number for number, character in enumerate(characters)}
+    if endoftext is not None:
+        vocabulary = {name: i for name, i in vocabulary.items() if i != endoftext}
+        vocabulary[ENDOFTEXT] = endoftext
+    return Tokenizer(vocabulary, [])
+
+
+def scores_from_scratch(
+    weights: Mapping[str, np.ndarray], hparams: HParams, tokens: list[int]
+) -> np.ndarray:
+    """The model's scores of what follows, float32 [V], without any cache."""
+    return model.logits(weights, hparams, tf.constant([tokens], tf.int32))[0, -1].numpy()
+
+
+class CountingEngine:
+    """Scores that always make the next token one more than the last; remembers all it was asked.
+
+    It checks what every engine may rely on: rows that exist, no row beyond the window.
+    """
+
+    def __init__(self, n_vocab: int = 10, n_ctx: int = 8):
+        self.hparams = HParams(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=1, n_head=1, n_layer=1)
+        self.calls: list[tuple] = []
+        self.start(1)
+
+    def start(self, rows: int) -> None:
+        self.rows: list[list[int]] = [[] for _ in range(rows)]
+        self.calls.append(("start", rows))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(row) for row in self.rows], np.int64)
+
+    def prime(self, row: int, tokens: list[int]) -> np.ndarray:
+        assert 1 <= len(tokens) <= self.hparams.n_ctx
+        self.rows[row] = list(tokens)
+        self.calls.append(("prime", row, list(tokens)))
+        return self.scores(self.rows[row])
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        assert tokens.shape == (len(self.rows),)
+        assert tokens.dtype.kind == "i"
+        assert (self.lengths < self.hparams.n_ctx).all()
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+            assert row, "a row that was never primed"
+            row.append(token)
+        self.calls.append(("step", tokens.tolist()))
+        return np.stack([self.scores(row) for row in self.rows])
+
+    def reorder(self, sources: list[int]) -> None:
+        self.rows = [list(self.rows[source]) for source in sources]
+        self.calls.append(("reorder", list(sources)))
+
+    def scores(self, tokens: list[int]) -> np.ndarray:
+        return np.eye(self.hparams.n_vocab, dtype=np.float32)[
+            (tokens[-1] + 1) % self.hparams.n_vocab
+        ]
+
+
+class FlatEngine(CountingEngine):
+    """Scores that make every token equally likely."""
+
+    def scores(self, tokens: list[int]) -> np.ndarray:
+        return np.zeros(self.hparams.n_vocab, np.float32)
+
+
+class ScriptedEngine(CountingEngine):
+    """Scores that make the engine write given tokens, whatever it is fed: prompt -> what follows.
+
+    The prompt is a single token, by which the rows are told apart.
+    """
+
+    def __init__(self, script: dict[int, list[int]], n_vocab: int = 257, n_ctx: int = 64):
+        self.script = script
+        super().__init__(n_vocab, n_ctx)
+
+    def scores(self, tokens: list[int]) -> np.ndarray:
+        following = self.script[tokens[0]][len(tokens) - 1]
+        return np.eye(self.hparams.n_vocab, dtype=np.float32)[following]

@@ -4,7 +4,6 @@
 python src/generate_conditional_samples.py --prompts prompts.txt --out samples.jsonl
 """
 
-import contextlib
 import json
 import re
 import sys
@@ -58,7 +57,6 @@ def sample_prompts(
     if flags.seed is None:
         flags.seed = seed_in(Path(out))
     model = flags.open()
-    settings = flags.settings(model)
     output = Folder(out, flags) if out.endswith(("/", "\\")) else JSONLines(out, flags)
 
     def requests() -> Iterator[tuple[int, list[int]]]:
@@ -69,7 +67,7 @@ def sample_prompts(
 
     with tqdm(total=len(texts) * flags.nsamples, unit="sample", disable=out == "-") as bar:
         bar.update(sum(output.has(n, s) for n in texts for s in range(flags.nsamples)))
-        for text in model.write(requests(), settings, flags.batch_size):
+        for text in flags.write(model, requests()):
             note_window(text, model)
             if text.finish_reason:
                 number, sample = divmod(text.number, flags.nsamples)
@@ -91,10 +89,11 @@ def read(name: str, errors: list[UserError]) -> Iterator[Prompt]:
 
 def seed_in(out: Path) -> int | None:
     """The seed that an earlier call has begun this output with."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    try:
         with open(out, encoding="utf-8") as file:
             return int(json.loads(file.readline())["seed"])
-    return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a new one, or one that is refused when it is gone on with
 
 
 def templated(template: str, examples: str) -> Callable[[Prompt], str]:

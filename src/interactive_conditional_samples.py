@@ -17,7 +17,7 @@ from gpt2 import files
 from gpt2.errors import UserError
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import check_count
-from gpt2.generation.writing import Text
+from gpt2.generation.writing import Text, in_order
 from text_flags import TextFlags, note_window, print_banner, with_text_flags
 
 HELP = '''\
@@ -101,24 +101,17 @@ class Session:
 
     def answer(self) -> None:
         """Show samples that go on from the prompt."""
-        settings = self.flags.settings(self.model)
         tokens = self.model.encode(self.prompt)
         self.samples = []
         written = 0
         began = time.monotonic()
         with StopSignal("") as stop:
+            numbered = [(self.generated + n, tokens) for n in range(self.flags.nsamples)]
+            texts = self.flags.write(self.model, numbered)
             if self.flags.nsamples == 1:
-                texts = self.model.write([(self.generated, tokens)], settings, 1)
                 written = self.show_while_written(texts, stop)
             else:
-                for text in self.model.samples(
-                    tokens,
-                    self.flags.nsamples,
-                    settings,
-                    self.flags.batch_size,
-                    self.generated,
-                    stop,
-                ):
+                for text in in_order(texts, self.generated, stop):
                     written += len(text.tokens)
                     note_window(text, self.model)
                     self.samples.append(self.flags.shown_text(text, self.prompt))

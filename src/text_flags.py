@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from command_line import load_tensorflow, shown
 from gpt2 import randomness
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
+from gpt2.generation.beam import BeamSettings, beam_search
 from gpt2.generation.engines import Converting, check_engine, open_model
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import SamplingSettings, check_count
@@ -75,6 +76,12 @@ class TextFlags:
     min_length: int = flag(0, "tokens before <|endoftext|> may end a sample")
     ignore_eos: bool = flag(False, "write on after <|endoftext|>, as in 2019")
     truncate: str = flag("", "cut each sample before this text, after it is written")
+    beams: int = flag(
+        0, "search for the likeliest texts along so many beams, instead of drawing; 0 for off"
+    )
+    length_penalty: float = flag(
+        1, "above 1 lets a search prefer longer texts, below 1 shorter ones"
+    )
     include_prefix: bool = flag(False, "show the prompt in front of each sample")
 
     def open(self, halves: int = 1) -> LanguageModel:
@@ -119,7 +126,10 @@ class TextFlags:
         """
         check_count("nsamples", self.nsamples, least=0)
         check_count("batch_size", self.batch_size, least=1)
-        self.text_settings(self.sampling())
+        settings = self.text_settings(self.sampling())
+        check_count("beams", self.beams, least=0)
+        if self.beams:
+            self.search().check_text(settings)
 
     def sampling(self, tokenizer: Any = None) -> SamplingSettings:
         """How tokens are chosen; the banned words need the tokenizer to be spelled."""
@@ -160,6 +170,34 @@ class TextFlags:
     def settings(self, model: LanguageModel) -> TextSettings:
         """How this model writes texts."""
         return self.text_settings(self.sampling(model.tokenizer))
+
+    def search(self) -> BeamSettings:
+        """How beams are followed; `nsamples` texts come back for each prompt."""
+        return BeamSettings(self.beams, self.length_penalty, self.nsamples)
+
+    def write(
+        self, model: LanguageModel, prompts: Iterable[tuple[int, Sequence[int]]]
+    ) -> Iterator[Text]:
+        """Texts as they are being written, or as a search has found them.
+
+        Args:
+            prompts: number and tokens of each sample; those of one prompt follow each other.
+        """
+        settings = self.settings(model)
+        if not self.beams:
+            yield from model.write(prompts, settings, self.batch_size)
+            return
+        searched, found = None, []
+        for number, tokens in prompts:
+            if number // self.nsamples != searched:
+                searched = number // self.nsamples
+                found = beam_search(
+                    model.engine, model.hparams, model.tokenizer, tokens, settings, self.search()
+                )
+            if number % self.nsamples < len(found):
+                text = found[number % self.nsamples]
+                text.number = number
+                yield text
 
     def recorded(self) -> dict[str, Any]:
         """The flags that decide the texts, for a file of samples."""

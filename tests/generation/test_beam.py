@@ -14,6 +14,7 @@ from gpt2.errors import UserError
 from gpt2.generation.beam import BeamSettings, beam_search
 from gpt2.generation.engine import Engine
 from gpt2.generation.sampling import SamplingSettings
+from gpt2.generation.tensorflow import TensorFlowEngine
 from gpt2.generation.writing import TextSettings
 from gpt2.tokenizer import Tokenizer
 from tests.generation.conftest import CountingEngine, alphabet, scores_from_scratch
@@ -68,8 +69,6 @@ def test_a_search_as_wide_as_the_tree_finds_the_likeliest_text_of_all(golden: Go
 
     every = {text: log_probability(text) for text in itertools.product(allowed, repeat=3)}
     best = sorted(every, key=every.get, reverse=True)
-    from gpt2.generation.tensorflow import TensorFlowEngine
-
     texts = beam_search(
         TensorFlowEngine(weights, hparams),
         hparams,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2.errors import UserError
-from gpt2.generation.sampling import SamplingSettings, adjust, check_count, check_number
+from gpt2.generation.sampling import adjust, check_count, check_number
 from gpt2.generation.writing import Text, TextSettings, check_prompt
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
@@ -18,8 +18,8 @@ from gpt2.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
 
-# Settings that have a meaning only where tokens are drawn.
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+# Settings that have a meaning only where tokens are drawn, and the values that switch them off.
+DRAWING = {"temperature": (1,), "top_k": (0,), "top_p": (0, 1), "min_p": (0,), "typical_p": (0, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +46,8 @@ class BeamSettings:
         Raises:
             UserError: one of them is about drawing tokens, or about ending at a string.
         """
-        default = SamplingSettings()
-        for name in DRAWING:
-            if getattr(settings.sampling, name) != getattr(default, name):
+        for name, off in DRAWING.items():
+            if getattr(settings.sampling, name) not in off:
                 raise UserError(f"Beam search draws nothing, so {name} cannot go with it.")
         if settings.stop or settings.ignore_endoftext:
             raise UserError("Beam search ends texts at <|endoftext|> or their length only.")

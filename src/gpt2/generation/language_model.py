@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from gpt2 import randomness
 from gpt2.errors import UserError
 from gpt2.generation.beam import BeamSettings, beam_search
 from gpt2.generation.sampling import SamplingSettings, log_probability
-from gpt2.generation.writing import Text, TextSettings, write
+from gpt2.generation.writing import Text, TextSettings, in_order, write
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -95,9 +95,7 @@ class LanguageModel:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         tokens = [self.encode(prompt) for prompt in prompts for _ in range(nsamples)]
         settings = self.settings(**options)
-        texts = self.write(enumerate(tokens), settings, batch_size)
-        finished = [text for text in texts if text.finish_reason]
-        return sorted(finished, key=lambda text: text.number)
+        return list(in_order(self.write(enumerate(tokens), settings, batch_size)))
 
     def beam_search(
         self,
@@ -137,28 +135,18 @@ class LanguageModel:
         settings: TextSettings,
         batch_size: int = 1,
         first_sample: int = 0,
-        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Text]:
         """Finished texts that go on from one prompt, in order.
 
         Args:
             nsamples: how many; None for no end of them.
             first_sample: the number of the first one.
-            stop: asked after each token whether to give up.
         """
         numbers = count(first_sample)
         if nsamples is not None:
             numbers = range(first_sample, first_sample + nsamples)
-        finished: dict[int, Text] = {}
-        following = first_sample
-        for text in self.write(((number, prompt) for number in numbers), settings, batch_size):
-            if stop():
-                return
-            if text.finish_reason:
-                finished[text.number] = text
-            while following in finished:
-                yield finished.pop(following)
-                following += 1
+        texts = self.write(((number, prompt) for number in numbers), settings, batch_size)
+        return in_order(texts, first_sample)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """The scores of the token after these, float32 [V]; at most n_ctx tokens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -204,6 +204,26 @@ def write(
             for row, text in enumerate(texts):
                 text.take(logits[row], tokenizer)
                 yield text
+
+
+def in_order(
+    texts: Iterable[Text], first: int = 0, stop: Callable[[], bool] = lambda: False
+) -> Iterator[Text]:
+    """The finished ones of texts that are being written, by their number.
+
+    Args:
+        first: the lowest number; none may be missing.
+        stop: asked after each token whether to give up.
+    """
+    finished: dict[int, Text] = {}
+    for text in texts:
+        if stop():
+            return
+        if text.finish_reason:
+            finished[text.number] = text
+        while first in finished:
+            yield finished.pop(first)
+            first += 1
 
 
 def check_prompt(prompt: Sequence[int], hparams: HParams) -> None:

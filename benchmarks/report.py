@@ -1,0 +1,181 @@
+"""From measurements to tables: medians over the rounds, ratios within a round."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+
+# What a round measures of a system; "first" is in seconds, the others are tokens per second.
+SINGLE, BATCH, FIRST, NEAR_START, NEAR_END = "single", "batch", "first", "near_start", "near_end"
+
+
+def text(result: dict) -> str:
+    """All of a result in Markdown."""
+    parts = [_preface(result), _speeds(result), *_ratios(result), _sessions(result)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def write_section(path: Path, section: str) -> None:
+    """Put text between the two markers of a Markdown file, at its end if it has none yet."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and not end:
+        raise ValueError(f"{path} has {BEGIN} but no {END} after it.")
+    if not begin:
+        before, after = (f"{old.rstrip()}\n\n" if old.strip() else ""), "\n"
+    path.write_text(f"{before}{BEGIN}\n{section}\n{END}{after}", encoding="utf-8")
+
+
+def _preface(result: dict) -> str:
+    machine, model, sizes = result["machine"], result["model"], result["sizes"]
+    one, every = (_median(result["bandwidth"][key]) for key in ("one thread", "all threads"))
+    memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
+    return (
+        f"Measured on {result['date']} by `{result['command']}`: {machine['cpu']}, "
+        f"{machine['cores']} cores{memory} ({' '.join(machine['flags'])}), which read "
+        f"{one / 1e9:.1f} GB/s with one thread and {every / 1e9:.1f} GB/s with all. "
+        f"{model['name']}, {model['parameters'] / 1e6:.0f}M parameters; {sizes['new']} new tokens "
+        f"after a prompt of {sizes['short']}, top_k {sizes['top_k']}. Medians of "
+        f"{result['rounds']} rounds, in each of which every system ran once, in a process of its "
+        "own and after a warm-up; bold is this project."
+    )
+
+
+def _speeds(result: dict) -> str:
+    sizes = result["sizes"]
+    heads = [
+        "system",
+        "tokens/s",
+        "of what reading allows",
+        f"batch {sizes['batch']}, tokens/s",
+        f"{sizes['long']}-token prompt, s",
+        f"tokens/s near position {sizes['near']}",
+        f"near {sizes['long']}",
+    ]
+    limit = _median(result["bandwidth"]["all threads"])
+    rows = []
+    for name, system in result["systems"].items():
+        speed = _median(_values(system, SINGLE))
+        share = speed and system["weight_bytes"] * speed / limit
+        rows.append(
+            [
+                f"**{name}**" if system["ours"] else name,
+                _number(speed),
+                f"{share:.0%}" if share else "-",
+                _number(_median(_values(system, BATCH))),
+                _number(_median(_values(system, FIRST)), digits=2),
+                _number(_median(_values(system, NEAR_START))),
+                _number(_median(_values(system, NEAR_END))),
+            ]
+        )
+    return _table(heads, rows)
+
+
+def _ratios(result: dict) -> list[str]:
+    """How many times faster each engine of this project is than each of the others."""
+    systems = result["systems"]
+    ours = [name for name in systems if systems[name]["ours"]]
+    others = [name for name in systems if not systems[name]["ours"]]
+    if not ours or not others:
+        return []
+    sizes = result["sizes"]
+    cases = {
+        SINGLE: "batch 1",
+        BATCH: f"batch {sizes['batch']}",
+        FIRST: f"{sizes['long']}-token prompt",
+    }
+    heads = ["times as fast as", *(f"{name}, {case}" for name in ours for case in cases.values())]
+    rows = [
+        [
+            other,
+            *(
+                _number(_ratio(systems[name], systems[other], case), digits=2)
+                for name in ours
+                for case in cases
+            ),
+        ]
+        for other in others
+    ]
+    return [_table(heads, rows)]
+
+
+def _ratio(system: dict, other: dict, case: str) -> float | None:
+    """The median of the ratios within each round; above 1 if the first is the faster one."""
+    pairs = [
+        (one[case], two[case])
+        for one, two in zip(system["rounds"], other["rounds"], strict=True)
+        if one.get(case) and two.get(case)
+    ]
+    return _median([two / one if case == FIRST else one / two for one, two in pairs])
+
+
+def _sessions(result: dict) -> str:
+    if not result["sessions"]:
+        return ""
+    heads = [
+        "a session",
+        "ready after, s",
+        "peak memory, MB",
+        "weights in use, MB",
+        "1.3 x weights + 600 MB",
+        "slower, last against 4th to 13th generation",
+        "memory since the third, MB",
+    ]
+    rows = []
+    for name, session in result["sessions"].items():
+        system = result["systems"][name]
+        weights = system["all_weight_bytes"]
+        rows.append(
+            [
+                f"**{name}**",
+                _number(_median(_values(system, "ready"))),
+                _number(_median(_values(system, "peak")), scale=1e6, digits=0),
+                _number(weights, scale=1e6, digits=0),
+                _number(1.3 * weights + 600e6, scale=1e6, digits=0),
+                _slower(session["seconds"]),
+                _grown(session["memory"]),
+            ]
+        )
+    count = max(len(session["seconds"]) for session in result["sessions"].values())
+    return _table(heads, rows) + f"\n\nThe last two columns are of {count} generations."
+
+
+def _slower(seconds: list[float]) -> str:
+    early, late = seconds[3:13], seconds[-10:]
+    if len(early) < 10:
+        return "-"
+    return f"{_median(late) / _median(early) - 1:+.1%}"
+
+
+def _grown(memory: list[int]) -> str:
+    return f"{(memory[-1] - memory[2]) / 1e6:+.1f}" if len(memory) > 3 else "-"
+
+
+def _values(system: dict, key: str) -> list[float]:
+    return [round_[key] for round_ in system["rounds"] if round_.get(key)]
+
+
+def _median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _number(value: float | None, scale: float = 1, digits: int = 1) -> str:
+    return "-" if value is None else f"{value / scale:.{digits}f}"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table that is also legible as it stands."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+
+    def line(cells: list[str]) -> str:
+        first, *others = (
+            cell.rjust(width) if index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *others]) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(map(line, [heads, rule, *rows]))

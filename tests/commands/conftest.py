@@ -8,34 +8,14 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from toolkit_copy import Done, Toolkit
+
+from tests.commands.toolkit_copy import Home, Story, Toolkit
 
 SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
 # Many steps are done in the second before the signal, so that there is a middle to stop in.
 TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
-
-
-class Home(NamedTuple):
-    """A toolkit in which a model has been made and a text encoded."""
-
-    toolkit: Toolkit
-    new_model: Done
-    encode: Done
-
-
-class Story(NamedTuple):
-    """A training that was stopped and gone on with, and what it left behind each time."""
-
-    toolkit: Toolkit
-    interrupted: Done  # by Ctrl+C
-    after_interrupt: dict[str, bytes | None]
-    terminated: Done  # gone on with, then ended by SIGTERM
-    after_terminate: dict[str, bytes | None]
-    left: Done  # gone on with, then left by a second Ctrl+C
-    after_leaving: dict[str, bytes | None]
 
 
 @pytest.fixture(scope="session")

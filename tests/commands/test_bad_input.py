@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES
-from toolkit_copy import MODEL_FILES, Toolkit
+
+from tests.commands.toolkit_copy import MODEL_FILES, SIZES, Toolkit
 
 ENCODE = "python src/encode.py"
 TRAIN = "python src/train.py"

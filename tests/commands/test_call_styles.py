@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toolkit_copy import DATA, MODEL_FILES, Toolkit
+
+from tests.commands.toolkit_copy import DATA, MODEL_FILES, Toolkit
 
 # From the root without PYTHONPATH is what all other tests do.
 STYLES = {

@@ -10,7 +10,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from toolkit_copy import MODEL_FILES, Toolkit
+
+from tests.commands.toolkit_copy import MODEL_FILES, Toolkit
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import shutil
 import signal
 
 import pytest
-from conftest import Story
-from toolkit_copy import DATA, INDEX, Toolkit
+
+from tests.commands.toolkit_copy import DATA, INDEX, Story, Toolkit
 
 BANNER = re.compile(r"^={40} SAMPLE (\d+) ={40}\n", re.MULTILINE)
 INTERACTIVE = "python src/interactive_conditional_samples.py"

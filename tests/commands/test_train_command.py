@@ -7,8 +7,8 @@ import re
 import shutil
 
 import pytest
-from conftest import TRAIN, Home, Story
-from toolkit_copy import DATA, INDEX, MODEL_FILES, Done, Toolkit
+
+from tests.commands.toolkit_copy import DATA, INDEX, MODEL_FILES, TRAIN, Done, Home, Story, Toolkit
 
 LOG_LINE = re.compile(r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", re.MULTILINE)
 SAVING = re.compile(r"^Saving checkpoint/run1/model-(\d+)$", re.MULTILINE)

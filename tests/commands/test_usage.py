@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import Home
+
+from tests.commands.toolkit_copy import Home
 
 COMMANDS = (
     "download_model.py",

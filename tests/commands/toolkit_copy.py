@@ -182,3 +182,23 @@ class Toolkit:
             for path in sorted(place.rglob("*"))
             if (self.root / "src") not in path.parents and "tfevents" not in path.name
         }
+
+
+class Home(NamedTuple):
+    """A toolkit in which a model has been made and a text encoded."""
+
+    toolkit: Toolkit
+    new_model: Done
+    encode: Done
+
+
+class Story(NamedTuple):
+    """A training that was stopped and gone on with, and what it left behind each time."""
+
+    toolkit: Toolkit
+    interrupted: Done  # by Ctrl+C
+    after_interrupt: dict[str, bytes | None]
+    terminated: Done  # gone on with, then ended by SIGTERM
+    after_terminate: dict[str, bytes | None]
+    left: Done  # gone on with, then left by a second Ctrl+C
+    after_leaving: dict[str, bytes | None]

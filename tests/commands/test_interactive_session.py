@@ -1,0 +1,125 @@
+"""interactive_conditional_samples.py on a real terminal, with somebody typing."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.toolkit_copy import Home
+
+pty = pytest.importorskip("pty", reason="terminals of this kind are not on this system")
+
+PROMPT = "Model prompt >>> "
+PATIENCE = 60  # seconds
+
+
+class Terminal:
+    """A command on a terminal, and what has been shown there."""
+
+    def __init__(self, root: Path, *words: str):
+        ours, theirs = pty.openpty()
+        self._terminal = ours
+        self.shown = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "src/interactive_conditional_samples.py", *words],
+            cwd=root,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_own_terminal,
+            env=os.environ | {"TERM": "dumb"},
+        )
+        os.close(theirs)
+
+    def read_until(self, pattern: str) -> str:
+        """What is shown from here to the first match of a pattern, inclusive."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(pattern, self.shown)):
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._terminal], [], [], 1)[0]:
+                part = os.read(self._terminal, 1 << 16)
+                self.shown += part.decode("utf-8", "replace")
+                self.shown = self.shown.replace("\r\n", "\n")
+        part, self.shown = self.shown[: found.end()], self.shown[found.end() :]
+        return part
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._terminal, text.encode())
+
+    def ask(self, text: str) -> str:
+        """Type a line at the prompt; what is shown until the next one."""
+        self.type(text + "\n")
+        return self.read_until(re.escape(PROMPT))
+
+
+def _own_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl+C reaches the command
+
+
+@pytest.fixture
+def terminal(home: Home):
+    flags = "--model_name 117M --length 12 --ignore_eos --seed 2"
+    terminal = Terminal(home.toolkit.root, *flags.split())
+    yield terminal
+    terminal.process.kill()
+    terminal.process.wait()
+
+
+def test_a_session_with_settings_several_lines_and_interruptions(
+    terminal: Terminal, home: Home
+) -> None:
+    assert "/help" in terminal.read_until(re.escape(PROMPT))
+    assert "/set NAME VALUE" in terminal.ask("/help")
+
+    first = terminal.ask("The")
+    assert first.count(" SAMPLE 1 ") == 1
+    assert re.search(r"\n12 tokens, \d+\.\d per second\n", first)
+
+    # The same prompt with another number draws another text; the seed starts it over.
+    assert terminal.ask("/again") != first
+    assert "temperature cannot be" not in terminal.ask("/set temperature 0")
+    likeliest = terminal.ask("The").partition("SAMPLE")[2].partition("=\n1")[0]
+    assert terminal.ask("/again").partition("SAMPLE")[2].partition("=\n1")[0] == likeliest
+    assert "temperature should be a number of at least 0, not -1" in terminal.ask(
+        "/set temperature -1"
+    )
+    assert "engine cannot be set here" in terminal.ask("/set engine litert")
+    settings = terminal.ask("/settings")
+    assert "\ntemperature 0\n" in settings and "\nlength 12\n" in settings
+
+    terminal.ask("/set include_prefix True")
+    terminal.type('"""One\n')
+    terminal.type("two\n")
+    assert "One\ntwo" in terminal.ask('three"""').partition("SAMPLE 1")[2]
+    terminal.type("One\\\n")
+    assert "One\nfour" in terminal.ask("four").partition("SAMPLE 1")[2]
+    assert "Saved to kept.txt" in terminal.ask("/save kept.txt")
+    kept = (home.toolkit.root / "kept.txt").read_text(encoding="utf-8")
+    assert kept.startswith("One\nfour\nOne\nfour") and kept.endswith("=" * 20 + "\n")
+
+    # Ctrl+C ends a sample and not the program, and at the prompt it ends nothing.
+    terminal.ask("/set length 1000000")
+    terminal.type("On and on\n")
+    terminal.read_until("SAMPLE 1 =+\n(?s:.){40}")
+    terminal.type("\x03")
+    stopped = terminal.read_until(re.escape(PROMPT))
+    assert re.search(r"={80}\n\d+ tokens", stopped)
+    terminal.type("half a line\x03")
+    terminal.read_until(re.escape(PROMPT))
+    terminal.ask("/set length 5")
+    assert "5 tokens" in terminal.ask("The")
+
+    terminal.type("\x04")
+    assert terminal.process.wait(PATIENCE) == 0

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,18 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str, sentence: 
 def test_a_json_object_is_read(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_text('{"a": [1, "ï"]}', encoding="utf-8")
     assert files.read_json_object(tmp_path / "file.json") == {"a": [1, "ï"]}
+
+
+def test_a_new_folder_clears_away_what_an_earlier_kill_left_but_not_what_is_being_filled(
+    tmp_path: Path,
+) -> None:
+    left, filling = files.partial_path(tmp_path / "new"), files.partial_path(tmp_path / "new")
+    other = files.partial_path(tmp_path / "other")
+    for folder in (left, filling, other):
+        folder.mkdir()
+    long_ago = time.time() - 2 * files.ABANDONED
+    os.utime(left, (long_ago, long_ago))
+    os.utime(other, (long_ago, long_ago))
+    with files.new_folder(tmp_path / "new"):
+        pass
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "new", filling, other])

@@ -9,19 +9,11 @@ import requests
 
 from gpt2 import files
 from gpt2.errors import UserError
+from gpt2.workspace import RENAMED
 
 BASE_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 # What each size is called on the server, by every name it has gone by.
-RELEASES = {
-    "117M": "124M",
-    "124M": "124M",
-    "345M": "355M",
-    "355M": "355M",
-    "762M": "774M",
-    "774M": "774M",
-    "1542M": "1558M",
-    "1558M": "1558M",
-}
+RELEASES = RENAMED | {present: present for present in RENAMED.values()}
 FILES = (
     "checkpoint",
     "encoder.json",

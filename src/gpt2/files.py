@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from gpt2.errors import UserError
 
 # Files on their way to their final name end in this; leftovers of a kill are recognised by it.
 PARTIAL = ".partial"
+ABANDONED = 3600  # seconds after which a folder is not being filled any more, but a leftover
 
 
 def partial_path(path: Path) -> Path:
@@ -75,6 +78,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         UserError: it cannot be written, or there is something under that name.
     """
     partial = partial_path(path)
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
     try:
         try:
             partial.mkdir(parents=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from gpt2.errors import UserError
 
 # OpenAI renamed the sizes after the paper, which had counted them wrongly.
-ALIASES = {"117M": "124M", "345M": "355M", "762M": "774M", "1542M": "1558M"}
-ALIASES |= {present: early for early, present in ALIASES.items()}
+RENAMED = {"117M": "124M", "345M": "355M", "762M": "774M", "1542M": "1558M"}
+ALIASES = RENAMED | {present: early for early, present in RENAMED.items()}
 
 MODELS = "models"
 SOURCES = Path(__file__).resolve().parent.parent

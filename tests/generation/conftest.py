@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,20 +49,35 @@ def engine(request: pytest.FixtureRequest, golden: Golden, converted: Path) -> E
 
 
 def alphabet(n_vocab: int, endoftext: int | None = None) -> Tokenizer:
-    """A tokenizer without merges: token i is the i-th byte, but for one that ends texts."""
-    characters = list(CHARACTER_OF_BYTE.values())[: n_vocab - (n_vocab > 256)]
-    vocabulary = {character: number for number, character in enumerate(characters)}
+    """A tokenizer without merges: each token is the byte of its id, but for one that ends texts."""
+    vocabulary = {CHARACTER_OF_BYTE[byte]: byte for byte in range(min(n_vocab, 256))}
     if endoftext is not None:
-        vocabulary = {name: i for name, i in vocabulary.items() if i != endoftext}
+        vocabulary = {name: byte for name, byte in vocabulary.items() if byte != endoftext}
         vocabulary[ENDOFTEXT] = endoftext
     return Tokenizer(vocabulary, [])
 
 
-def scores_from_scratch(
-    weights: Mapping[str, np.ndarray], hparams: HParams, tokens: list[int]
-) -> np.ndarray:
+def scores_from_scratch(golden: Golden, tokens: list[int], kind: str = "weights") -> np.ndarray:
     """The model's scores of what follows, float32 [V], without any cache."""
-    return model.logits(weights, hparams, tf.constant([tokens], tf.int32))[0, -1].numpy()
+    return _last_scores(golden, kind)(tf.constant([tokens], tf.int32)).numpy()
+
+
+@functools.cache
+def _last_scores(golden: Golden, kind: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    weights = {name: tf.constant(array) for name, array in golden.tensors(kind).items()}
+    return tf.function(
+        lambda tokens: model.logits(weights, golden.hparams, tokens)[0, -1],
+        input_signature=[tf.TensorSpec([1, None], tf.int32)],
+    )
+
+
+def resident_memory() -> int:
+    """Bytes of memory this process holds; 0 where the system has no such file."""
+    path = Path("/proc/self/statm")
+    if not path.exists():
+        assert sys.platform != "linux"
+        return 0
+    return int(path.read_text().split()[1]) * 4096
 
 
 class CountingEngine:

@@ -62,7 +62,7 @@ def test_a_search_as_wide_as_the_tree_finds_the_likeliest_text_of_all(golden: Go
     def log_probability(tokens: tuple[int, ...]) -> float:
         total = 0.0
         for place, token in enumerate(tokens):
-            scores = scores_from_scratch(weights, hparams, [*prompt, *tokens[:place]])
+            scores = scores_from_scratch(golden, [*prompt, *tokens[:place]])
             scores = scores.astype(np.float64)
             total += scores[token] - math.log(np.exp(scores).sum())
         return total
@@ -86,7 +86,7 @@ def test_a_search_as_wide_as_the_tree_finds_the_likeliest_text_of_all(golden: Go
 def test_one_beam_is_greedy(golden: Golden, engine: Engine) -> None:
     tokens = [5, 6]
     for _ in range(8):
-        scores = scores_from_scratch(golden.tensors("weights"), golden.hparams, tokens)
+        scores = scores_from_scratch(golden, tokens)
         tokens.append(int(scores.argmax()))
     settings = TextSettings(length=8)
     (text,) = beam_search(
@@ -109,9 +109,7 @@ def test_the_window_is_filled_to_the_last_place_and_not_beyond() -> None:
 def test_more_beams_than_tokens_are_no_error() -> None:
     engine = CountingEngine(n_vocab=4)
     search = BeamSettings(beams=9, num_return_sequences=9)
-    texts = beam_search(
-        engine, engine.hparams, alphabet(4), [1], TextSettings(length=2), search
-    )
+    texts = beam_search(engine, engine.hparams, alphabet(4), [1], TextSettings(length=2), search)
     assert len({tuple(text.tokens) for text in texts}) == 9
     assert texts[0].tokens == [2, 3]
 

@@ -66,9 +66,7 @@ def slow_distribution(
     if top_k:
         ranked = ranked[:top_k]
     best = max(logits)
-    masses = normalised(
-        {token: math.exp((logits[token] - best) / temperature) for token in ranked}
-    )
+    masses = normalised({token: math.exp((logits[token] - best) / temperature) for token in ranked})
     if 0 < top_p < 1:
         masses = first_to_reach(top_p, ranked, masses)
     if min_p:
@@ -106,7 +104,8 @@ def as_dictionary(logits: np.ndarray, settings: SamplingSettings) -> dict[int, f
 
 
 def draws(logits: np.ndarray, settings: SamplingSettings, size: int, seed: int) -> list[int]:
-    return [choose(logits, settings, np.random.default_rng((seed, n))) for n in range(size)]
+    random = np.random.default_rng(seed)
+    return [choose(logits, settings, random) for _ in range(size)]
 
 
 @pytest.fixture

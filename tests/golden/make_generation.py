@@ -171,7 +171,9 @@ def main() -> None:
     print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size:,} bytes")
     searches = json.loads(arrays["beam_searches"].item())["searches"]
     ended = sum(text["tokens"][-1] == found["eos"] for found in searches for text in found["texts"])
-    print(f"{len(searches)} beam searches, {sum(len(f['texts']) for f in searches)} texts, ", end="")
+    print(
+        f"{len(searches)} beam searches, {sum(len(f['texts']) for f in searches)} texts, ", end=""
+    )
     print(f"{ended} of which end before their length")
 
 

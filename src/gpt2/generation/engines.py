@@ -110,7 +110,8 @@ def _litert(model: ModelFolder, quantize: str, progress: Callable[[Converting], 
             if not conversion.is_whole(folder):
                 folder = Path(_temporary_folder(), folder.name)
                 conversion.convert(model.weights(), model.hparams, folder, quantize, tell)
-        conversion.remove_outdated(folder)
+        if folder.parent == model.path:  # in the temporary one, others belong to other models
+            conversion.remove_outdated(folder)
     return LiteRTEngine(folder, model.hparams)
 
 

@@ -5,7 +5,8 @@ python benchmarks/generation.py --vocabulary models/117M --peers peers/bin/pytho
 
 Every system that is installed takes part, in a process of its own, once in each round. The weights
 are those of --model, or random ones of the same size as the smallest released model, with the
-vocabulary of --vocabulary; how fast a model is does not depend on what it has learnt.
+vocabulary of --vocabulary; how fast a model is does not depend on what it has learnt. They are
+converted for each system in a temporary folder, which takes about six times their size.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import datetime
 import json
 import math
 import random
-import shlex
 import sys
 import tempfile
 import time
@@ -29,9 +29,17 @@ import report
 from systems import SYSTEMS, write_plain_model
 from worker import Failed, Missing, Worker
 
+from gpt2 import files
 from gpt2.errors import UserError
+from gpt2.quiet import quiet
 
-PAUSE = 0.5  # seconds before a measurement, in which the threads of the one before go to sleep
+# What sessions of this project run on where there is no GPU.
+FAST = ("litert none", "litert int8")
+# A measurement begins when others use less than this share of the processors, and is repeated if
+# they used more while it ran; both only so often, for some machines are never quiet.
+OTHERS = 0.05
+PATIENCE = 60.0  # seconds
+ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +74,16 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
             result = measure(args, Path(temporary))
-    except UserError as error:
+        text = report.text(result)
+        print(f"\n{text}")
+        if args.json:
+            files.write_text(Path(args.json), json.dumps(result, indent=1) + "\n")
+        if args.docs:
+            report.write_section(Path(args.docs), text)
+    except (UserError, Failed) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Stopped.")
-    text = report.text(result)
-    print(f"\n{text}")
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if args.docs:
-        report.write_section(Path(args.docs), text)
 
 
 def _arguments() -> argparse.Namespace:
@@ -98,6 +106,9 @@ def _arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.model and not args.vocabulary:
         parser.error("give --model, or --vocabulary for random weights")
+    for path in filter(None, (args.json, args.docs)):
+        if not Path(path).absolute().parent.is_dir():
+            parser.error(f"there is no folder for {path}")
     if args.rounds < 1:
         parser.error("--rounds should be at least 1")
     names = [name.strip() for name in args.systems.split(",")] if args.systems else list(SYSTEMS)
@@ -114,16 +125,16 @@ def measure(args: argparse.Namespace, temporary: Path) -> dict:
     """Everything, as what is written to --json."""
     from gpt2.checkpoint.folder import ModelFolder
 
-    model = Path(args.model).resolve() if args.model else _random_model(args.vocabulary, temporary)
     plain = temporary / "plain"
     plain.mkdir()
-    write_plain_model(model, plain)
+    with quiet():
+        model = Path(args.model or _random_model(args.vocabulary, temporary)).resolve()
+        write_plain_model(model, plain)
     hparams = ModelFolder(model).hparams
     sizes = (QUICK if args.quick else Sizes()).within(hparams.n_ctx)
     bench = Bench(model, plain, sizes, hparams.n_vocab)
     result = {
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/generation.py", *_harmless(sys.argv[1:])]),
         "machine": machine.describe(),
         "model": {
             "name": model.name if args.model else "Random weights",
@@ -132,28 +143,29 @@ def measure(args: argparse.Namespace, temporary: Path) -> dict:
         },
         "sizes": dataclasses.asdict(sizes),
         "rounds": args.rounds,
+        "fast": FAST,
         "bandwidth": {"one thread": [], "all threads": []},
         "systems": {},
         "sessions": {},
     }
-    systems = result["systems"]
+    systems, pythons = result["systems"], {}
     for name in args.systems:
-        if python := bench.prepare(name, args.peers):
-            systems[name] = {"python": python, "rounds": [], **_facts(name, hparams)}
+        if prepared := bench.prepare(name, args.peers):
+            pythons[name], version = prepared
+            systems[name] = {"version": version, **_facts(name, hparams), "rounds": []}
     reader = machine.Reader()
     for number in range(1, args.rounds + 1):
+        machine.wait_for_quiet(OTHERS, PATIENCE)
         result["bandwidth"]["one thread"].append(reader.bandwidth(1))
         result["bandwidth"]["all threads"].append(reader.bandwidth(result["machine"]["cores"]))
         for name, system in systems.items():
-            measured = bench.round(name, system["python"])
+            measured = bench.round(name, pythons[name])
             system["rounds"].append(measured)
             _show(f"round {number}: {name}", measured)
+    result["others"] = bench.others
     if not args.no_sessions:
-        for name, system in systems.items():
-            if name.startswith("litert"):
-                result["sessions"][name] = bench.session(name, system["python"])
-    for system in systems.values():
-        del system["python"]
+        for name in filter(pythons.get, FAST):
+            result["sessions"][name] = bench.session(name, pythons[name])
     return result
 
 
@@ -167,13 +179,14 @@ class Bench:
         words = range(n_vocab - 1)
         self._long = [draw.choices(words, k=sizes.long)]
         self._short = [draw.choices(words, k=sizes.short) for _ in range(sizes.batch)]
+        self.others = 0.0  # the most that others used of the processors in a measurement
         self._reference: list[list[int]] | None = None
 
-    def prepare(self, name: str, peers: list[str]) -> str | None:
+    def prepare(self, name: str, peers: list[str]) -> tuple[str, str] | None:
         """Convert the weights for a system, and hold its tokens against those of the first one.
 
         Returns:
-            The Python it runs in; None if there is none.
+            The Python it runs in, and the versions of its packages; None if there is none.
         """
         reasons = []
         for python in [sys.executable] if SYSTEMS[name].ours else peers:
@@ -189,7 +202,7 @@ class Bench:
             same = sum(map(list.__eq__, likeliest, self._reference))
             print(f"{name}: {version}, the same likeliest tokens after", end=" ")
             print(f"{same} of {len(likeliest)} prompts", flush=True)
-            return python
+            return python, version
         print(f"{name}: left out ({'; '.join(reasons)})", flush=True)
         return None
 
@@ -202,7 +215,7 @@ class Bench:
                 worker.ask("open")
                 measured["ready"] = time.perf_counter() - worker.started
                 single = self._run(worker, self._short[:1], sizes.new)
-                measured["peak"] = worker.ask("memory")["peak"]
+                _set(measured, "peak", worker.ask("memory").get("peak"))
                 measured[report.SINGLE] = sizes.new / single["seconds"]
                 near = (sizes.near - sizes.around, sizes.near + sizes.around)
                 _set(measured, report.NEAR_START, _speed(single["stamps"], sizes.short, *near))
@@ -231,7 +244,7 @@ class Bench:
                     "write", prompts=self._short[:1], new=sizes.generation, top_k=sizes.top_k
                 )
                 seconds.append(answer["seconds"])
-                memory.append(worker.ask("memory")["now"])
+                memory.append(worker.ask("memory").get("now"))
         return {"seconds": seconds, "memory": memory}
 
     def _worker(self, name: str, python: str) -> Worker:
@@ -241,8 +254,17 @@ class Bench:
         """One measurement, after a warm-up of the same shape."""
         top_k = self._sizes.top_k
         worker.ask("write", prompts=prompts, new=min(new, 4), top_k=top_k)
-        time.sleep(PAUSE)
-        return worker.ask("write", prompts=prompts, new=new, top_k=top_k)
+        answers = []
+        for _ in range(ATTEMPTS):
+            machine.wait_for_quiet(OTHERS, PATIENCE)
+            others = machine.Others(worker.process)
+            answer = worker.ask("write", prompts=prompts, new=new, top_k=top_k)
+            answers.append({**answer, "others": others.share()})
+            if answers[-1]["others"] < OTHERS:
+                break
+        quietest = min(answers, key=lambda answer: answer["others"])
+        self.others = max(self.others, quietest["others"])
+        return quietest
 
 
 def _speed(stamps: list[float], prompt: int, low: float, high: float) -> float | None:
@@ -288,11 +310,6 @@ def _random_model(vocabulary: str, temporary: Path) -> Path:
     weights = fresh_weights(hparams, seed=1)
     write_model_folder(model, hparams, tokenizer.vocabulary, tokenizer.merges, weights)
     return model
-
-
-def _harmless(arguments: list[str]) -> list[str]:
-    """The arguments, of paths only their last parts."""
-    return [Path(argument).name if "/" in argument else argument for argument in arguments]
 
 
 def _show(title: str, measured: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What the machine is, and how fast it reads memory, which is what bounds batch 1."""
+"""What the machine is, how fast it reads memory (the limit of batch 1), and who else is at work."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from systems import threads
 FLAGS = r"avx|avx2|fma|f16c|avx512f|avx512_vnni|avx512_bf16|avx_vnni|amx_\w+|asimd\w*|i8mm|sve\d?"
 ARRAY = 1 << 29  # bytes; far more than any cache
 PASSES = 8
+PAUSE = 1.0  # seconds over which the machine is watched
 
 
 def describe() -> dict:
@@ -52,6 +53,45 @@ class Reader:
                 list(pool.map(np.max, parts))
                 seconds.append(time.perf_counter() - start)
         return ARRAY / min(seconds)
+
+
+class Others:
+    """What part of the machine's processors is not at the disposal of one process.
+
+    That is, used by other processes, or by other machines on the same hardware. 0 where the system
+    does not tell.
+    """
+
+    def __init__(self, process: int):
+        self._process = process
+        self._before = self._times()
+
+    def share(self) -> float:
+        """The part since the beginning, 0 to 1."""
+        everything, others = (
+            now - before for now, before in zip(self._times(), self._before, strict=True)
+        )
+        return max(others, 0) / everything if everything else 0.0
+
+    def _times(self) -> tuple[int, int]:
+        """In ticks: of all processors, and of those that others were given."""
+        fields = [int(field) for field in _read("/proc/stat").partition("\n")[0].split()[1:9]]
+        if not fields:
+            return 0, 0
+        idle = fields[3] + fields[4]
+        # What stands before the last bracket is the process's name.
+        own = _read(f"/proc/{self._process}/stat").rpartition(")")[2].split()
+        return sum(fields), sum(fields) - idle - int(own[11]) - int(own[12])
+
+
+def wait_for_quiet(share: float, seconds: float) -> None:
+    """Wait until others use less than a share of the processors; no longer than so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        others = Others(os.getpid())
+        time.sleep(PAUSE)
+        if others.share() < share:
+            return
 
 
 def _read(path: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+from gpt2 import files
+from gpt2.errors import UserError
 
 # What a round measures of a system; "first" is in seconds, the others are tokens per second.
 SINGLE, BATCH, FIRST, NEAR_START, NEAR_END = "single", "batch", "first", "near_start", "near_end"
@@ -17,30 +18,53 @@ def text(result: dict) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def write_section(path: Path, section: str) -> None:
-    """Put text between the two markers of a Markdown file, at its end if it has none yet."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write_section(path: Path, section: str, name: str = "benchmark") -> None:
+    """Put text between the two markers of a Markdown file, at its end if it has none yet.
+
+    Raises:
+        UserError: the file has only the first of them, or cannot be written.
+    """
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    old = files.read_text(path) if path.exists() else ""
+    before, begin, rest = old.partition(opening)
+    _, end, after = rest.partition(closing)
     if begin and not end:
-        raise ValueError(f"{path} has {BEGIN} but no {END} after it.")
+        raise UserError(f"{path} has {opening} but no {closing} after it; add it or take that out.")
     if not begin:
         before, after = (f"{old.rstrip()}\n\n" if old.strip() else ""), "\n"
-    path.write_text(f"{before}{BEGIN}\n{section}\n{END}{after}", encoding="utf-8")
+    files.write_text(path, f"{before}{opening}\n{section}\n{closing}{after}")
 
 
 def _preface(result: dict) -> str:
     machine, model, sizes = result["machine"], result["model"], result["sizes"]
     one, every = (_median(result["bandwidth"][key]) for key in ("one thread", "all threads"))
     memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
+    versions = dict.fromkeys(system["version"] for system in result["systems"].values())
     return (
-        f"Measured on {result['date']} by `{result['command']}`: {machine['cpu']}, "
+        f"Measured on {result['date']} by `benchmarks/generation.py`: {machine['cpu']}, "
         f"{machine['cores']} cores{memory} ({' '.join(machine['flags'])}), which read "
         f"{one / 1e9:.1f} GB/s with one thread and {every / 1e9:.1f} GB/s with all. "
         f"{model['name']}, {model['parameters'] / 1e6:.0f}M parameters; {sizes['new']} new tokens "
         f"after a prompt of {sizes['short']}, top_k {sizes['top_k']}. Medians of "
         f"{result['rounds']} rounds, in each of which every system ran once, in a process of its "
-        "own and after a warm-up; bold is this project."
+        f"own and after a warm-up{_spread(result)}; bold is this project. "
+        f"Versions: {', '.join(versions)}."
+    )
+
+
+def _spread(result: dict) -> str:
+    """How steady the machine was: other processes, and tokens per second of all rounds."""
+    ranges = [
+        max(values) / min(values) - 1
+        for values in (_values(system, SINGLE) for system in result["systems"].values())
+        if len(values) > 1
+    ]
+    others = f"others used at most {result['others']:.0%} of the processors"
+    if not ranges:
+        return f" ({others})"
+    return (
+        f" ({others}; the fastest round at batch 1 was {_median(ranges):.0%} above the slowest, at "
+        f"most {max(ranges):.0%})"
     )
 
 
@@ -77,7 +101,7 @@ def _speeds(result: dict) -> str:
 def _ratios(result: dict) -> list[str]:
     """How many times faster each engine of this project is than each of the others."""
     systems = result["systems"]
-    ours = [name for name in systems if systems[name]["ours"]]
+    ours = [name for name in systems if name in result["fast"]]
     others = [name for name in systems if not systems[name]["ours"]]
     if not ours or not others:
         return []
@@ -151,7 +175,9 @@ def _slower(seconds: list[float]) -> str:
 
 
 def _grown(memory: list[int]) -> str:
-    return f"{(memory[-1] - memory[2]) / 1e6:+.1f}" if len(memory) > 3 else "-"
+    if len(memory) <= 3 or None in memory:
+        return "-"
+    return f"{(memory[-1] - memory[2]) / 1e6:+.1f}"
 
 
 def _values(system: dict, key: str) -> list[float]:

@@ -1,9 +1,9 @@
 """The systems under test, one small class each, all with the same few methods.
 
-Each runs in a process of its own (see worker.py), in a Python that may have none of the libraries
-of this project or of the others; so everything is imported where it is used (NumPy too, whose threads
-this project sets before), and what a system needs of the model lies in a folder in plain formats
-(`write_plain_model`).
+Each runs in a process of its own (see worker.py), in a Python that may lack the libraries of this
+project and of the others. So everything is imported where it is used, NumPy too, before which this
+project has a setting to make; and what a system needs of the model lies in a folder in plain
+formats (`write_plain_model`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def threads() -> int:
 class System(Protocol):
     """What is measured."""
 
-    distribution: str  # name of the package that does the work
+    packages: tuple[str, ...]  # that do the work
     ours: bool
     ticks: bool  # whether it can tell when each token is there
     matrix_bytes: float  # for each number of a matrix, as it is read from memory
@@ -63,8 +63,14 @@ class System(Protocol):
 
 
 def version(system: System) -> str:
-    """Which version of its package a system runs on."""
-    return f"{system.distribution} {importlib.metadata.version(system.distribution)}"
+    """Which versions of its packages a system runs on."""
+    found = []
+    for name in system.packages:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:  # there under the name of a variant
+            found.append(name)
+    return " on ".join(found)
 
 
 def write_plain_model(model: Path, plain: Path) -> None:
@@ -86,7 +92,7 @@ class ThisProject:
 
     ours = True
     ticks = True
-    distribution = "tensorflow"
+    packages = ("tensorflow",)
 
     def __init__(self, engine: str, quantize: str):
         self._engine, self._quantize = engine, quantize
@@ -118,7 +124,7 @@ class Transformers:
 
     ours = False
     ticks = True
-    distribution = "transformers"
+    packages = ("transformers", "torch")
     matrix_bytes = 4.0
 
     def prepare(self, model: Path, plain: Path) -> None:
@@ -219,7 +225,7 @@ class CTranslate2:
 
     ours = False
     ticks = True
-    distribution = "ctranslate2"
+    packages = ("ctranslate2",)
 
     def __init__(self, compute_type: str):
         self._compute_type = compute_type
@@ -265,7 +271,7 @@ class LlamaCpp:
 
     ours = False
     ticks = True
-    distribution = "llama_cpp_python"
+    packages = ("llama-cpp-python",)
 
     def __init__(self, kind: str):
         self._kind = kind
@@ -426,7 +432,7 @@ class GPT2Simple:
 
     ours = False
     ticks = False
-    distribution = "gpt_2_simple"
+    packages = ("gpt-2-simple", "tensorflow")
     matrix_bytes = 4.0
 
     def prepare(self, model: Path, plain: Path) -> None:

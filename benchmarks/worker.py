@@ -52,6 +52,11 @@ class Worker:
                 env=environment,
             )
 
+    @property
+    def process(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def __enter__(self) -> Worker:
         return self
 
@@ -115,7 +120,7 @@ def _answer(system: object, do: str, model: Path, plain: Path, **details: object
         system.open(model, plain)
         return {"threads": threads()}
     if do == "memory":
-        return {"now": _memory(), "peak": _peak_memory()}
+        return _memory()
     return _write(system, **details)
 
 
@@ -136,22 +141,17 @@ def _write(system: object, prompts: list[list[int]], new: int, top_k: int) -> di
     return {"seconds": seconds, "stamps": stamps, "tokens": tokens}
 
 
-def _memory() -> int:
-    """Bytes of memory that this process holds."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return _peak_memory()
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) * 1024
+def _memory() -> dict:
+    """Bytes of memory that this process holds, and held at most; nothing where Linux is not.
 
-
-def _peak_memory() -> int:
-    """Bytes of memory that this process held at most."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    Not by `getrusage`, whose maximum includes what the process that started this one held.
+    """
+    path = Path("/proc/self/status")
+    if not path.exists():
+        return {}
+    status = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    now, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+    return {"now": now, "peak": peak}
 
 
 if __name__ == "__main__":

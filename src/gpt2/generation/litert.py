@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from gpt2 import model
 from gpt2.generation import conversion
+from gpt2.generation.huge_pages import use_huge_pages
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
 
@@ -47,6 +48,7 @@ class LiteRTEngine:
                 Program(folder / conversion.head(part), self._threads)
                 for part in range(conversion.head_parts(hparams))
             ]
+        use_huge_pages()
         self._tokens = np.load(folder / conversion.TOKENS, mmap_mode="r")
         self._positions = np.load(folder / conversion.POSITIONS, mmap_mode="r")
         self.start(1)

@@ -17,6 +17,7 @@ import datetime
 import json
 import math
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -71,6 +72,8 @@ QUICK = Sizes(new=128, batch=3, long=200, generations=20, generation=8)
 
 def main() -> None:
     args = _arguments()
+    # Ends as by Ctrl+C, so that the temporary folder, which is large, goes too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
             result = measure(args, Path(temporary))

@@ -11,11 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.toolkit_copy import Home, Story, Toolkit
-
-SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
-# Many steps are done in the second before the signal, so that there is a middle to stop in.
-TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
+from tests.commands.toolkit_copy import SIZES, TRAIN, Home, Story, Toolkit
 
 
 @pytest.fixture(scope="session")

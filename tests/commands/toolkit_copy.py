@@ -28,6 +28,10 @@ MODEL_FILES = (
 )
 DATA, INDEX = ".data-00000-of-00001", ".index"
 
+SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
+# Many steps are done in the second before the signal, so that there is a middle to stop in.
+TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
+
 # Far more than any command here needs, so that a command that hangs fails the test.
 PATIENCE = 180  # seconds
 

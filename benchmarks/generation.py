@@ -39,8 +39,8 @@ FAST = ("litert none", "litert int8")
 # A measurement begins when others use less than this share of the processors, and is repeated if
 # they used more while it ran; both only so often, for some machines are never quiet.
 OTHERS = 0.05
-PATIENCE = 60.0  # seconds
-ATTEMPTS = 3
+PATIENCE = 20.0  # seconds
+ATTEMPTS = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,14 +213,14 @@ def test_a_folder_where_a_file_should_be_leaves_the_old_checkpoint(tmp_path, nam
     if name == "counter":
         (run.path / "counter").unlink()
         (run.path / "counter").mkdir()
-        with pytest.raises(UserError, match="counter cannot be written: Is a directory; check"):
+        with pytest.raises(UserError, match="counter cannot be written: there is a folder"):
             run.save(3, random_tensors(TINY, NEW), TINY)
         assert in_force(run, [1, 2], 3) == "old"
         assert not list(run.path.glob("model-3*"))
     else:
         (run.path / "checkpoint").unlink()
         (run.path / "checkpoint").mkdir()
-        with pytest.raises(UserError, match="checkpoint cannot be written: Is a directory; check"):
+        with pytest.raises(UserError, match="checkpoint cannot be written: there is a folder"):
             run.save(3, random_tensors(TINY, NEW), TINY)
         assert {path.name.split(".")[0] for path in run.path.glob("model-*")} == {
             "model-1",

@@ -51,16 +51,18 @@ class LiteRTEngine:
         use_huge_pages()
         self._tokens = np.load(folder / conversion.TOKENS, mmap_mode="r")
         self._positions = np.load(folder / conversion.POSITIONS, mmap_mode="r")
+        self.lengths = np.zeros(0, np.int64)
         self.start(1)
 
     def start(self, rows: int) -> None:
         """See `Engine.start`."""
         hparams = self._hparams
-        shape = [rows, hparams.n_head, hparams.n_ctx, hparams.n_embd // hparams.n_head]
-        # The system gives memory only for what is written to, so a short text takes little.
-        self._keys, self._values = (
-            [np.zeros(shape, np.float32) for _ in range(hparams.n_layer)] for _ in range(2)
-        )
+        if rows != len(self.lengths):
+            shape = [rows, hparams.n_head, hparams.n_ctx, hparams.n_embd // hparams.n_head]
+            # The system gives memory only for what is written to, so a short text takes little.
+            self._keys, self._values = (
+                [np.zeros(shape, np.float32) for _ in range(hparams.n_layer)] for _ in range(2)
+            )
         self.lengths = np.zeros(rows, np.int64)
 
     def prime(self, row: int, tokens: Sequence[int]) -> np.ndarray:

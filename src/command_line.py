@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
@@ -70,6 +71,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def flags_of(settings: type, flags: object) -> dict[str, Any]:
+    """Those of the flags that are fields of a dataclass of settings, by name."""
+    names = (field.name for field in dataclasses.fields(settings))
+    return {name: getattr(flags, name) for name in names if hasattr(flags, name)}
 
 
 def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:

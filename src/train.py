@@ -7,12 +7,10 @@ Ctrl+C saves and ends; the same command goes on from there.
 """
 
 import argparse
-import dataclasses
-from typing import Any
 
 from tqdm import tqdm
 
-from command_line import Parser, StopSignal, load_tensorflow, run, shown
+from command_line import Parser, StopSignal, flags_of, load_tensorflow, run, shown
 from gpt2 import randomness
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data import text
@@ -116,12 +114,6 @@ def main() -> None:
             encoding=args.encoding,
         ):
             show(event)
-
-
-def flags_of(settings: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that are fields of a dataclass of settings, by name."""
-    names = (field.name for field in dataclasses.fields(settings))
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def load_dataset(

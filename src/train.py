@@ -76,6 +76,7 @@ def main() -> None:
     run_folder = RunFolder(workspace.run_folder(args.run_name))
     start = find_start(workspace, run_folder, args.model_name, args.restore_from)
     hparams, tokenizer = start.model.hparams, start.model.tokenizer()
+    trainer_settings.trained_tensors(hparams)  # whether the model has what they ask for
     loop_settings.check_model(hparams)
 
     print("Loading dataset...", flush=True)

@@ -13,7 +13,7 @@ import numpy as np
 from gpt2.errors import UserError
 
 # What a number is for; each purpose has a stream of its own under the same seed.
-BATCH, NOISE, PROMPT, SAMPLE, WEIGHTS = range(5)
+BATCH, NOISE, PROMPT, SAMPLE, WEIGHTS, DROPOUT, LORA = range(7)
 
 
 def check_seed(seed: int | None) -> int:

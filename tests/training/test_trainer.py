@@ -37,7 +37,7 @@ def test_ten_steps_are_those_of_the_independent_implementation(
         learning_rate=learning_rate,
         memory_saving_gradients=memory_saving_gradients,
     )
-    losses = [trained.step(step, [batch]) for step, batch in enumerate(golden.tokens, start=1)]
+    losses = [trained.step(step, [batch]).loss for step, batch in enumerate(golden.tokens, start=1)]
     np.testing.assert_allclose(losses, golden.arrays[f"{optimizer}_losses"], rtol=1e-5)
     assert_weights(trained, golden.tensors(f"{optimizer}_weights"), atol=1e-5)
 
@@ -45,7 +45,7 @@ def test_ten_steps_are_those_of_the_independent_implementation(
 def test_gradients_are_those_of_the_independent_implementation(golden: Golden) -> None:
     # One step of gradient descent at rate 1 subtracts just the gradient.
     trained = trainer(golden, optimizer="sgd", learning_rate=1.0)
-    loss = trained.step(1, [golden.tokens[0]])
+    loss = trained.step(1, [golden.tokens[0]]).loss
     assert loss == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
     weights, gradients = golden.tensors("weights"), golden.tensors("gradients")
     for name, variable in trained.weights.items():
@@ -68,8 +68,8 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     accumulated, whole = trainer(golden, **settings), trainer(golden, **settings)
     for step in range(1, 4):
         parts = [golden.tokens[3 * step % 10], golden.tokens[(3 * step + 1) % 10]]
-        loss = accumulated.step(step, parts)
-        assert loss == pytest.approx(whole.step(step, [np.concatenate(parts)]), rel=1e-5)
+        loss = accumulated.step(step, parts).loss
+        assert loss == pytest.approx(whole.step(step, [np.concatenate(parts)]).loss, rel=1e-5)
     assert_weights(accumulated, {n: v.numpy() for n, v in whole.weights.items()}, atol=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_noise_replaces_inputs_by_the_seed_and_the_step_and_leaves_targets(golde
     assert (noisy != trainer(golden, noise=0.25)._with_noise(batch, 6, 0)).any()
     assert (batch == 0).all()
     # Without noise in what is to be predicted, a step on noise 0 equals the plain loss.
-    assert trainer(golden).step(1, [golden.tokens[0]]) == pytest.approx(
+    assert trainer(golden).step(1, [golden.tokens[0]]).loss == pytest.approx(
         float(golden.arrays["loss"]), rel=1e-5
     )
 
@@ -106,7 +106,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_as_they_are(
     weights = golden.tensors("weights")
     weights["model/ln_f/g"] = np.full_like(weights["model/ln_f/g"], np.inf)
     trained = Trainer(weights, golden.hparams, TrainerSettings(learning_rate=1.0), seed=0)
-    assert not np.isfinite(trained.step(1, [golden.tokens[0]] * batches))
+    assert not trained.step(1, [golden.tokens[0]] * batches).finite
     for name, array in weights.items():
         np.testing.assert_array_equal(trained.weights[name].numpy(), array)
 

@@ -9,6 +9,8 @@ import numpy as np
 from gpt2 import randomness
 from gpt2.errors import UserError
 
+PADDING = -1  # in a batch, in the places past the end of an example
+
 
 def join_short(chunks: Iterable[np.ndarray], window: int) -> list[np.ndarray]:
     """Join neighbouring chunks until each has at least `window` tokens.

@@ -163,14 +163,14 @@ def train(
             file.write(text)
         yield Sampled(text, path)
 
-    def diverged(step: int, loss: float) -> UserError:
+    def diverged(step: int, value: float, what: str = "loss") -> UserError:
         kept = (
             f"the last good checkpoint, of step {saved}, is kept: go on from it"
             if saved
             else "no checkpoint was written: begin again"
         )
         return UserError(
-            f"The loss of step {step} is {loss}, so training has stopped; {kept} with a lower "
+            f"The {what} of step {step} is {value}, so training has stopped; {kept} with a lower "
             "--learning_rate."
         )
 
@@ -191,17 +191,20 @@ def train(
         while not stop() and (settings.max_steps is None or step < settings.max_steps):
             step += 1
             first = (step - 1) * settings.accumulate_gradients
-            loss = trainer.step(
+            result = trainer.step(
                 step,
                 [
                     sampler.batch(first + number, settings.batch_size)
                     for number in range(settings.accumulate_gradients)
                 ],
             )
+            loss = result.loss
             if not math.isfinite(loss):
                 raise diverged(step, loss)
+            if not result.finite:
+                raise diverged(step, result.gradient_norm, "gradient")
             total, weight = 0.99 * total + loss, 0.99 * weight + 1
-            curves.scalars(step, loss=loss, learning_rate=trainer.learning_rate)
+            curves.scalars(step, loss=loss, learning_rate=result.learning_rate)
             yield Step(step, time.monotonic() - began, loss, total / weight)
             if step % settings.save_every == 0:
                 yield from save(step)

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from gpt2 import randomness
+from gpt2.data.sampler import PADDING
+from gpt2.errors import UserError
 from gpt2.hparams import HParams
-from gpt2.training.loss import next_token_loss
+from gpt2.training import schedule
+from gpt2.training.lora import LoRA
+from gpt2.training.loss import Computation, hardware_precision, next_token_loss
+from gpt2.training.loss_scale import LossScale
 from gpt2.training.optimizers import BY_NAME
 from gpt2.training.settings import TrainerSettings
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """What a step found."""
+
+    loss: float  # nats, the mean over all targets of the step
+    gradient_norm: float  # of all trained tensors together, before clipping
+    learning_rate: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step was taken; a loss or gradient that is no number changes nothing."""
+        return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
+
 
 class Trainer:
-    """A model's weights as variables, and the step that improves them."""
+    """A model's weights as variables, and the step that improves them.
+
+    `weights` are always an ordinary model's, also where factors are trained in their place (LoRA).
+    """
 
     def __init__(
         self,
@@ -24,51 +50,133 @@ class Trainer:
         settings: TrainerSettings,
         seed: int,
     ):
+        """Take a model's tensors under OpenAI's names.
+
+        Raises:
+            UserError: the settings do not fit the model; see `TrainerSettings.trained_tensors`.
+        """
         self.hparams = hparams
-        self.learning_rate = settings.learning_rate
         self.weights = {
             name: tf.Variable(array, name=name.replace("/", "_")) for name, array in weights.items()
         }
         self._settings = settings
         self._seed = seed
-        self._trained = [
-            variable
-            for name, variable in self.weights.items()
-            if not settings.only_train_transformer_layers or name.startswith("model/h")
-        ]
-        self._optimizer = BY_NAME[settings.optimizer](self._trained, settings.learning_rate)
-        self._wrap_block = (
-            tf.recompute_grad if settings.memory_saving_gradients else lambda block: block
+        self._computation = Computation(
+            precision=PRECISIONS.get(settings.precision) or hardware_precision(),
+            recompute=settings.memory_saving_gradients,
+            dropout=settings.dropout,
         )
+        # What the loss is differentiated by, and what the optimizer changes.
+        self._trained = {name: self.weights[name] for name in settings.trained_tensors(hparams)}
+        self._lora = None
+        parameters = self._trained
+        if settings.lora_rank:
+            self._lora = LoRA(self._trained, settings.lora_rank, settings.lora_alpha, seed)
+            parameters = self._lora.factors
+        self._optimizer = BY_NAME[settings.optimizer](parameters, settings)
+        self._loss_scale = LossScale() if self._computation.precision == "float16" else None
+        self._parameters = list(parameters.values())
         self._sums: list[tf.Variable] = []  # of gradients, when a step is several batches
 
-    def step(self, step: int, batches: Sequence[np.ndarray]) -> float:
+    def step(self, step: int, batches: Sequence[np.ndarray]) -> StepResult:
         """Train on the batches of one step as if they were a single large one.
 
+        Where float16 cannot hold the gradients, the step is tried again with a smaller loss scale.
+
         Args:
-            step: its number, of which the noise is a function.
-            batches: token ids, each int32 [B, T].
+            step: its number, 1 for the first; noise, dropout and learning rate are functions of it.
+            batches: token ids, each int32 [B, T + 1]; PADDING past the end of an example.
 
         Returns:
-            The mean loss over the batches in nats; NaN or infinite if it went wrong, and then the
-            weights have not been touched.
+            What it found. If that is not finite, neither the weights nor the optimizer's state have
+            been touched.
+
+        Raises:
+            ValueError: there is nothing but PADDING to predict.
         """
-        pairs = [
-            (self._with_noise(batch[:, :-1], step, number), batch[:, 1:])
-            for number, batch in enumerate(batches)
-        ]
-        if len(pairs) == 1:
-            return float(self._train_on(*pairs[0]))
-        if not self._sums:
-            self._sums = [tf.Variable(tf.zeros_like(variable)) for variable in self._trained]
-        loss = float(np.mean([float(self._accumulate(*pair)) for pair in pairs]))
-        if np.isfinite(loss):
-            self._apply_sums(tf.constant(len(pairs), tf.float32))
-        return loss
+        rate = schedule.learning_rate(self._settings, step)
+        while True:
+            scale = self._loss_scale.scale if self._loss_scale else 1.0
+            loss, norm = self._try_step(step, batches, rate, scale)
+            result = StepResult(loss, norm, rate)
+            if self._loss_scale:
+                if result.finite:
+                    self._loss_scale.succeeded()
+                elif math.isfinite(loss) and self._loss_scale.lower():
+                    continue
+            return result
 
     def loss(self, batch: np.ndarray) -> float:
-        """Mean loss in nats on token ids int32 [B, T], without noise and without training."""
+        """Mean loss in nats on token ids int32 [B, T + 1], without noise, dropout and training."""
         return float(self._loss(batch[:, :-1], batch[:, 1:]))
+
+    def state(self) -> dict[str, np.ndarray | tf.Variable]:
+        """All that a bit-exact continuation needs beside `weights` and the step, by name.
+
+        The optimizer's slots, the loss scale, and LoRA's factors with the matrices they add to.
+        """
+        return {
+            **self._optimizer.slots,
+            **(self._lora.state if self._lora else {}),
+            **(self._loss_scale.state if self._loss_scale else {}),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state` gave at the step that `weights` are of.
+
+        Raises:
+            UserError: it is not of a training with these settings; nothing has been changed.
+        """
+        own = self.state()
+        missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or unknown:
+            found = f"it lacks {missing[0]}" if missing else f"it has {unknown[0]}"
+            raise UserError(
+                f"The saved state is of a training with other settings ({found}); go on with the "
+                "optimizer, the layers, the precision and the LoRA rank that it had."
+            )
+        for name, value in own.items():
+            if tuple(state[name].shape) != tuple(value.shape):
+                raise UserError(
+                    f"The saved state is of a training with other settings ({name} has the shape "
+                    f"{list(state[name].shape)}, not {list(value.shape)}); go on with the sizes and "
+                    "the LoRA rank that it had."
+                )
+        for name, value in own.items():
+            if isinstance(value, tf.Variable):
+                value.assign(tf.cast(state[name], value.dtype))
+        if self._loss_scale:
+            self._loss_scale.restore(state)
+
+    def _try_step(
+        self, step: int, batches: Sequence[np.ndarray], rate: float, scale: float
+    ) -> tuple[float, float]:
+        """The loss and the gradients' norm of a step, which is taken if both are finite."""
+        counts = [np.count_nonzero(batch[:, 1:] != PADDING) for batch in batches]
+        if not any(counts):
+            raise ValueError(f"the batches of step {step} have nothing to predict")
+        # Each target of the step counts the same, however few of them its batch has.
+        parts = [
+            (
+                self._with_noise(batch[:, :-1], step, number),
+                batch[:, 1:],
+                self._dropout_seed(step, number),
+                tf.constant(scale * count / sum(counts), tf.float32),
+            )
+            for number, (batch, count) in enumerate(zip(batches, counts, strict=True))
+            if count
+        ]
+        how = tf.constant(rate, tf.float32), tf.constant(scale, tf.float32)
+        if len(parts) == 1:
+            loss, norm = self._train_on(*parts[0], *how)
+            return float(loss), float(norm)
+        if not self._sums:
+            self._sums = [tf.Variable(tf.zeros_like(variable)) for variable in self._parameters]
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))
+        losses = [float(self._accumulate(*part)) for part in parts]
+        loss = float(np.average(losses, weights=[count for count in counts if count]))
+        return loss, float(self._apply_sums(tf.constant(loss), *how))
 
     def _with_noise(self, inputs: np.ndarray, step: int, number: int) -> np.ndarray:
         if self._settings.noise == 0:
@@ -78,35 +186,75 @@ class Trainer:
         others = random.integers(self.hparams.n_vocab, size=inputs.shape, dtype=np.int32)
         return np.where(replaced, others, inputs)
 
+    def _dropout_seed(self, step: int, number: int) -> tf.Tensor:
+        random = randomness.generator(self._seed, randomness.DROPOUT, step, number)
+        return tf.constant(random.integers(2**31, size=2), tf.int64)
+
     @tf.function(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return next_token_loss(self.weights, self.hparams, inputs, targets)
+        computation = dataclasses.replace(self._computation, recompute=False, dropout=0.0)
+        return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(
-        self, inputs: tf.Tensor, targets: tf.Tensor
+        self, inputs: tf.Tensor, targets: tf.Tensor, dropout_seed: tf.Tensor, weight: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss, and the gradients of `weight` times it."""
+        trained = list(self._trained.values())
+        # Only these are watched, so the backward pass ends at the lowest of them.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._trained)
-            loss = next_token_loss(self.weights, self.hparams, inputs, targets, self._wrap_block)
-        gradients = tape.gradient(loss, self._trained)
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+            tape.watch(trained)
+            loss = next_token_loss(
+                self.weights, self.hparams, inputs, targets, self._computation, dropout_seed
+            )
+            weighted = weight * loss
+        gradients = [
+            tf.convert_to_tensor(gradient) for gradient in tape.gradient(weighted, trained)
+        ]
+        return loss, self._lora.gradients(gradients) if self._lora else gradients
+
+    def _apply(
+        self,
+        loss: tf.Tensor,
+        gradients: Sequence[tf.Tensor],
+        learning_rate: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tf.Tensor:
+        """Take the step if loss and gradients are finite; the norm of the gradients over scale."""
+        norm = tf.linalg.global_norm(gradients) / scale
+        factor = 1 / scale if self._loss_scale else None
+        if self._settings.clip_norm is not None:
+            # Pascanu et al. 2013: the direction stays, the length is cut.
+            longest = self._settings.clip_norm
+            factor = longest / tf.maximum(norm, longest) / scale
+        if tf.math.is_finite(loss) and tf.math.is_finite(norm):
+            self._optimizer.apply(gradients, learning_rate, factor)
+            if self._lora:
+                self._lora.merge()
+        return norm
 
     @tf.function(reduce_retracing=True)
-    def _train_on(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        loss, gradients = self._loss_and_gradients(inputs, targets)
-        if tf.math.is_finite(loss):
-            self._optimizer.apply(gradients)
-        return loss
+    def _train_on(
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        dropout_seed: tf.Tensor,
+        weight: tf.Tensor,
+        learning_rate: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
+        return loss, self._apply(loss, gradients, learning_rate, scale)
 
     @tf.function(reduce_retracing=True)
-    def _accumulate(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        loss, gradients = self._loss_and_gradients(inputs, targets)
+    def _accumulate(
+        self, inputs: tf.Tensor, targets: tf.Tensor, dropout_seed: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor:
+        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
         for total, gradient in zip(self._sums, gradients, strict=True):
             total.assign_add(gradient)
         return loss
 
     @tf.function
-    def _apply_sums(self, batches: tf.Tensor) -> None:
-        self._optimizer.apply([total / batches for total in self._sums])
-        for total in self._sums:
-            total.assign(tf.zeros_like(total))
+    def _apply_sums(self, loss: tf.Tensor, learning_rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        gradients = [tf.convert_to_tensor(total) for total in self._sums]
+        return self._apply(loss, gradients, learning_rate, scale)

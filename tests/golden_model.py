@@ -1,4 +1,4 @@
-"""The golden file: a small model's numbers as PyTorch and transformers computed them."""
+"""The golden files: a small model's numbers as PyTorch and transformers computed them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 
 from gpt2.hparams import HParams
 
-FILE = Path(__file__).parent / "golden" / "small_model.npz"
+FOLDER = Path(__file__).parent / "golden"
 
 
 class Golden:
-    """Arrays of `golden/small_model.npz`; its README says what they are."""
+    """Arrays of `small_model.npz` and `training.npz`; the README beside them says what they are."""
 
     def __init__(self) -> None:
-        with np.load(FILE, allow_pickle=False) as archive:
-            self.arrays = {name: archive[name] for name in archive.files}
+        self.arrays = {}
+        for file in ("small_model.npz", "training.npz"):
+            with np.load(FOLDER / file, allow_pickle=False) as archive:
+                self.arrays |= {name: archive[name] for name in archive.files}
         self.hparams = HParams(**json.loads(self.arrays["hparams"].item()))
         self.tokens = self.arrays["tokens"]  # [10 batches, B, T]
 

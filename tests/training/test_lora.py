@@ -92,3 +92,13 @@ def test_the_optimizer_remembers_nothing_of_the_frozen_matrices(golden: Golden) 
     state = trainer(golden, lora_rank=2).state()
     slots = {name for name in state if name.startswith("adam/mean/")}
     assert slots == {f"adam/mean/{n}" for n in state if n.startswith(("lora/a/", "lora/b/"))}
+
+
+def test_a_run_that_goes_on_keeps_the_alpha_that_it_had(golden: Golden) -> None:
+    first = trainer(golden, lora_rank=2, lora_alpha=2.0)
+    other = trainer(golden, lora_rank=2, lora_alpha=64.0)
+    other.restore(first.state())
+    for trained in (first, other):
+        trained.step(1, [golden.tokens[0]])
+    for name, variable in first.weights.items():
+        np.testing.assert_array_equal(other.weights[name].numpy(), variable.numpy())

@@ -21,7 +21,7 @@ class LoRA:
     def __init__(self, matrices: Mapping[str, tf.Variable], rank: int, alpha: float, seed: int):
         """Take a model's matrices, by name; each [1, in, out]."""
         self._matrices = matrices
-        self._scale = alpha / rank
+        self._scale = tf.Variable(alpha / rank, trainable=False)
         self._bases = {
             name: tf.Variable(matrix, trainable=False) for name, matrix in matrices.items()
         }
@@ -41,8 +41,8 @@ class LoRA:
 
     @property
     def state(self) -> dict[str, tf.Variable]:
-        """What a continuation needs beside the matrices, by name."""
-        return _prefixed("lora/base", self._bases) | self.factors
+        """What a continuation needs beside the matrices, by name; alpha is part of it."""
+        return {"lora/scale": self._scale} | _prefixed("lora/base", self._bases) | self.factors
 
     def gradients(self, gradients: Iterable[tf.Tensor]) -> list[tf.Tensor]:
         """The factors' gradients, in their order, from those of the matrices in theirs."""

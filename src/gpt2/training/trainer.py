@@ -186,7 +186,9 @@ class Trainer:
         others = random.integers(self.hparams.n_vocab, size=inputs.shape, dtype=np.int32)
         return np.where(replaced, others, inputs)
 
-    def _dropout_seed(self, step: int, number: int) -> tf.Tensor:
+    def _dropout_seed(self, step: int, number: int) -> tf.Tensor | None:
+        if self._settings.dropout == 0:
+            return None
         random = randomness.generator(self._seed, randomness.DROPOUT, step, number)
         return tf.constant(random.integers(2**31, size=2), tf.int64)
 
@@ -196,7 +198,11 @@ class Trainer:
         return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(
-        self, inputs: tf.Tensor, targets: tf.Tensor, dropout_seed: tf.Tensor, weight: tf.Tensor
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        dropout_seed: tf.Tensor | None,
+        weight: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The loss, and the gradients of `weight` times it."""
         trained = list(self._trained.values())
@@ -237,7 +243,7 @@ class Trainer:
         self,
         inputs: tf.Tensor,
         targets: tf.Tensor,
-        dropout_seed: tf.Tensor,
+        dropout_seed: tf.Tensor | None,
         weight: tf.Tensor,
         learning_rate: tf.Tensor,
         scale: tf.Tensor,
@@ -247,7 +253,11 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _accumulate(
-        self, inputs: tf.Tensor, targets: tf.Tensor, dropout_seed: tf.Tensor, weight: tf.Tensor
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        dropout_seed: tf.Tensor | None,
+        weight: tf.Tensor,
     ) -> tf.Tensor:
         loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
         for total, gradient in zip(self._sums, gradients, strict=True):

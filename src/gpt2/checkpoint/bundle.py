@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +62,19 @@ def data_files(prefix: Path) -> list[Path]:
 def parts(prefix: Path) -> list[Path]:
     """The files of a checkpoint, the index first, whether they are there or not."""
     return [with_ending(prefix, INDEX), *data_files(prefix), with_ending(prefix, META)]
+
+
+def identity(prefix: Path) -> str:
+    """The sha256 of the `.index`: that of the tensors too, whose names and crc32c are in it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    index = with_ending(prefix, INDEX)
+    try:
+        return hashlib.sha256(index.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{index} cannot be read: {error.strerror}.") from error
 
 
 # --- reading ---
@@ -107,7 +121,19 @@ def read_tensors(
     """
     reader = _reader(prefix)
     _check(prefix, reader, hparams, hparams_path)
-    return _load(prefix, reader, hparams)
+    return _load(prefix, reader, hparams.tensor_shapes())
+
+
+def read_all(prefix: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a checkpoint by name, whatever it belongs to.
+
+    Raises:
+        UserError: it is incomplete or damaged.
+    """
+    reader = _reader(prefix)
+    entries = _entries(reader)
+    _check_data(prefix, entries)
+    return dict(_load(prefix, reader, entries))
 
 
 def _reader(prefix: Path):
@@ -256,8 +282,8 @@ def _check_data(prefix: Path, entries: dict[str, Entry]) -> None:
         )
 
 
-def _load(prefix: Path, reader, hparams: HParams) -> Iterator[tuple[str, np.ndarray]]:
-    for name in hparams.tensor_shapes():
+def _load(prefix: Path, reader, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
         try:
             array = reader.get_tensor(name)
         except _reading_errors() as error:
@@ -284,10 +310,16 @@ def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) 
 
 
 @contextlib.contextmanager
-def staged(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) -> Iterator[Path]:
+def staged(
+    prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable], legacy: bool = True
+) -> Iterator[Path]:
     """Write a checkpoint beside `prefix`, flushed to the disk, for `place` to put into place.
 
     Yields the prefix that it lies at until the block ends, when what is not placed is deleted.
+
+    Args:
+        legacy: for old programs, everything is float32 and there is a `.meta`; otherwise each
+            tensor keeps its type and there is none.
 
     Raises:
         UserError: it cannot be written.
@@ -300,7 +332,8 @@ def staged(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) -> Ite
     try:
         try:
             with tf.device("/CPU:0"):
-                values = [tf.convert_to_tensor(tensors[name], tf.float32) for name in names]
+                dtype = tf.float32 if legacy else None
+                values = [tf.convert_to_tensor(tensors[name], dtype) for name in names]
                 tf.raw_ops.SaveV2(
                     prefix=str(partial),
                     tensor_names=names,
@@ -309,9 +342,11 @@ def staged(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) -> Ite
                 )
             shapes = tuple((n, tuple(v.shape)) for n, v in zip(names, values, strict=True))
             del values
-            with_ending(partial, META).write_bytes(_meta_graph(shapes))
-            for ending in (DATA, META, INDEX):
-                files.sync(with_ending(partial, ending))
+            if legacy:
+                with_ending(partial, META).write_bytes(_meta_graph(shapes))
+            for path in parts(partial):
+                if path.is_file():
+                    files.sync(path)
         except tf.errors.OpError as error:
             # "[function] file; reason [operation]"
             reason = re.sub(r" \[Op:\w+\]$", "", error.message.rpartition("; ")[2])
@@ -337,7 +372,8 @@ def place(partial: Path, prefix: Path) -> None:
     try:
         remove(prefix)
         for ending in (DATA, META, INDEX):
-            files.move_into_place(with_ending(partial, ending), with_ending(prefix, ending))
+            if with_ending(partial, ending).is_file():
+                files.move_into_place(with_ending(partial, ending), with_ending(prefix, ending))
     except BaseException as error:
         with contextlib.suppress(OSError):
             remove(prefix)

@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
@@ -122,6 +124,14 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
             call()
 
     run(command)
+
+
+@contextlib.contextmanager
+def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
+    """Show a bar over the bytes of these files; yields what to tell the size of each one read."""
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(total=size, unit="B", unit_scale=True) as bar:
+        yield bar.update
 
 
 def load_tensorflow() -> None:

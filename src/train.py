@@ -7,20 +7,29 @@ Ctrl+C saves and ends; the same command goes on from there.
 """
 
 import argparse
+import dataclasses
+import sys
+from typing import Any
 
-from tqdm import tqdm
-
-from command_line import Parser, StopSignal, flags_of, load_tensorflow, run, shown
+from command_line import Parser, StopSignal, byte_bar, load_tensorflow, run, shown
 from gpt2 import randomness
+from gpt2.checkpoint import bundle
+from gpt2.checkpoint.lock import locked
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data import text
-from gpt2.data.sampler import Sampler
+from gpt2.data.sampler import Sampler, split
+from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
+from gpt2.training import record
+from gpt2.training.history import HISTORY, History
 from gpt2.training.settings import OPTIMIZERS, LoopSettings, TrainerSettings
-from gpt2.training.start import find_start
+from gpt2.training.start import Beginning, find_start
+from gpt2.training.watchers import Watcher
+from gpt2.training.weights_and_biases import WeightsAndBiases, load_wandb
 from gpt2.workspace import Workspace
+from training_screen import Screen, say_what_is_ahead
 
 VALIDATION_SEED = 1  # one set of validation batches for all runs, as in 2019
 
@@ -45,22 +54,27 @@ def parse_arguments() -> argparse.Namespace:
     add("--only_train_transformer_layers", action="store_true", help="leave the embeddings and the last normalisation as they are")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="optimizer")
     add("--noise", metavar="SHARE", type=float, default=0.0, help="share of the input tokens to replace by random ones")
-    add("--seed", metavar="N", type=int, help="for the same training each time (default: a random one)")
+    add("--seed", metavar="N", type=int, help="for the same training each time (default: a random one; a run that goes on has its own)")
     # The run.
     add("--restore_from", metavar="WHERE", default="latest", help='"latest", "fresh", or a checkpoint: its folder, prefix or .index file')
     add("--run_name", metavar="RUN", default="run1", help="folder of the run under checkpoint/ and samples/")
     add("--max_steps", metavar="N", type=int, help="end when the run has done N steps (default: go on until stopped)")
+    add("--epochs", metavar="N", type=float, help="end when the run has gone N times over the dataset")
+    add("--max_minutes", metavar="N", type=float, help="end N minutes after this call began to train")
     add("--save_every", metavar="N", type=int, default=1000, help="write a checkpoint every N steps")
     add("--sample_every", metavar="N", type=int, default=100, help="generate samples every N steps")
     add("--sample_length", metavar="TOKENS", type=int, help="tokens in each sample (default: the window less one, 1023 for the released models)")
     add("--sample_num", metavar="N", type=int, default=1, help="samples to generate each time")
     add("--top_k", metavar="K", type=int, default=40, help="draw samples among the K likeliest tokens; 0 for all")
     add("--top_p", metavar="P", type=float, default=0.0, help="draw samples among the likeliest tokens that reach probability P, whatever top_k is; 0 and 1 for off")
+    add("--wandb", metavar="PROJECT", help="show the curves at Weights & Biases, too (needs: pip install wandb)")
     # Validation.
-    add("--val_dataset", metavar="PATH", help="dataset to validate on (default: the training dataset)")
+    add("--val_dataset", metavar="PATH", help="dataset to validate on (default: the training dataset itself)")
     add("--val_batch_size", metavar="SIZE", type=int, default=2, help="batch size of validation")
     add("--val_batch_count", metavar="N", type=int, default=40, help="batches of validation")
     add("--val_every", metavar="STEPS", type=int, default=0, help="compute the validation loss every N steps; 0 for never")
+    add("--val_split", metavar="SHARE", type=float, help="hold this share of the dataset out, at its end, and validate on it")
+    add("--patience", metavar="N", type=int, help="end when the validation loss has not fallen for N validations; the best is in checkpoint/RUN/best")
     # fmt: on
     return parser.parse_args()
 
@@ -68,96 +82,143 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     # Flags and files are looked at before TensorFlow is loaded, which takes seconds.
-    sampling = SamplingSettings(top_k=0 if 0 < args.top_p < 1 else args.top_k, top_p=args.top_p)
-    trainer_settings = TrainerSettings(**flags_of(TrainerSettings, args))
-    loop_settings = LoopSettings(**flags_of(LoopSettings, args), sampling=sampling)
-    seed = randomness.check_seed(args.seed)
+    trainer_settings, loop_settings = settings_of(args)
     workspace = Workspace.find(args.models_dir, args.model_name)
     run_folder = RunFolder(workspace.run_folder(args.run_name))
-    start = find_start(workspace, run_folder, args.model_name, args.restore_from)
-    hparams, tokenizer = start.model.hparams, start.model.tokenizer()
-    trainer_settings.trained_tensors(hparams)  # whether the model has what they ask for
-    loop_settings.check_model(hparams)
+    if args.wandb:
+        load_wandb()
+    with locked(run_folder.path):
+        start = find_start(workspace, run_folder, args.model_name, args.restore_from)
+        # A run goes on with its own seed, unless another is given, and so goes on exactly.
+        seed = start.progress.seed if start.progress and args.seed is None else args.seed
+        seed = randomness.check_seed(seed)
+        hparams, tokenizer = start.model.hparams, start.model.tokenizer()
+        loop_settings.check_model(hparams)
+        trainer_settings.trained_tensors(hparams)  # whether the model has what they ask for
 
-    print("Loading dataset...", flush=True)
-    training = load_dataset(args.dataset, args, hparams, tokenizer, seed)
-    validation = None
-    if args.val_every:
-        dataset = args.val_dataset or args.dataset
-        validation = load_dataset(dataset, args, hparams, tokenizer, VALIDATION_SEED)
-    print("dataset has", training.total_size, "tokens")
-    if training.window < hparams.n_ctx:
-        print(
-            f"It is shorter than the model's window; training on {training.window} tokens at a time"
-        )
+        print("Loading dataset...", flush=True)
+        training, validation = load_datasets(args, hparams, tokenizer, seed)
+        epoch = training.steps_per_epoch(args.batch_size * args.accumulate_gradients)
+        last_step = loop_settings.last_step(epoch)
+        trainer_settings = dataclasses.replace(trainer_settings, schedule_steps=last_step)
+        say_what_is_ahead(training, validation, hparams, trainer_settings, loop_settings)
 
-    load_tensorflow()
-    from gpt2.training.loop import train
-    from gpt2.training.trainer import Trainer
+        load_tensorflow()
+        from gpt2.training.loop import Loop
 
-    print("Loading checkpoint", shown(start.checkpoint), flush=True)
-    trainer = Trainer(start.weights(), hparams, trainer_settings, seed)
-    run_folder.adopt(start.model)
-    with StopSignal("Finishing the step, then saving; once more leaves at once.") as stop:
-        print("Training...", flush=True)
-        for event in train(
-            trainer,
+        print("Loading checkpoint", shown(start.checkpoint), flush=True)
+        beginning = start.begin(trainer_settings, seed)
+        for note in beginning.start.notes:
+            print(note, file=sys.stderr, flush=True)
+        run_folder.adopt(start.model)
+        config = describe(args, beginning)
+        record.add_call(run_folder.path, **config)
+        loop = Loop(
+            beginning.trainer,
             training,
             validation,
             tokenizer,
             run_folder,
             workspace.samples_folder(args.run_name),
             loop_settings,
-            seed,
-            done=start.done,
-            stop=stop,
-            progress=tqdm,
+            beginning.progress,
+            done=beginning.start.done,
+            watchers=watchers(args, run_folder, beginning, config),
             encoding=args.encoding,
-        ):
-            show(event)
-
-
-def load_dataset(
-    path: str, args: argparse.Namespace, hparams: HParams, tokenizer: Tokenizer, seed: int
-) -> Sampler:
-    """Read a dataset, showing how far it is."""
-    files = text.find_files(path)
-    size = sum(file.stat().st_size for file in files)
-    with tqdm(total=size, unit="B", unit_scale=True) as bar:
-        chunks = text.read_chunks(
-            files,
-            tokenizer,
-            hparams.n_vocab,
-            combine=args.combine,
-            encoding=args.encoding,
-            legacy_endoftext=args.legacy_endoftext,
-            progress=bar.update,
         )
-        return Sampler(chunks, hparams.n_ctx, seed)
+        stop = StopSignal("Finishing the step, then saving; once more leaves at once.")
+        with stop, Screen(beginning.start.done, last_step) as screen:
+            print("Training...", flush=True)
+            for event in loop.train(stop, screen.validation_bar):
+                screen.show(event)
 
 
-def show(event: object) -> None:
-    """Print what happened in the words of 2019, which people's scripts look for."""
-    from gpt2.training import loop
+def settings_of(args: argparse.Namespace) -> tuple[TrainerSettings, LoopSettings]:
+    """The flags as settings, checked."""
+    if args.val_split is not None:
+        if not 0 < args.val_split < 1:
+            raise UserError(f"val_split should be a share between 0 and 1, not {args.val_split}.")
+        if args.val_dataset or not args.val_every:
+            raise UserError(
+                "--val_split needs --val_every N, and takes the place of --val_dataset."
+            )
+    sampling = SamplingSettings(top_k=0 if 0 < args.top_p < 1 else args.top_k, top_p=args.top_p)
+    held_out = bool(args.val_split or args.val_dataset)
+    loop_settings = LoopSettings(
+        **flags_of(LoopSettings, args), sampling=sampling, held_out=held_out
+    )
+    # With --epochs the length of a schedule is known when the dataset is.
+    length = args.max_steps or (sys.maxsize if args.epochs else None)
+    trainer_settings = TrainerSettings(**flags_of(TrainerSettings, args), schedule_steps=length)
+    return trainer_settings, loop_settings
 
-    match event:
-        case loop.Step(step, seconds, loss, average):
-            line = f"[{step} | {seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}"
-        case loop.Saving(prefix):
-            line = f"Saving {shown(prefix)}"
-        case loop.Generating():
-            line = "Generating samples..."
-        case loop.Sampled(text):
-            line = text
-        case loop.Validating():
-            line = "Calculating validation loss..."
-        case loop.Validated(step, seconds, loss):
-            line = f"[{step} | {seconds:2.2f}] validation loss = {loss:2.2f}"
-        case loop.Interrupted():
-            line = "interrupted"
-        case loop.Finished(step):
-            line = f"The run has done its {step} steps"
-    print(line, flush=True)
+
+def flags_of(settings: type, args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that are fields of a dataclass of settings, by name."""
+    names = (field.name for field in dataclasses.fields(settings))
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def load_datasets(
+    args: argparse.Namespace, hparams: HParams, tokenizer: Tokenizer, seed: int
+) -> tuple[Sampler, Sampler | None]:
+    """Read the text to train on and the text to validate on, showing how far it is."""
+
+    def read(path: str) -> list:
+        files = text.find_files(path)
+        with byte_bar(files) as progress:
+            return list(
+                text.read_chunks(
+                    files,
+                    tokenizer,
+                    hparams.n_vocab,
+                    combine=args.combine,
+                    encoding=args.encoding,
+                    legacy_endoftext=args.legacy_endoftext,
+                    progress=progress,
+                )
+            )
+
+    chunks, held_out = read(args.dataset), None
+    if args.val_split:
+        chunks, held_out = split(chunks, args.val_split)
+    elif args.val_every:
+        held_out = read(args.val_dataset) if args.val_dataset else chunks
+    training = Sampler(chunks, hparams.n_ctx, seed)
+    return training, held_out and Sampler(held_out, hparams.n_ctx, VALIDATION_SEED)
+
+
+def describe(args: argparse.Namespace, beginning: Beginning) -> dict[str, Any]:
+    """What this call is made with, so that it can be repeated."""
+    start = beginning.start
+    return {
+        "flags": vars(args),
+        "seed": beginning.progress.seed,
+        "steps_before": start.done,
+        "checkpoint": {"path": start.checkpoint, "index_sha256": bundle.identity(start.checkpoint)},
+        "hparams": dataclasses.asdict(start.model.hparams),
+        "data": {
+            path: record.data_in_short(text.find_files(path))
+            for path in (args.dataset, args.val_dataset)
+            if path
+        },
+    }
+
+
+def watchers(
+    args: argparse.Namespace, run_folder: RunFolder, beginning: Beginning, config: dict[str, Any]
+) -> list[Watcher]:
+    """Those who keep the numbers of this call."""
+    from gpt2.training.tensorboard import EventFile
+
+    path, done = run_folder.path, beginning.start.done
+    found: list[Watcher] = [
+        History(path / HISTORY, done, beginning.progress.validated),
+        EventFile(path),
+    ]
+    if args.wandb:
+        found.append(WeightsAndBiases(args.wandb, args.run_name, path, config))
+    return found
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from gpt2 import files
 from gpt2.checkpoint import bundle
+from gpt2.checkpoint.state import is_state
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, Tokenizer
@@ -73,26 +74,44 @@ def checkpoint_names(folder: Path) -> list[str]:
     return names if len(names) == 1 else []
 
 
+def found_checkpoints(folder: Path) -> list[str]:
+    """As `checkpoint_names`, for those who need one.
+
+    Raises:
+        UserError: it cannot be told which one is the newest.
+    """
+    names = checkpoint_names(folder)
+    if not names and (several := _whole_checkpoints(folder)):
+        raise UserError(
+            f"{folder} holds several checkpoints ({_some(several)}) and no file "
+            f"{STATE_FILE!r} that says which one is meant; give the path of one of them."
+        )
+    return names
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The prefix of a folder's newest checkpoint, or None if there is none.
 
     Raises:
         UserError: the newest one lacks a file, or it cannot be told which one is the newest.
     """
-    names = checkpoint_names(folder)
+    names = found_checkpoints(folder)
     if not names:
-        several = _whole_checkpoints(folder)
-        if several:
-            raise UserError(
-                f"{folder} holds several checkpoints ({_some(several)}) and no file "
-                f"{STATE_FILE!r} that says which one is meant; give the path of one of them."
-            )
         return None
     prefix = folder / names[-1]
+    check_files(prefix)
+    return prefix
+
+
+def check_files(prefix: Path) -> None:
+    """Find out whether a checkpoint's files are there.
+
+    Raises:
+        UserError: one is not.
+    """
     for path in (bundle.with_ending(prefix, bundle.INDEX), _data_file(prefix)):
         if not _is_file(path):
             raise missing(path)
-    return prefix
 
 
 def write_checkpoint_state(folder: Path, names: Sequence[str]) -> None:
@@ -204,7 +223,9 @@ def _unescape(text: str) -> str:
 def _whole_checkpoints(folder: Path) -> list[str]:
     names = (path.name.removesuffix(bundle.INDEX) for path in folder.glob(f"*{bundle.INDEX}"))
     return sorted(
-        name for name in names if files.PARTIAL not in name and _data_file(folder / name).is_file()
+        name
+        for name in names
+        if files.PARTIAL not in name and not is_state(name) and _data_file(folder / name).is_file()
     )
 
 

@@ -5,6 +5,13 @@
     counter                                       the step of the newest
     hparams.json  encoder.json  vocab.bpe         copies, so that the run is a model folder too
 
+and what 2019 did not have:
+
+    state-STEP.{data-00000-of-00001,index,json}   the optimizer's state of the newest two; `state`
+    best/                                         the best checkpoint so far, a model folder too
+    lock                                          held by the training that is at work; `lock`
+    history.jsonl  config.json  events.out.*      for plots and for repeating the run
+
 The file `checkpoint` is what counts and is replaced last, in one instant: a kill or a full disk
 before that leaves the previous checkpoint in force, after it the new one. The step to resume
 from is therefore taken from the name of the checkpoint in force; `counter` is kept for the
@@ -23,7 +30,9 @@ from typing import TYPE_CHECKING
 
 from gpt2 import files
 from gpt2.checkpoint import bundle, folder
+from gpt2.checkpoint import state as state_files
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
+from gpt2.checkpoint.state import State, state_prefix
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
@@ -33,6 +42,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 COUNTER = "counter"
+BEST = "best"
+STATES = 2  # an optimizer's state may be twice the size of the weights
 # What a checkpoint is called while another of the same step takes its name.
 ASIDE = "-previous"
 _NAME = re.compile(rf"model-(\d{{1,18}})(?:{ASIDE})?")
@@ -52,6 +63,11 @@ class RunFolder:
         """`keep`: how many of its newest checkpoints the run keeps, 1 or more."""
         self.path = path
         self.keep = keep
+
+    @property
+    def best(self) -> RunFolder:
+        """The folder of the checkpoint with the lowest validation loss so far."""
+        return RunFolder(self.path / BEST, keep=1)
 
     def adopt(self, model: ModelFolder) -> None:
         """Make the folder ready for training from `model`: call it before the first `save`.
@@ -110,12 +126,31 @@ class RunFolder:
         """Where the checkpoint of a step lies."""
         return self.path / f"model-{step}"
 
+    def checkpoints(self) -> list[Path]:
+        """The prefixes of the run's checkpoints, the newest first, whether whole or not.
+
+        Raises:
+            UserError: it cannot be told which one is the newest.
+        """
+        return [self.path / name for name in reversed(folder.found_checkpoints(self.path))]
+
+    def state_of(self, prefix: Path) -> Path:
+        """Where the state of one of the run's checkpoints, or of its best, lies."""
+        return self.path / state_prefix(prefix).name
+
     def save(
-        self, step: int, tensors: Mapping[str, np.ndarray | tf.Variable], hparams: HParams
+        self,
+        step: int,
+        tensors: Mapping[str, np.ndarray | tf.Variable],
+        hparams: HParams,
+        state: State | None = None,
     ) -> Path:
         """Write the checkpoint of this step and delete the oldest beyond `keep`; its prefix.
 
         Only checkpoints that the file `checkpoint` names count, and are ever deleted.
+
+        Args:
+            state: what going on exactly needs beyond the weights, kept for the newest two.
 
         Raises:
             UserError: it cannot be written; the checkpoint in force before still is, or the new
@@ -130,13 +165,21 @@ class RunFolder:
         names = folder.checkpoint_names(self.path)
         others = [other for other in names if other not in (name, name + ASIDE)]
         kept = [*others, name][-self.keep :]
-        with bundle.staged(prefix, tensors) as partial:
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(bundle.staged(prefix, tensors))
+            if state is not None:
+                partial_state = stack.enter_context(
+                    state_files.staged(self.state_of(prefix), state, partial)
+                )
             if name in names:
                 # Also where no file names the only checkpoint, since there are going to be two.
                 folder.write_checkpoint_state(self.path, names)
             try:
                 if name in names:
                     self._set_aside(name, names)
+                state_files.remove(self.state_of(prefix))
+                if state is not None:
+                    state_files.place(partial_state, self.state_of(prefix))
                 bundle.place(partial, prefix)
                 files.write_text(self.path / COUNTER, f"{step}\n")
                 folder.write_checkpoint_state(self.path, kept)
@@ -147,6 +190,7 @@ class RunFolder:
         fallen_out = [old for old in names if old not in kept and _NAME.fullmatch(old)]
         with contextlib.suppress(OSError):
             self._remove_unlisted(name + ASIDE, *fallen_out)
+            self._remove_old_states()
         return prefix
 
     def _set_aside(self, name: str, names: list[str]) -> None:
@@ -157,10 +201,15 @@ class RunFolder:
         prefix, aside = self.path / name, self.path / (name + ASIDE)
         names = [other for other in names if other != aside.name]
         try:
-            bundle.remove(aside)
-            for path in bundle.parts(prefix):
-                if path.is_file():
-                    _duplicate(path, path.with_name(aside.name + path.name.removeprefix(name)))
+            for old, new, its in (
+                (self.state_of(prefix), self.state_of(aside), state_files),
+                (prefix, aside, bundle),
+            ):
+                its.remove(new)
+                for path in its.parts(old):
+                    if path.is_file():
+                        ending = path.name.removeprefix(old.name)
+                        _duplicate(path, bundle.with_ending(new, ending))
         except OSError as error:
             raise files.cannot_write(aside, error) from error
         renamed = [aside.name if other == name else other for other in names]
@@ -171,7 +220,16 @@ class RunFolder:
         listed = folder.listed_checkpoints(self.path)
         for name in names:
             if name not in listed:
+                state_files.remove(self.state_of(self.path / name))
                 bundle.remove(self.path / name)
+
+    def _remove_old_states(self) -> None:
+        """Delete the states that do not lie beside one of the newest checkpoints."""
+        names = folder.checkpoint_names(self.path)[-STATES:]
+        kept = [self.state_of(self.path / name) for name in names]
+        for prefix in state_files.prefixes(self.path):
+            if prefix not in kept:
+                state_files.remove(prefix)
 
     def _remove_leftovers(self) -> None:
         files.remove_leftovers(self.path)
@@ -180,6 +238,8 @@ class RunFolder:
             name = index.name.removesuffix(bundle.INDEX)
             if name not in named and _NAME.fullmatch(name):
                 bundle.remove(self.path / name)
+        with contextlib.suppress(OSError):
+            self._remove_old_states()
 
     def _refuse_another_size(self, model: ModelFolder) -> None:
         """Before hparams.json is copied to a run of 2019, which has none and may not fit."""

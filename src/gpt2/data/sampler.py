@@ -30,6 +30,13 @@ def join_short(chunks: Iterable[np.ndarray], window: int) -> list[np.ndarray]:
     return joined
 
 
+def split(chunks: list[np.ndarray], share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """STAND-IN."""
+    tokens = np.concatenate(chunks)
+    border = round(len(tokens) * (1 - share))
+    return [tokens[:border]], [tokens[border:]]
+
+
 class Sampler:
     """Draws crops of `window` tokens, each equally likely, none across the border of two chunks.
 
@@ -66,6 +73,10 @@ class Sampler:
         random = randomness.generator(self._seed, randomness.BATCH, step)
         starts = random.integers(0, self._starts[-1], size=batch_size)
         return np.stack([self.crop(int(start)) for start in starts])  # [B, T]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """STAND-IN."""
+        return -(-self.total_size // (self.window * batch_size))
 
     def token(self, step: int) -> int:
         """One token drawn from the whole dataset, to begin the samples of a step with."""

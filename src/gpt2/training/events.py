@@ -1,47 +1,76 @@
-"""The event files that TensorBoard draws its curves from.
-
-TensorFlow no longer brings TensorBoard's writer along, and needs none: an event file is a TFRecord
-file of Event messages, the first of which names the format.
-"""
+"""What happens in a training; the loop yields these, whoever calls it shows them."""
 
 from __future__ import annotations
 
-import socket
-import time
+import dataclasses
 from pathlib import Path
 
-import tensorflow as tf
 
-from gpt2 import files
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step has been done."""
+
+    step: int
+    seconds: float  # since the loop began
+    loss: float  # nats
+    average: float  # of the losses so far, each step weighing 0.99 of the next
+    tokens_per_second: float = 0.0
 
 
-class EventFile:
-    """Appends numbers to an event file of its own in a run's folder."""
+@dataclasses.dataclass(frozen=True)
+class Validating:
+    """The loss on the validation batches is about to be computed."""
 
-    def __init__(self, folder: Path):
-        self._path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
-        self._writer = tf.io.TFRecordWriter(str(self._path))
-        self._write(file_version="brain.Event:2")
 
-    def scalars(self, step: int, **values: float) -> None:
-        """Append numbers of one step under their names, and hand them to the system."""
-        summary = tf.compat.v1.Summary(
-            value=[
-                tf.compat.v1.Summary.Value(tag=tag, simple_value=value)
-                for tag, value in values.items()
-            ]
-        )
-        self._write(step=step, summary=summary)
+@dataclasses.dataclass(frozen=True)
+class Validated:
+    """The loss on the validation batches, in nats."""
 
-    def close(self) -> None:
-        """End the file."""
-        self._writer.close()
+    step: int
+    seconds: float
+    loss: float
 
-    def _write(self, **fields: object) -> None:
-        event = tf.compat.v1.Event(wall_time=time.time(), **fields)
-        try:
-            self._writer.write(event.SerializeToString())
-            self._writer.flush()
-        except tf.errors.OpError as error:
-            reason = error.message.rpartition("; ")[2]  # the path comes before it
-            raise files.cannot_write(self._path, OSError(reason)) from error
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """A checkpoint is about to be written under this prefix."""
+
+    prefix: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Generating:
+    """Samples are about to be generated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """Samples have been generated, and written to a file if that was possible."""
+
+    text: str  # with a banner above each
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Warned:
+    """Something is not as it should be; training goes on."""
+
+    sentence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """The loop was asked to stop; it saves and ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """The run has come to its end."""
+
+    step: int
+    reason: str  # a sentence
+
+
+Event = (
+    Step | Validating | Validated | Saving | Generating | Sampled | Warned | Interrupted | Finished
+)

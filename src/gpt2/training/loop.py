@@ -5,218 +5,307 @@ It shows nothing itself; it yields what happened, and the caller shows that.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gpt2 import files
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
+from gpt2.checkpoint.state import State
 from gpt2.data.sampler import Sampler
 from gpt2.errors import UserError
 from gpt2.generation.tensorflow import TensorFlowEngine
 from gpt2.generation.writing import TextSettings, write
 from gpt2.tokenizer import Tokenizer
-from gpt2.training.events import EventFile
+from gpt2.training import events
+from gpt2.training.faults import batch_in_words, enough_memory
+from gpt2.training.progress import Progress
 from gpt2.training.settings import LoopSettings
 from gpt2.training.trainer import Trainer
+from gpt2.training.watchers import Watcher
+
+RETRY = 180  # seconds after which a save that failed is tried again, whatever step it is
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """A step has been done."""
+class Loop:
+    """One call's part of a run."""
 
-    step: int
-    seconds: float  # since the loop began
-    loss: float  # nats
-    average: float  # of the losses so far, each step weighing 0.99 of the next
+    def __init__(
+        self,
+        trainer: Trainer,
+        sampler: Sampler,
+        validation: Sampler | None,
+        tokenizer: Tokenizer,
+        run: RunFolder,
+        samples: Path,
+        settings: LoopSettings,
+        progress: Progress,
+        *,
+        done: int = 0,
+        watchers: Sequence[Watcher] = (),
+        encoding: str = "utf-8",
+    ):
+        """Prepare.
 
-
-@dataclasses.dataclass(frozen=True)
-class Validating:
-    """The loss on the validation batches is about to be computed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Validated:
-    """The loss on the validation batches, in nats."""
-
-    step: int
-    seconds: float
-    loss: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Saving:
-    """A checkpoint is about to be written under this prefix."""
-
-    prefix: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Generating:
-    """Samples are about to be generated."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampled:
-    """Samples have been generated and written to a file."""
-
-    text: str  # with a banner above each
-    path: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Interrupted:
-    """The loop was asked to stop; it saves and ends."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """The run has done as many steps as it was to do."""
-
-    step: int
-
-
-Event = Step | Validating | Validated | Saving | Generating | Sampled | Interrupted | Finished
-
-
-def train(
-    trainer: Trainer,
-    sampler: Sampler,
-    validation: Sampler | None,
-    tokenizer: Tokenizer,
-    run: RunFolder,
-    samples: Path,
-    settings: LoopSettings,
-    seed: int,
-    done: int = 0,
-    stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Iterable], Iterable] = lambda batches: batches,
-    encoding: str = "utf-8",
-) -> Iterator[Event]:
-    """Train until `max_steps` or until asked to stop, saving at the end in either case.
-
-    Args:
-        validation: draws the validation batches; may be None if `val_every` is 0.
-        samples: the folder for the files of samples.
-        done: steps of this run that came before; the first one is `done + 1`.
-        stop: asked after each step, validation batch and sampled token.
-        progress: put around the validation batches, for example to show a bar.
-        encoding: of the files of samples.
-
-    Raises:
-        UserError: the loss is no longer a number, or something cannot be written. What was saved
-            before stays as it was.
-    """
-    hparams = trainer.hparams
-    settings.check_model(hparams)
-    text_settings = TextSettings(
-        length=settings.sample_length_for(hparams),
-        sampling=settings.sampling,
-        seed=seed,
-        ignore_endoftext=True,
-    )
-    files.make_folder(run.path)
-    engine = TensorFlowEngine(trainer.weights, hparams)
-    curves = EventFile(run.path)
-    began = time.monotonic()
-    saved = done
-    total = weight = 0.0
-
-    def validate(step: int) -> Iterator[Event]:
-        yield Validating()
-        losses = []
-        for number in progress(range(settings.val_batch_count)):
-            if stop():
-                return
-            losses.append(trainer.loss(validation.batch(number, settings.val_batch_size)))
-        loss = sum(losses) / len(losses)
-        curves.scalars(step, val_loss=loss)
-        yield Validated(step, time.monotonic() - began, loss)
-
-    def sample(step: int) -> Iterator[Event]:
-        yield Generating()
-        prompt = [sampler.token(step)]
-        first = step * settings.sample_num
-        texts: dict[int, str] = {}
-        for text in write(
-            engine,
-            hparams,
-            tokenizer,
-            ((first + number, prompt) for number in range(settings.sample_num)),
-            text_settings,
-            settings.batch_size,
-        ):
-            if stop():
-                return
-            if text.finish_reason:
-                texts[text.number - first] = tokenizer.decode([*prompt, *text.tokens])
-        files.make_folder(samples)
-        path = samples / f"samples-{step}"
-        text = "\n".join(
-            f"======== SAMPLE {number} ========\n{text}\n"
-            for number, text in enumerate((texts[n] for n in sorted(texts)), start=1)
+        Args:
+            validation: draws the validation batches; may be None if `val_every` is 0.
+            run: the run's folder; adopted, if `settings.held_out`.
+            samples: the folder for the files of samples.
+            progress: of the run so far; with its seed everything random is drawn.
+            done: steps of this run that came before; the first one is `done + 1`.
+            watchers: are told all numbers and samples, and closed at the end.
+            encoding: of the files of samples.
+        """
+        self._trainer = trainer
+        self._sampler = sampler
+        self._validation = validation
+        self._tokenizer = tokenizer
+        self._run = run
+        self._samples = samples
+        self._settings = settings
+        self._progress = progress
+        self._watchers = watchers
+        self._encoding = encoding
+        self._engine = TensorFlowEngine(trainer.weights, trainer.hparams)
+        self._text_settings = TextSettings(
+            length=settings.sample_length_for(trainer.hparams),
+            sampling=settings.sampling,
+            seed=progress.seed,
+            ignore_endoftext=True,
         )
-        with files.written(path, "w", encoding=encoding, errors="replace") as file:
-            file.write(text)
-        yield Sampled(text, path)
+        self._last = settings.last_step(
+            sampler.steps_per_epoch(settings.batch_size * settings.accumulate_gradients)
+        )
+        self._step = self._saved = done
+        self._failed: float | None = None  # when the last save did
+        self._silent: set[int] = set()  # the watchers whose trouble has been told
+        self._parted = False  # whether it has been told that the losses part
 
-    def diverged(step: int, value: float, what: str = "loss") -> UserError:
+    def train(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        bar: Callable[[Iterable], Iterable] = lambda batches: batches,
+    ) -> Iterator[events.Event]:
+        """Train until the end that the settings tell or until asked to stop; save at the end.
+
+        Args:
+            stop: asked after each step, validation batch and sampled token.
+            bar: put around the validation batches, for example to show a bar.
+
+        Raises:
+            UserError: the loss is no longer a number, memory has run out, or the last step cannot
+                be saved. What was saved before stays as it was.
+        """
+        self._stop, self._bar = stop, bar
+        settings = self._settings
+        settings.check_model(self._trainer.hparams)
+        files.make_folder(self._run.path)
+        self._began = time.monotonic()
+        try:
+            with enough_memory():
+                if self._validation_is_due():  # also if a run was cut off before it
+                    yield from self._validate()
+                while not self._stop() and self._end() is None:
+                    yield from self._train_step()
+                    if self._validation_is_due() and not self._stop():
+                        yield from self._validate()  # before saving, so that it is saved with it
+                    if self._save_is_due():
+                        yield from self._save()
+                    if self._step % settings.sample_every == 0 and not self._stop():
+                        yield from self._sample()
+                if self._stop():
+                    yield events.Interrupted()
+                if self._step > self._saved:
+                    yield from self._save(last=True)
+                if not self._stop():
+                    yield events.Finished(self._step, self._end())
+        finally:
+            for watcher in self._watchers:
+                watcher.close()
+
+    def _end(self) -> str | None:
+        """Why the run has come to its end; None if it has not."""
+        settings, progress = self._settings, self._progress
+        if self._last is not None and self._step >= self._last:
+            return f"The run has done its {self._step} steps"
+        if settings.patience and progress.misses >= settings.patience:
+            return (
+                f"The validation loss has not fallen for {progress.misses} validations; the best "
+                f"is that of step {progress.best_step}"
+            )
+        minutes = (time.monotonic() - self._began) / 60
+        if settings.max_minutes and minutes >= settings.max_minutes:
+            return f"{settings.max_minutes:g} minutes are over, after step {self._step}"
+        return None
+
+    # --- the step ---
+
+    def _train_step(self) -> Iterator[events.Event]:
+        began = time.monotonic()
+        batches = self._batches(self._step + 1)
+        result = self._trainer.step(self._step + 1, batches)
+        if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
+            what = "loss" if not math.isfinite(result.loss) else "gradient"
+            value = result.loss if what == "loss" else result.gradient_norm
+            raise self._diverged(self._step + 1, what, value, batches)
+        self._step += 1
+        self._progress.add_loss(result.loss)
+        now = time.monotonic()
+        tokens = sum(int((batch[:, 1:] >= 0).sum()) for batch in batches)
+        speed = tokens / max(now - began, 1e-9)
+        average = self._progress.average
+        yield events.Step(self._step, now - self._began, result.loss, average, speed)
+        yield from self._tell(
+            loss=result.loss,
+            average=average,
+            learning_rate=result.learning_rate,
+            gradient_norm=result.gradient_norm,
+            tokens_per_second=speed,
+        )
+
+    def _batches(self, step: int) -> list[np.ndarray]:
+        first = (step - 1) * self._settings.accumulate_gradients
+        numbers = range(first, first + self._settings.accumulate_gradients)
+        return [self._sampler.batch(number, self._settings.batch_size) for number in numbers]
+
+    def _diverged(
+        self, step: int, what: str, value: float, batches: Sequence[np.ndarray]
+    ) -> UserError:
         kept = (
-            f"the last good checkpoint, of step {saved}, is kept: go on from it"
-            if saved
+            f"the last good checkpoint, of step {self._saved}, is kept: go on from it"
+            if self._saved
             else "no checkpoint was written: begin again"
         )
+        first = (step - 1) * self._settings.accumulate_gradients
+        where = batch_in_words(self._trainer.loss, batches, first, self._tokenizer)
         return UserError(
-            f"The {what} of step {step} is {value}, so training has stopped; {kept} with a lower "
-            "--learning_rate."
+            f"The {what} of step {step} is {value} ({where}), so training has stopped; {kept} with "
+            "a lower --learning_rate."
         )
 
-    def save(step: int) -> Iterator[Event]:
-        nonlocal saved
-        # The loss of this step was that of the weights before it; these may be broken already.
-        loss = trainer.loss(sampler.batch(step * settings.accumulate_gradients, 1))
-        if not math.isfinite(loss):
-            raise diverged(step + 1, loss)
-        yield Saving(run.prefix(step))
-        run.save(step, trainer.weights, hparams)
-        saved = step
+    # --- what is kept ---
 
-    try:
-        step = done
-        if settings.val_every and step == 0:
-            yield from validate(step)
-        while not stop() and (settings.max_steps is None or step < settings.max_steps):
-            step += 1
-            first = (step - 1) * settings.accumulate_gradients
-            result = trainer.step(
-                step,
-                [
-                    sampler.batch(first + number, settings.batch_size)
-                    for number in range(settings.accumulate_gradients)
-                ],
+    def _save_is_due(self) -> bool:
+        waited = self._failed is not None and time.monotonic() - self._failed >= RETRY
+        return self._step % self._settings.save_every == 0 or waited
+
+    def _save(self, last: bool = False) -> Iterator[events.Event]:
+        # The loss of this step was that of the weights before it; these may be broken already.
+        batches = self._batches(self._step + 1)[:1]
+        loss = self._trainer.loss(batches[0][:1])
+        if not math.isfinite(loss):
+            raise self._diverged(self._step + 1, "loss", loss, batches)
+        yield events.Saving(self._run.prefix(self._step))
+        weights, hparams = self._trainer.weights, self._trainer.hparams
+        state = State(self._progress.facts(), self._trainer.state())
+        try:
+            self._run.save(self._step, weights, hparams, state)
+        except UserError as error:
+            if last:
+                self._run.save(self._step, weights, hparams)
+                yield events.Warned(
+                    f"{error} The weights are saved, but not the optimizer's state."
+                )
+            else:
+                self._failed = time.monotonic()
+                kept = f"the checkpoint of step {self._saved} is kept" if self._saved else ""
+                kept = kept or "there is no checkpoint yet"
+                yield events.Warned(f"{error} Training goes on, and {kept}; saving is tried again.")
+                return
+        self._saved, self._failed = self._step, None
+
+    def _tell(self, **numbers: float) -> Iterator[events.Warned]:
+        yield from self._each(lambda watcher: watcher.numbers(self._step, **numbers))
+
+    def _each(self, tell: Callable[[Watcher], None]) -> Iterator[events.Warned]:
+        """Tell each watcher; training goes on without one that has trouble, which is said once."""
+        for number, watcher in enumerate(self._watchers):
+            try:
+                tell(watcher)
+                self._silent.discard(number)
+            except UserError as error:
+                if number not in self._silent:
+                    yield events.Warned(f"{error} Training goes on without it.")
+                self._silent.add(number)
+
+    # --- validation ---
+
+    def _validation_is_due(self) -> bool:
+        every = self._settings.val_every
+        return every > 0 and self._step % every == 0 and self._progress.validated != self._step
+
+    def _validate(self) -> Iterator[events.Event]:
+        yield events.Validating()
+        losses = []
+        for number in self._bar(range(self._settings.val_batch_count)):
+            if self._stop():
+                return
+            batch = self._validation.batch(number, self._settings.val_batch_size)
+            losses.append(self._trainer.loss(batch))
+        loss = sum(losses) / len(losses)
+        yield events.Validated(self._step, time.monotonic() - self._began, loss)
+        yield from self._tell(val_loss=loss, val_perplexity=math.exp(min(loss, 700)))
+        if self._settings.held_out and self._step:
+            yield from self._compare(loss)
+        self._progress.validated = self._step
+
+    def _compare(self, loss: float) -> Iterator[events.Event]:
+        """Keep the best; say when training has begun to learn its text by heart."""
+        progress, best = self._progress, self._run.best
+        if loss < progress.best_loss:
+            try:
+                best.adopt(ModelFolder(self._run.path))
+                yield events.Saving(best.prefix(self._step))
+                best.save(self._step, self._trainer.weights, self._trainer.hparams)
+            except UserError as error:
+                yield events.Warned(f"{error} Training goes on; the best so far is kept.")
+                return
+            progress.set_best(self._step, loss)
+            self._parted = False
+            return
+        progress.misses += 1
+        if progress.parts(loss) and not self._parted:
+            self._parted = True
+            yield events.Warned(
+                f"The validation loss was lower at step {progress.best_step} ({progress.best_loss:.2f}"
+                f"), while the training loss still falls: the text is being learnt by heart. The "
+                f"best checkpoint is kept in {best.path}."
             )
-            loss = result.loss
-            if not math.isfinite(loss):
-                raise diverged(step, loss)
-            if not result.finite:
-                raise diverged(step, result.gradient_norm, "gradient")
-            total, weight = 0.99 * total + loss, 0.99 * weight + 1
-            curves.scalars(step, loss=loss, learning_rate=result.learning_rate)
-            yield Step(step, time.monotonic() - began, loss, total / weight)
-            if step % settings.save_every == 0:
-                yield from save(step)
-            if step % settings.sample_every == 0 and not stop():
-                yield from sample(step)
-            if settings.val_every and step % settings.val_every == 0 and not stop():
-                yield from validate(step)
-        if stop():
-            yield Interrupted()
-        if step > saved:
-            yield from save(step)
-        if not stop():
-            yield Finished(step)
-    finally:
-        curves.close()
+
+    # --- samples ---
+
+    def _sample(self) -> Iterator[events.Event]:
+        yield events.Generating()
+        number = self._settings.sample_num
+        prompt = [self._sampler.token(self._step)]
+        first = self._step * number
+        texts: dict[int, str] = {}
+        for text in write(
+            self._engine,
+            self._trainer.hparams,
+            self._tokenizer,
+            ((first + sample, prompt) for sample in range(number)),
+            self._text_settings,
+            self._settings.batch_size,
+        ):
+            if self._stop():
+                return
+            if text.finish_reason:
+                texts[text.number - first] = self._tokenizer.decode([*prompt, *text.tokens])
+        path = self._samples / f"samples-{self._step}"
+        shown = "\n".join(
+            f"======== SAMPLE {sample} ========\n{text}\n"
+            for sample, text in enumerate((texts[n] for n in sorted(texts)), start=1)
+        )
+        yield events.Sampled(shown, path)
+        try:
+            files.make_folder(self._samples)
+            with files.written(path, "w", encoding=self._encoding, errors="replace") as file:
+                file.write(shown)
+        except UserError as error:
+            yield events.Warned(f"{error} Training goes on.")
+        yield from self._each(lambda watcher: watcher.samples(self._step, shown))

@@ -152,7 +152,11 @@ class LoopSettings:
     val_every: int = 0  # steps; 0 never validates
     val_batch_size: int = 2
     val_batch_count: int = 40
+    held_out: bool = False  # whether validation is on text that is not trained on
+    patience: int | None = None  # validations without a new best that end the run
     max_steps: int | None = None  # of the run as a whole; None goes on until stopped
+    epochs: float | None = None  # as max_steps, in steps_per_epoch of the sampler
+    max_minutes: float | None = None  # of this part of the run
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -168,8 +172,26 @@ class LoopSettings:
             check_count(name, getattr(self, name), least)
         if self.sample_length is not None:
             check_count("sample_length", self.sample_length, least=0)
-        if self.max_steps is not None:
-            check_count("max_steps", self.max_steps, least=1)
+        for name in ("max_steps", "patience"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), least=1)
+        for name in ("epochs", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"{name} should be above 0, not {value}.")
+        if self.patience is not None and not self.val_every:
+            raise UserError("Patience counts validations: give --val_every N too.")
+        if self.patience is not None and not self.held_out:
+            raise UserError(
+                "Patience needs text that is not trained on: give --val_split 0.1 or "
+                "--val_dataset PATH too."
+            )
+
+    def last_step(self, steps_per_epoch: int) -> int | None:
+        """The step that ends the run, by `max_steps` or `epochs`; None if neither is given."""
+        ends = [self.max_steps] if self.max_steps else []
+        ends += [math.ceil(self.epochs * steps_per_epoch)] if self.epochs else []
+        return min(ends, default=None)
 
     def sample_length_for(self, hparams: HParams) -> int:
         """Tokens in each sample of a model."""

@@ -3,34 +3,88 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2.checkpoint import bundle
-from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder, find_checkpoint
+from gpt2.checkpoint import bundle, state
+from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder, check_files, find_checkpoint
 from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
+from gpt2.training.progress import Progress
 from gpt2.workspace import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
+    from gpt2.training.settings import TrainerSettings
+    from gpt2.training.trainer import Trainer
 
 DEFAULT_MODEL = "124M"
+ANEW = "The optimizer starts anew."
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The weights to begin with, and the model they belong to."""
+    """The checkpoint to begin with, and the model it belongs to."""
 
     model: ModelFolder  # its sizes and its vocabulary
     checkpoint: Path  # prefix of the weights
-    done: int  # steps of this run behind it
+    done: int = 0  # steps of this run behind it
+    progress: Progress | None = None  # of this run by then, if that was saved
+    state: Path | None = None  # prefix of the optimizer's state, if that was saved
+    notes: tuple[str, ...] = ()  # what the user should know about how it was found
+    earlier: Start | None = None  # to begin with instead if the weights turn out damaged
 
-    def weights(self) -> dict[str, np.ndarray]:
-        """The checkpoint's tensors by name; see `bundle.read_tensors`."""
-        return dict(
-            bundle.read_tensors(self.checkpoint, self.model.hparams, self.model.path / HPARAMS_FILE)
-        )
+    def begin(self, settings: TrainerSettings, seed: int) -> Beginning:
+        """Make the trainer; with an earlier checkpoint's weights if the newest is damaged.
+
+        Args:
+            seed: of everything random in the run from now on.
+
+        Raises:
+            UserError: see `bundle.read_tensors`; all checkpoints there are are damaged, or the
+                memory does not suffice.
+        """
+        from gpt2.training.faults import enough_memory
+        from gpt2.training.trainer import Trainer
+
+        hparams, path = self.model.hparams, self.model.path / HPARAMS_FILE
+        try:
+            weights = dict(bundle.read_tensors(self.checkpoint, hparams, path))
+        except UserError as error:
+            if self.earlier is None:
+                raise
+            try:
+                beginning = self.earlier.begin(settings, seed)
+            except UserError:
+                raise error from None  # of the newest, which is the one to mend
+            note = _instead(error, beginning.start.checkpoint)
+            return beginning._replace(start=beginning.start.with_notes(note))
+        with enough_memory():
+            trainer = Trainer(weights, hparams, settings, seed)
+            start = self._restore(trainer)
+        progress = self.progress or Progress(seed)
+        return Beginning(start, trainer, dataclasses.replace(progress, seed=seed))
+
+    def _restore(self, trainer: Trainer) -> Start:
+        if self.state is None:
+            return self
+        try:
+            trainer.restore(state.read_tensors(self.state))
+        except (UserError, ValueError) as error:
+            return self.with_notes(f"{str(error).rstrip('.')}. {ANEW}")
+        return self
+
+    def with_notes(self, *notes: str) -> Start:
+        """The same with more to know."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
+
+
+class Beginning(NamedTuple):
+    """What a training goes on with."""
+
+    start: Start  # the one that was possible in the end
+    trainer: Trainer
+    progress: Progress
 
 
 def find_start(
@@ -40,8 +94,8 @@ def find_start(
 
     Args:
         model_name: the model, or None for the run's own, or for GPT-2 124M in a new run.
-        restore_from: "latest" goes on from the run's newest checkpoint, or begins with the model
-            if there is none; "fresh" begins with the model; anything else is the path of a
+        restore_from: "latest" goes on from the run's newest whole checkpoint, or begins with the
+            model if there is none; "fresh" begins with the model; anything else is the path of a
             checkpoint. Steps are counted on from a checkpoint of this run, and from 1 otherwise.
 
     Raises:
@@ -49,18 +103,53 @@ def find_start(
     """
     if restore_from == "fresh":
         model = _named_model(workspace, model_name)
-        return Start(model, model.checkpoint, 0)
+        return Start(model, model.checkpoint)
     if restore_from != "latest":
         checkpoint = find_checkpoint(Path(restore_from))
-        own = checkpoint.parent.resolve() == run.path.resolve()
         model = _model_of(checkpoint.parent, workspace, model_name)
-        return Start(model, checkpoint, run.step_of(checkpoint) if own else 0)
-    latest = run.latest() if run.path.is_dir() else None
-    if latest is None:
+        for folder in (run, run.best):
+            if checkpoint.parent.resolve() == folder.path.resolve():
+                return _going_on(run, model, checkpoint, folder.step_of(checkpoint))
+        return Start(model, checkpoint)
+    checkpoints = run.checkpoints()
+    if not checkpoints:
         model = _named_model(workspace, model_name)
-        return Start(model, model.checkpoint, 0)
-    checkpoint, done = latest
-    return Start(_model_of(run.path, workspace, model_name), checkpoint, done)
+        return Start(model, model.checkpoint)
+    return _newest_whole(run, _model_of(run.path, workspace, model_name), checkpoints)
+
+
+def _newest_whole(run: RunFolder, model: ModelFolder, checkpoints: Sequence[Path]) -> Start:
+    """The first of these checkpoints that has its files, with those behind it as `earlier`."""
+    start, error = None, None
+    for checkpoint in reversed(checkpoints):
+        try:
+            check_files(checkpoint)
+            newer = _going_on(run, model, checkpoint, run.step_of(checkpoint))
+            start = dataclasses.replace(newer, earlier=start)
+        except UserError as newest:
+            error = newest
+            start = start and start.with_notes(_instead(error, start.checkpoint))
+    if start is None:
+        raise error
+    return start
+
+
+def _going_on(run: RunFolder, model: ModelFolder, checkpoint: Path, done: int) -> Start:
+    """A start from one of the run's own checkpoints, with the state that belongs to it."""
+    start = Start(model, checkpoint, done)
+    prefix = run.state_of(checkpoint)
+    try:
+        facts = state.read_facts(prefix, checkpoint)
+        if facts is None:
+            return start.with_notes(f"{checkpoint} has no state beside it. {ANEW}")
+        progress = Progress.from_facts(facts)
+    except UserError as error:
+        return start.with_notes(f"{error} {ANEW}")
+    return dataclasses.replace(start, progress=progress, state=prefix)
+
+
+def _instead(error: UserError, checkpoint: Path) -> str:
+    return f"{str(error).rstrip('.')}. Training goes on from {checkpoint} instead."
 
 
 def _named_model(workspace: Workspace, model_name: str | None) -> ModelFolder:

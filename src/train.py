@@ -24,7 +24,7 @@ from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 from gpt2.training import record
 from gpt2.training.history import HISTORY, History
-from gpt2.training.settings import OPTIMIZERS, LoopSettings, TrainerSettings
+from gpt2.training.settings import OPTIMIZERS, PRECISIONS, SCHEDULES, LoopSettings, TrainerSettings
 from gpt2.training.start import Beginning, find_start
 from gpt2.training.watchers import Watcher
 from gpt2.training.weights_and_biases import WeightsAndBiases, load_wandb
@@ -47,14 +47,25 @@ def parse_arguments() -> argparse.Namespace:
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
     # The step.
     add("--batch_size", metavar="SIZE", type=int, default=1, help="batch size")
-    add("--learning_rate", metavar="LR", type=float, default=0.00002, help="learning rate of the optimizer")
     add("--accumulate_gradients", metavar="N", type=int, default=1, help="accumulate the gradients of N batches for each step")
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="optimizer")
+    add("--learning_rate", metavar="LR", type=float, default=0.00002, help="learning rate of the optimizer")
+    add("--lr_schedule", choices=SCHEDULES, default="constant", help="how the learning rate falls until --max_steps or --epochs")
+    add("--warmup_steps", metavar="N", type=int, default=0, help="steps over which the learning rate rises to its height")
+    add("--clip_norm", metavar="NORM", type=float, help="shorten gradients that are longer than this")
+    add("--weight_decay", metavar="RATE", type=float, help="pull the matrices towards 0 (default: 0.01 for adamw, 0 for the others)")
+    add("--momentum", metavar="SHARE", type=float, default=0.0, help="share of the last step that sgd takes again")
+    add("--dropout", metavar="SHARE", type=float, default=0.0, help="share of the activations to leave out, against learning by heart")
+    add("--noise", metavar="SHARE", type=float, default=0.0, help="share of the input tokens to replace by random ones")
+    add("--seed", metavar="N", type=int, help="for the same training each time (default: a random one; a run that goes on has its own)")
+    # Time and memory.
+    add("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products; auto takes bf16 where the hardware has it")
     add("--memory_saving_gradients", "--twremat", action="store_true", help="recompute each layer in the backward pass: less memory, more time")
     add("--twremat_memlimit", metavar="SIZE", help="accepted from commands of 2021 and not used: the recomputation here needs no limit")
     add("--only_train_transformer_layers", action="store_true", help="leave the embeddings and the last normalisation as they are")
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="optimizer")
-    add("--noise", metavar="SHARE", type=float, default=0.0, help="share of the input tokens to replace by random ones")
-    add("--seed", metavar="N", type=int, help="for the same training each time (default: a random one; a run that goes on has its own)")
+    add("--train_layers", metavar="LAYERS", help="train these layers only, for example 8-11 or 0,5-7")
+    add("--lora_rank", metavar="RANK", type=int, default=0, help="train small factors of the matrices instead of themselves, for example 8; 0 for off")
+    add("--lora_alpha", metavar="ALPHA", type=float, default=32.0, help="how much the factors count: ALPHA / RANK times")
     # The run.
     add("--restore_from", metavar="WHERE", default="latest", help='"latest", "fresh", or a checkpoint: its folder, prefix or .index file')
     add("--run_name", metavar="RUN", default="run1", help="folder of the run under checkpoint/ and samples/")

@@ -148,9 +148,9 @@ class Loop:
         began = time.monotonic()
         batches = self._batches(self._step + 1)
         result = self._trainer.step(self._step + 1, batches)
-        if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
-            what = "loss" if not math.isfinite(result.loss) else "gradient"
-            value = result.loss if what == "loss" else result.gradient_norm
+        if not result.finite:
+            broken = not math.isfinite(result.loss)
+            what, value = ("loss", result.loss) if broken else ("gradient", result.gradient_norm)
             raise self._diverged(self._step + 1, what, value, batches)
         self._step += 1
         self._progress.add_loss(result.loss)
@@ -226,7 +226,6 @@ class Loop:
         for number, watcher in enumerate(self._watchers):
             try:
                 tell(watcher)
-                self._silent.discard(number)
             except UserError as error:
                 if number not in self._silent:
                     yield events.Warned(f"{error} Training goes on without it.")

@@ -1,0 +1,139 @@
+"""A run that is cut off goes on to the bit: by Ctrl+C, by SIGTERM, by kill -9, after damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+
+from gpt2.checkpoint.lock import locked
+from tests.commands.toolkit_copy import DATA, TRAIN, Done, Home, Toolkit
+
+STEPS = 30
+# All that has a memory: Adam, a schedule, noise and dropout, the best so far, the average. A step
+# is of many batches, so that there is time to send a signal between two of them.
+RUN = (
+    f"python src/train.py --dataset text.npz --max_steps {STEPS} --save_every 10"
+    " --sample_every 20 --sample_length 4 --batch_size 2 --accumulate_gradients 25"
+    " --learning_rate 0.01 --lr_schedule cosine --warmup_steps 4 --noise 0.1 --dropout 0.1"
+    " --val_split 0.1 --val_every 5 --val_batch_count 3 --patience 6"
+)
+SIGNALS = {"interrupted": "SIGINT", "terminated": "SIGTERM", "killed": "SIGKILL"}
+
+
+class Cut(NamedTuple):
+    """A run that was cut off, and the call that went on with it."""
+
+    first: Done
+    second: Done
+
+
+class Runs(NamedTuple):
+    """Runs that should all have come to the same end."""
+
+    toolkit: Toolkit
+    whole: Done
+    cut: dict[str, Cut]
+
+
+@pytest.fixture(scope="module")
+def runs(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    if os.name == "nt":
+        pytest.skip("sends signals that Windows does not have")
+    toolkit = Toolkit(tmp_path_factory.mktemp("resume") / "toolkit")
+    shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
+    shutil.copy(home.toolkit.root / "text.npz", toolkit.root)
+
+    def cut(name: str) -> Cut:
+        command = f"{RUN} --run_name {name}"
+        with toolkit.start(f"{command} --seed 5") as running:
+            running.send_when(getattr(signal, SIGNALS[name]), lambda: "\n[13 | " in running.out)
+            first = running.finish()
+        return Cut(first, toolkit.run(command))  # without the seed, which the run remembers
+
+    with ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(toolkit.run, f"{RUN} --run_name whole --seed 5")
+        cuts = pool.map(cut, SIGNALS)
+        return Runs(toolkit, whole.result(), dict(zip(SIGNALS, cuts, strict=True)))
+
+
+def history(contents: dict[str, bytes | None]) -> list[dict[str, Any]]:
+    """The lines of a run's history, without what depends on the clock."""
+    lines = [json.loads(line) for line in contents["history.jsonl"].splitlines()]
+    return [{n: v for n, v in line.items() if n != "tokens_per_second"} for line in lines]
+
+
+def last_steps(out: str) -> list[int]:
+    return [int(step) for step in re.findall(r"^\[(\d+) \| \S+ loss=", out, re.MULTILINE)]
+
+
+def test_the_whole_run_does_all_its_steps(runs: Runs) -> None:
+    assert last_steps(runs.whole.succeeds().out) == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(runs: Runs, how: str) -> None:
+    first, second = runs.cut[how]
+    done = last_steps(first.out)[-1]
+    assert done < STEPS
+    assert first.code == (-signal.SIGKILL if how == "killed" else 0), first
+    begun = last_steps(second.succeeds().out)[0]
+    assert begun == (11 if how == "killed" and done < 20 else begun)
+    if how != "killed":
+        assert begun == done + 1
+    whole = runs.toolkit.contents("checkpoint/whole")
+    other = runs.toolkit.contents(f"checkpoint/{how}")
+    assert other[f"model-{STEPS}{DATA}"] == whole[f"model-{STEPS}{DATA}"]
+    assert other[f"state-{STEPS}{DATA}"] == whole[f"state-{STEPS}{DATA}"]
+    assert other[f"state-{STEPS}.json"] == whole[f"state-{STEPS}.json"]
+    assert {name for name in other if name.startswith("best/")} == {
+        name for name in whole if name.startswith("best/")
+    }
+    best = [name for name in whole if name.startswith("best/") and name.endswith(DATA)]
+    assert [other[name] for name in best] == [whole[name] for name in best] != []
+    assert history(other) == history(whole)
+    samples = runs.toolkit.contents("samples")
+    assert samples[f"{how}/samples-20"] == samples["whole/samples-20"]
+
+
+def test_the_config_tells_each_call_with_its_seed(runs: Runs) -> None:
+    contents = runs.toolkit.contents("checkpoint/interrupted")
+    first, second = json.loads(contents["config.json"])["calls"]
+    assert first["seed"] == second["seed"] == 5
+    assert first["flags"]["seed"] == 5 and second["flags"]["seed"] is None
+    assert first["steps_before"] == 0
+    assert second["steps_before"] == last_steps(runs.cut["interrupted"].first.out)[-1]
+    for call in (first, second):
+        assert call["flags"]["accumulate_gradients"] == 25
+        assert call["versions"].keys() >= {"python", "tensorflow", "numpy"}
+        assert len(call["data"]["text.npz"]["sha256"]) == 64
+    assert first["data"] == second["data"]
+
+
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Runs) -> None:
+    folder = runs.toolkit.root / "checkpoint"
+    shutil.copytree(folder / "whole", folder / "damaged")
+    data = folder / "damaged" / f"model-{STEPS}{DATA}"
+    content = bytearray(data.read_bytes())
+    content[1000] ^= 1
+    data.write_bytes(content)
+    done = runs.toolkit.run(f"{RUN} --run_name damaged")
+    done.says(0, rf"model-{STEPS}: the tensor .* is damaged, .* goes on from \S+model-20 instead")
+    assert last_steps(done.out) == list(range(21, STEPS + 1))
+    # The step is saved anew, as it was.
+    whole = runs.toolkit.contents("checkpoint/whole")
+    assert data.read_bytes() == whole[f"model-{STEPS}{DATA}"]
+
+
+def test_a_second_training_in_the_same_run_is_refused(toolkit: Toolkit, no_tensorflow: str) -> None:
+    run = toolkit.root / "checkpoint" / "run1"
+    with locked(run):
+        done = toolkit.run(f"{no_tensorflow} {TRAIN}")
+        done.says(1, r"Another training is at work in \S+run1; .* --run_name")
+    assert not run.exists()

@@ -20,13 +20,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 from checkpoint_helpers import TINY, random_tensors
 
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.run import RunFolder
+from gpt2.checkpoint.state import State
 
 NEW = 77  # the seed of the tensors whose save is killed; those before have their step for a seed
+
+
+def state_of(seed: int) -> State:
+    """The state that is saved beside the tensors of a seed."""
+    return State({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
+
 
 CHANGES = [
     (os, "replace"),
@@ -68,7 +76,7 @@ def kill_at_each_point(run: Path, step: int, copies: Path) -> None:
         child = os.fork()
         if child == 0:
             kill_at(fatal)
-            RunFolder(copy, keep=2).save(step, random_tensors(TINY, NEW), TINY)
+            RunFolder(copy, keep=2).save(step, random_tensors(TINY, NEW), TINY, state_of(NEW))
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         if not os.WIFSIGNALED(status):
@@ -85,7 +93,8 @@ def kill_at_random_times(seed: int, folder: Path) -> None:
                 # Each step twice, as a fresh training over a former one does.
                 for again in (0, 1000):
                     tensors = random_tensors(TINY, step + again)
-                    RunFolder(folder / str(number), keep=2).save(step, tensors, TINY)
+                    run = RunFolder(folder / str(number), keep=2)
+                    run.save(step, tensors, TINY, state_of(step + again))
         time.sleep(moments.uniform(0.1, 0.6))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

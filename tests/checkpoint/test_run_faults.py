@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from checkpoint_helpers import TINY, assert_same, random_tensors
-from killed_saves import NEW
+from killed_saves import NEW, state_of
 
 from gpt2 import files
-from gpt2.checkpoint import bundle, folder
+from gpt2.checkpoint import bundle, folder, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new import write_model_folder
 from gpt2.checkpoint.run import RunFolder
@@ -51,7 +51,7 @@ def saved_run(path, steps):
     run.path.mkdir()
     for step in steps:
         if step != UNNAMED:
-            run.save(step, random_tensors(TINY, step), TINY)
+            run.save(step, random_tensors(TINY, step), TINY, state_of(step))
     if UNNAMED in steps:
         (path / "checkpoint").unlink()
     return run
@@ -65,6 +65,11 @@ def in_force(run, before, step):
         return "old"
     prefix, found = latest
     tensors = dict(bundle.read_tensors(prefix, TINY))
+    # A state that there is belongs to the weights, and there always is one.
+    state_prefix = run.state_of(prefix)
+    facts = state.read_facts(state_prefix, prefix)
+    assert state.read_tensors(state_prefix)["adam/steps"] == facts["seed"]
+    assert_same(tensors, random_tensors(TINY, facts["seed"]))
     if tensors["model/wte"][0, 0] == random_tensors(TINY, NEW)["model/wte"][0, 0]:
         assert found == step
         assert_same(tensors, random_tensors(TINY, NEW))
@@ -133,6 +138,8 @@ def test_a_kill_at_any_time_leaves_a_whole_checkpoint(killed):
         if run.latest() is not None:
             prefix, step = run.latest()
             tensors = dict(bundle.read_tensors(prefix, TINY))
+            facts = state.read_facts(run.state_of(prefix), prefix)
+            assert_same(tensors, random_tensors(TINY, facts["seed"]))
             first, again = random_tensors(TINY, step), random_tensors(TINY, step + 1000)
             is_first = tensors["model/wte"][0, 0] == first["model/wte"][0, 0]
             assert_same(tensors, first if is_first else again)
@@ -170,7 +177,7 @@ def test_a_full_disk_at_any_point_leaves_the_old_checkpoint_or_the_new_one(
         with monkeypatch.context() as patch:
             calls = fail_at(patch, fatal, error)
             try:
-                run.save(step, random_tensors(TINY, NEW), TINY)
+                run.save(step, random_tensors(TINY, NEW), TINY, state_of(NEW))
             except UserError as refusal:
                 assert "cannot be written: No space left on device; check" in str(refusal)
         if calls[0] < fatal:
@@ -179,12 +186,13 @@ def test_a_full_disk_at_any_point_leaves_the_old_checkpoint_or_the_new_one(
         # No file is left that is not a listed checkpoint's.
         listed = [run.path / name for name in folder.checkpoint_names(run.path)]
         ours = {path.name for prefix in listed for path in bundle.parts(prefix)}
+        ours |= {path.name for it in listed for path in state.parts(run.state_of(it))}
         stray = {path.name for path in run.path.iterdir()} - ours - {"checkpoint", "counter"}
         if outcomes[-1] == "old":
             assert not stray
         assert not list(run.path.glob(f"*{files.PARTIAL}*"))
         # With space again, the same save succeeds.
-        run.save(step, random_tensors(TINY, NEW), TINY)
+        run.save(step, random_tensors(TINY, NEW), TINY, state_of(NEW))
         assert in_force(run, before, step) == "new"
     assert outcomes == sorted(outcomes, reverse=True)
     assert outcomes.count("old") > 10
@@ -234,7 +242,7 @@ def test_a_second_ctrl_c_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             calls = fail_at(patch, fatal, KeyboardInterrupt())
             with contextlib.suppress(KeyboardInterrupt):
-                run.save(2, random_tensors(TINY, NEW), TINY)
+                run.save(2, random_tensors(TINY, NEW), TINY, state_of(NEW))
         if calls[0] < fatal:
             break
         in_force(run, [1, 2], 2)

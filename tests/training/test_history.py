@@ -1,0 +1,65 @@
+"""history.jsonl: one story, whatever was cut off, torn or refused in between."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.training.history import History
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    history.numbers(1, loss=4.5, gradient_norm=math.inf)
+    assert lines(tmp_path / "history.jsonl") == [{"step": 1, "loss": 4.5, "gradient_norm": None}]
+    history.numbers(1, val_loss=5.0)
+    assert lines(tmp_path / "history.jsonl")[1] == {"step": 1, "val_loss": 5.0}
+    history.close()
+
+
+def test_what_was_done_after_the_step_gone_on_from_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    before = [{"step": step, "loss": 1.0} for step in range(1, 6)]
+    validations = [{"step": 2, "val_loss": 2.0}, {"step": 3, "val_loss": 2.0}]
+    text = "".join(json.dumps(line) + "\n" for line in before + validations)
+    path.write_text(text + '{"step": 1, "lo', encoding="utf-8")
+    history = History(path, done=3, validated=2)
+    assert path.read_text(encoding="utf-8").startswith(text)  # until there is something to write
+    history.numbers(4, loss=0.5)
+    history.close()
+    assert lines(path) == [*before[:3], validations[0], {"step": 4, "loss": 0.5}]
+
+
+def test_a_fresh_run_begins_a_new_story(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step": 0, "val_loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
+    history = History(path)
+    history.numbers(0, val_loss=3.0)
+    history.close()
+    assert lines(path) == [{"step": 0, "val_loss": 3.0}]
+
+
+def test_lines_that_could_not_be_written_come_later(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows does not limit the size of files")
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    history.numbers(1, loss=1.0)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, unlimited[1]))
+    try:
+        for step in (2, 3):
+            with pytest.raises(UserError, match=r"history\.jsonl cannot be written"):
+                history.numbers(step, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    history.numbers(4, loss=1.0)
+    history.close()
+    assert [line["step"] for line in lines(path)] == [1, 2, 3, 4]

@@ -17,13 +17,15 @@ COMMANDS = (
     "src/generate_unconditional_samples.py",
     "src/evaluate.py",
 )
-# Those of 2019 and 2021 with their defaults, and the two that came since.
+# Those of 2019 and 2021 with their defaults, and those that came since.
 TRAIN_FLAGS = """
     dataset model_name=124M models_dir=models combine=50000 encoding=utf-8 batch_size=1
     learning_rate=2e-05 accumulate_gradients=1 memory_saving_gradients twremat twremat_memlimit
     only_train_transformer_layers optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest
     run_name=run1 sample_every=100 sample_length sample_num=1 save_every=1000 val_dataset
     val_batch_size=2 val_batch_count=40 val_every=0 max_steps seed
+    val_split patience epochs max_minutes wandb lr_schedule=constant warmup_steps=0 clip_norm
+    weight_decay momentum=0.0 dropout=0.0 precision=fp32 train_layers lora_rank=0 lora_alpha=32.0
 """
 SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
 
@@ -55,7 +57,7 @@ def test_help_names_every_flag_of_the_original_with_its_default(
         ("src/train.py", "arguments are required: --dataset"),
         ("src/train.py --dataset text.npz --batch_size two", "invalid int value: 'two'"),
         ("src/train.py --dataset text.npz --optimizer adagrad", "invalid choice: 'adagrad'"),
-        ("src/train.py --dataset text.npz --epochs 3", "unrecognized arguments: --epochs 3"),
+        ("src/train.py --dataset text.npz --steps 3", "unrecognized arguments: --steps 3"),
         ("src/encode.py text.txt", r"arguments are required: OUT\.npz"),
         ("src/new_model.py", "arguments are required: NAME, --dataset"),
         ("src/generate_unconditional_samples.py --nsample 1", "Could not consume arg: --nsample"),

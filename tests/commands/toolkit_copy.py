@@ -147,6 +147,18 @@ class Toolkit:
             folder: where it is called, seen from the root.
             typed: what the user types while it runs.
         """
+        process = self.start_with(
+            line,
+            folder,
+            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **popen,
+        )
+        return Running(process, typed)
+
+    def start_with(self, line: str, folder: str = ".", **popen: object) -> subprocess.Popen:
+        """Begin a command line, with what `subprocess.Popen` should know besides."""
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -157,16 +169,7 @@ class Toolkit:
             name, _, value = words.pop(0).partition("=")
             environment[name] = value
         words[0] = sys.executable
-        process = subprocess.Popen(
-            words,
-            cwd=self.root / folder,
-            env=environment,
-            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **popen,
-        )
-        return Running(process, typed)
+        return subprocess.Popen(words, cwd=self.root / folder, env=environment, **popen)
 
     def run(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Done:
         """Call a command and wait for its end; see `start`."""

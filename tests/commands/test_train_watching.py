@@ -1,0 +1,156 @@
+"""What a user sees of a training on a terminal, and hands to Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from typing import NamedTuple
+
+import pytest
+
+from tests.commands.toolkit_copy import Done, Home
+
+# Stands for the package: writes each call as a line of JSON.
+WANDB = """
+import json
+
+class Run:
+    def init(self, **known):
+        self.file = open("wandb.jsonl", "w")
+        self.write("init", {name: known[name] for name in ("project", "name")})
+        return self
+
+    def write(self, *told):
+        self.file.write(json.dumps(told) + chr(10))
+
+    def log(self, values, step):
+        self.write("log", step, values)
+
+    def finish(self):
+        self.write("finish")
+        self.file.close()
+
+init = Run().init
+Html = str
+"""
+
+
+class Watched(NamedTuple):
+    """A training whose standard error is a terminal."""
+
+    done: Done
+    terminal: str
+    told: list[list]  # to the stand-in for wandb
+
+
+@pytest.fixture(scope="module")
+def watched(home: Home) -> Watched:
+    pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+    root = home.toolkit.root
+    (root / "stand_in").mkdir()
+    (root / "stand_in" / "wandb.py").write_text(WANDB)
+    ours, theirs = pty.openpty()
+    parts: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while part := os.read(ours, 1 << 16):
+                parts.append(part)
+        except OSError:  # how Linux tells that the other end is closed
+            pass
+
+    # Its output goes into a file, so that only standard error is the terminal.
+    with open(root / "watched.txt", "w") as out:
+        running = home.toolkit.start_with(
+            "PYTHONPATH=stand_in python src/train.py --dataset text.npz --run_name watched"
+            " --max_steps 4 --val_every 2 --val_split 0.2 --val_batch_count 2 --wandb poems"
+            " --sample_every 3 --sample_length 3 --seed 1",
+            stdout=out,
+            stderr=theirs,
+        )
+    os.close(theirs)
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    code = running.wait(180)
+    thread.join()
+    os.close(ours)
+    told = [json.loads(line) for line in (root / "wandb.jsonl").read_text().splitlines()]
+    done = Done(code, (root / "watched.txt").read_text(encoding="utf-8"), "")
+    return Watched(done, b"".join(parts).decode("utf-8"), told)
+
+
+def test_the_lines_of_2019_are_the_same_with_a_bar_on_the_terminal(watched: Watched) -> None:
+    assert watched.done.code == 0, watched
+    lines = re.findall(
+        r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", watched.done.out, re.M
+    )
+    assert lines == ["1", "2", "3", "4"]
+    assert "tokens/s" not in watched.done.out
+
+
+def test_the_bar_shows_steps_time_left_and_tokens_per_second(watched: Watched) -> None:
+    # such as 3/4 [00:01<00:00, 2.10step/s, 1,024 tokens/s]
+    bar = r"\d/4 \[\d\d:\d\d<[\d:?]+, +[\d.?]+(step/s|s/step), [\d,]+ tokens/s\]"
+    assert re.search(bar, watched.terminal), watched.terminal
+
+
+def test_wandb_is_told_the_numbers_that_the_history_has(home: Home, watched: Watched) -> None:
+    assert watched.told[0] == ["init", {"project": "poems", "name": "watched"}]
+    assert watched.told[-1] == ["finish"]
+    history = home.toolkit.root / "checkpoint" / "watched" / "history.jsonl"
+    expected = [json.loads(line) for line in history.read_text().splitlines()]
+    logged = [{"step": told[1], **told[2]} for told in watched.told[1:-1]]
+    assert [entry for entry in logged if "samples" not in entry] == expected
+    (samples,) = [entry for entry in logged if "samples" in entry]
+    assert samples["step"] == 3
+    assert "======== SAMPLE 1 ========" in samples["samples"]
+
+
+def test_what_is_ahead_is_told_before_the_first_step(watched: Watched) -> None:
+    out = watched.done.out
+    tokens, held_out = (
+        int(re.search(pattern, out)[1])
+        for pattern in (r"dataset has (\d+) tokens", r"(\d+) more are held out to validate on")
+    )
+    assert held_out / (tokens + held_out) == pytest.approx(0.2, abs=0.01)
+    assert re.search(r"^An epoch is [\d,]+ steps of 1 x 32 tokens$", out, re.M)
+    assert re.search(r"^Training all 8,624 parameters, with about \d+\.\d GB of memory$", out, re.M)
+    assert out.index("An epoch is") < out.index("Training...") < out.index("[1 |")
+
+
+def test_wandb_that_is_missing_is_told_before_tensorflow_is_loaded(
+    home: Home, no_tensorflow: str
+) -> None:
+    hides = home.toolkit.root / "hides"
+    hides.mkdir()
+    (hides / "wandb.py").write_text("raise ImportError('not installed')")
+    path = no_tensorflow + os.pathsep + str(hides)
+    done = home.toolkit.run(f"{path} python src/train.py --dataset text.npz --wandb poems")
+    done.says(1, "needs the package wandb; install it with: pip install wandb")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--batch_size 0", "batch_size"),
+        ("--epochs 0", "epochs should be above 0, not 0"),
+        ("--max_minutes -1", "max_minutes should be above 0"),
+        ("--max_minutes nan", "max_minutes should be above 0"),
+        ("--patience 0 --val_every 5 --val_split 0.1", "patience"),
+        ("--patience 3", "give --val_every N too"),
+        ("--patience 3 --val_every 5", "--val_split 0.1 or --val_dataset PATH"),
+        ("--val_split 0.1", "--val_split needs --val_every"),
+        ("--val_split 1 --val_every 5", "share between 0 and 1, not 1"),
+        ("--val_split 0.1 --val_every 5 --val_dataset text.npz", "the place of --val_dataset"),
+        ("--lr_schedule cosine", "--max_steps"),
+        ("--train_layers 5", "asks for layer 5, but"),
+    ],
+)
+def test_flags_that_make_no_sense_are_one_sentence(
+    home: Home, no_tensorflow: str, flags: str, sentence: str
+) -> None:
+    line = f"{no_tensorflow} python src/train.py --dataset text.npz --run_name senseless {flags}"
+    home.toolkit.run(line).says(1, sentence)
+    assert not (home.toolkit.root / "checkpoint" / "senseless").exists()

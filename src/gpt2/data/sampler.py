@@ -1,50 +1,94 @@
-"""Draws training batches from chunks of tokens."""
+"""Draws training batches from tokens.
+
+A sampler has no position of its own: a batch is a function of the seed and the batch's number.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
 from gpt2 import randomness
+from gpt2.data.dataset import Documents, Text
 from gpt2.errors import UserError
 
 PADDING = -1  # in a batch, in the places past the end of an example
 
+# From so many windows on, a document gets one more than would cover it. So the cuts can lie
+# anywhere, for at most an eighth more to compute.
+_MANY = 8
 
-def join_short(chunks: Iterable[np.ndarray], window: int) -> list[np.ndarray]:
-    """Join neighbouring chunks until each has at least `window` tokens.
 
-    Short texts are so used in full, where a draw of whole windows would have to pass them over.
-    Only when all chunks together are shorter than the window does a shorter one come back.
+def sampler_of(dataset: Text | Documents, n_ctx: int, seed: int) -> Sampler | DocumentSampler:
+    """The sampler to train with.
+
+    Args:
+        n_ctx: the longest input that the model takes.
+
+    Raises:
+        UserError: the dataset is too small.
+    """
+    if isinstance(dataset, Text):
+        return Sampler(dataset.chunks, n_ctx, seed)
+    return DocumentSampler(dataset, n_ctx, seed)
+
+
+def validation_sampler_of(dataset: Text | Documents, n_ctx: int, seed: int) -> DocumentSampler:
+    """The sampler to validate with, whose first `steps_per_epoch` batches hold all of the dataset.
+
+    Fewer are a fair choice from it. For arguments and errors see `sampler_of`.
+    """
+    if isinstance(dataset, Text):
+        chunks = join_short(dataset.chunks, n_ctx + 1)
+        places = np.array([(number, 0, len(chunk)) for number, chunk in enumerate(chunks)])
+        source = np.zeros(len(chunks), np.int32)
+        none = np.zeros(0, np.int32)
+        dataset = Documents(chunks, places.reshape(-1, 3), [""], source, [none])
+    return DocumentSampler(dataset, n_ctx, seed)
+
+
+def join_short(chunks: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
+    """Join neighbouring chunks until each has at least `size` tokens.
+
+    Short texts are so used in full, where a draw of whole crops would have to pass them over. Only
+    when all chunks together are shorter does a shorter one come back. At most `2 * size` tokens of
+    a long chunk are copied; the rest of it, if that is long itself, stays where it is.
     """
     joined: list[np.ndarray] = []
     pending: list[np.ndarray] = []
+    length = 0  # of what is pending
     for chunk in chunks:
-        pending.append(chunk)
-        if sum(map(len, pending)) >= window:
-            joined.append(np.concatenate(pending))
-            pending = []
-    if pending:
-        joined[-1:] = [np.concatenate([*joined[-1:], *pending])]
+        if pending and len(chunk) >= 2 * size:
+            joined.append(np.concatenate([*pending, chunk[:size]]))
+            joined.append(chunk[size:])
+            pending, length = [], 0
+        elif not pending and len(chunk) >= size:
+            joined.append(chunk)
+        else:
+            pending.append(chunk)
+            length += len(chunk)
+            if length >= size:
+                joined.append(np.concatenate(pending))
+                pending, length = [], 0
+    if length or (pending and not joined):
+        last = joined.pop() if joined else pending[0][:0]
+        if len(last) >= 2 * size:
+            joined.append(last[:-size])
+            last = last[-size:]
+        joined.append(np.concatenate([last, *pending]))
     return joined
 
 
-def split(chunks: list[np.ndarray], share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """STAND-IN."""
-    tokens = np.concatenate(chunks)
-    border = round(len(tokens) * (1 - share))
-    return [tokens[:border]], [tokens[border:]]
-
-
 class Sampler:
-    """Draws crops of `window` tokens, each equally likely, none across the border of two chunks.
+    """Draws crops of continuous text, none across the border of two chunks.
 
-    The draw of a step depends on the seed and the step alone.
+    A chunk is drawn as often as it has tokens, and each crop of it equally often.
     """
 
     def __init__(self, chunks: Iterable[np.ndarray], n_ctx: int, seed: int):
-        """Take in the chunks.
+        """Take in the chunks; none that is long is copied.
 
         Args:
             chunks: token ids, each an integer array of shape [tokens].
@@ -53,37 +97,176 @@ class Sampler:
         Raises:
             UserError: there are not even two tokens.
         """
-        self.chunks = join_short(chunks, n_ctx)
-        self.total_size = sum(map(len, self.chunks))
+        self.chunks = join_short(chunks, n_ctx + 1)
+        self._ends = np.cumsum([len(chunk) for chunk in self.chunks], dtype=np.int64)
+        self.total_size = int(self._ends[-1]) if len(self._ends) else 0
         if self.total_size < 2:
-            raise UserError("The dataset is empty: training needs a text of at least two tokens.")
-        self.window = min(n_ctx, max(map(len, self.chunks)))
+            raise _empty()
+        # With every input goes the token after it: T inputs are T + 1 tokens.
+        self.window = min(n_ctx, max(map(len, self.chunks)) - 1)
         self._seed = seed
-        # Crops that begin in the chunks up to and including each one.
-        self._starts = np.cumsum([len(chunk) - self.window + 1 for chunk in self.chunks])
 
-    def crop(self, start: int) -> np.ndarray:
-        """The crop with the number `start`, counted over all chunks; int32, shape [window]."""
-        number = int(np.searchsorted(self._starts, start, side="right"))
-        offset = start - (int(self._starts[number - 1]) if number else 0)
-        return self.chunks[number][offset : offset + self.window].astype(np.int32)
-
-    def batch(self, step: int, batch_size: int) -> np.ndarray:
-        """The batch of a step: int32, shape [batch_size, window]."""
-        random = randomness.generator(self._seed, randomness.BATCH, step)
-        starts = random.integers(0, self._starts[-1], size=batch_size)
-        return np.stack([self.crop(int(start)) for start in starts])  # [B, T]
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        return f"{self.total_size:,} tokens, in crops of {self.window + 1:,}"
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """STAND-IN."""
+        """Batches in which there are as many predictions as tokens in the dataset."""
         return -(-self.total_size // (self.window * batch_size))
 
-    def token(self, step: int) -> int:
-        """One token drawn from the whole dataset, to begin the samples of a step with."""
-        random = randomness.generator(self._seed, randomness.PROMPT, step)
+    def batch(self, number: int, size: int) -> np.ndarray:
+        """The batch of that number: int32, shape [size, window + 1]."""
+        rows = [
+            self.chunks[chunk][start : start + self.window + 1]
+            for chunk, start in self._draw(number, size)
+        ]
+        return np.stack(rows).astype(np.int32)  # [B, T+1]
+
+    def describe(self, number: int, size: int) -> list[str]:
+        """Where each row of that batch is from, in words."""
+        return [
+            f"chunk {chunk}, tokens {start} to {start + self.window}"
+            for chunk, start in self._draw(number, size)
+        ]
+
+    def token(self, number: int) -> int:
+        """One token drawn from the whole dataset, to begin a sample with."""
+        random = randomness.generator(self._seed, randomness.PROMPT, number)
         at = int(random.integers(self.total_size))
-        for chunk in self.chunks:
-            if at < len(chunk):
-                return int(chunk[at])
-            at -= len(chunk)
-        raise AssertionError("the position lies beyond the dataset")
+        chunk = int(np.searchsorted(self._ends, at, side="right"))
+        return int(self.chunks[chunk][at - int(self._ends[chunk])])  # counted from its end
+
+    def _draw(self, number: int, size: int) -> list[tuple[int, int]]:
+        """The chunk of each row, and where the row begins in it."""
+        random = randomness.generator(self._seed, randomness.BATCH, number)
+        drawn = random.integers(self.total_size, size=size)
+        chunks = np.searchsorted(self._ends, drawn, side="right").tolist()
+        crops = [len(self.chunks[chunk]) - self.window for chunk in chunks]
+        return list(zip(chunks, random.integers(crops).tolist(), strict=True))
+
+
+class DocumentSampler:
+    """Goes through documents, or lines, in an order that each epoch shuffles anew.
+
+    A document that fits into the window is one example. A longer one is cut into windows that
+    overlap a little and together cover it; where they lie changes with the epoch. Each epoch has
+    every token of every document, most of them once. A control code stands in front of every one.
+    """
+
+    def __init__(self, documents: Documents, n_ctx: int, seed: int):
+        """Take in the documents; their tokens are not copied.
+
+        Args:
+            n_ctx: the wished window; shorter documents get a window of their own size.
+
+        Raises:
+            UserError: no document has two tokens, or a control code fills the window.
+        """
+        codes = [code[:] for code in documents.codes]
+        for name, code in zip(documents.sources, codes, strict=True):
+            if len(code) > n_ctx // 2:
+                raise UserError(
+                    f"The control code of {name} has {len(code)} tokens, more than half of the "
+                    f"window of {n_ctx}; give the file a shorter name."
+                )
+        code_lengths = np.array(list(map(len, codes)), np.int64)[documents.source]
+        # What has nothing to predict is left out.
+        kept = documents.lengths + code_lengths >= 2
+        kept &= documents.lengths > 0
+        if not kept.any():
+            raise _empty()
+        self._chunks, self._sources, self._codes = documents.chunks, documents.sources, codes
+        self._places, self._source = documents.places[kept], documents.source[kept]
+        lengths, code_lengths = documents.lengths[kept], code_lengths[kept]
+        self.total_size = int(lengths.sum())
+        self.window = int(min(n_ctx, (lengths + code_lengths).max() - 1))
+        self._seed = seed
+        # Of each document: the tokens that a window has room for, those it predicts that the one
+        # before did not (not its first, unless a code stands before that), and all to predict.
+        self._room = self.window + 1 - code_lengths
+        self._stride = self._room - (code_lengths == 0)
+        predicted = lengths - (code_lengths == 0)
+        windows = -(-predicted // self._stride)
+        self._windows = windows + (windows >= _MANY)
+        self._slack = self._windows * self._stride - predicted
+        self._ends = np.cumsum(self._windows)
+        self._token_ends = np.cumsum(lengths)
+        self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may lie in two epochs
+
+    @property
+    def description(self) -> str:
+        """What there is, in words."""
+        return (
+            f"{self.total_size:,} tokens in {len(self._places):,} documents or lines, which give "
+            f"{self._ends[-1]:,} examples of up to {self.window + 1:,} tokens"
+        )
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches in which every example has been seen."""
+        return -(-int(self._ends[-1]) // batch_size)
+
+    def batch(self, number: int, size: int) -> np.ndarray:
+        """The batch of that number: int32, shape [size, window + 1], `PADDING` past the end."""
+        batch = np.full((size, self.window + 1), PADDING, np.int32)  # [B, T+1]
+        for row, (document, begin, end) in zip(batch, self._rows(number, size), strict=True):
+            code = self._codes[self._source[document]]
+            row[: len(code)] = code
+            chunk = self._chunks[self._places[document, 0]]
+            row[len(code) : len(code) + end - begin] = chunk[begin:end]
+        return batch
+
+    def describe(self, number: int, size: int) -> list[str]:
+        """Where each row of that batch is from, in words."""
+        words = []
+        for document, begin, end in self._rows(number, size):
+            chunk, first, _ = self._places[document].tolist()
+            name = self._sources[self._source[document]]
+            words.append(
+                f"{f'{name}, ' if name else ''}document {document} (tokens {begin - first} to "
+                f"{end - first - 1} of it, {begin} to {end - 1} of chunk {chunk})"
+            )
+        return words
+
+    def token(self, number: int) -> int:
+        """The first token of a control code, if there are any, or one drawn from all documents."""
+        random = randomness.generator(self._seed, randomness.PROMPT, number)
+        at = int(random.integers(self.total_size))
+        document = int(np.searchsorted(self._token_ends, at, side="right"))
+        code = self._codes[self._source[document]]
+        if len(code):
+            return int(code[0])
+        chunk, _, end = self._places[document].tolist()
+        return int(self._chunks[chunk][end + at - int(self._token_ends[document])])
+
+    def _rows(self, number: int, size: int) -> list[tuple[int, int, int]]:
+        """The document of each row, and where in its chunk the row begins and ends."""
+        rows = []
+        for position in range(number * size, (number + 1) * size):
+            epoch, index = divmod(position, int(self._ends[-1]))
+            example = int(self._order(epoch)[index])
+            document = int(np.searchsorted(self._ends, example, side="right"))
+            rows.append((document, *self._place(document, example, epoch)))
+        return rows
+
+    def _place(self, document: int, example: int, epoch: int) -> tuple[int, int]:
+        """Where in its chunk that example of the document begins and ends."""
+        _, begin, end = self._places[document].tolist()
+        room = int(self._room[document])
+        if end - begin <= room:
+            return begin, end
+        # Numbers are told apart by their count only if none is a zero: hence the one more.
+        random = randomness.generator(self._seed, randomness.BATCH, epoch, document + 1)
+        shift = int(random.integers(int(self._slack[document]) + 1))
+        window = example - int(self._ends[document] - self._windows[document])
+        start = window * int(self._stride[document]) - shift
+        begin += min(max(start, 0), end - begin - room)
+        return begin, begin + room
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        random = randomness.generator(self._seed, randomness.BATCH, epoch)
+        return random.permutation(int(self._ends[-1]))
+
+
+def _empty() -> UserError:
+    return UserError("The dataset is empty: training needs a text of at least two tokens.")

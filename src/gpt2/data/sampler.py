@@ -16,8 +16,8 @@ from gpt2.errors import UserError
 
 PADDING = -1  # in a batch, in the places past the end of an example
 
-# From so many windows on, a document gets one more than would cover it. So the cuts can lie
-# anywhere, for at most an eighth more to compute.
+# From so many windows on, a document whose cuts could hardly move gets one more than would cover
+# it: at most an eighth more to compute.
 _MANY = 8
 
 
@@ -188,8 +188,9 @@ class DocumentSampler:
         self._stride = self._room - (code_lengths == 0)
         predicted = lengths - (code_lengths == 0)
         windows = -(-predicted // self._stride)
-        self._windows = windows + (windows >= _MANY)
-        self._slack = self._windows * self._stride - predicted
+        fixed = windows * self._stride - predicted < self._stride // 2
+        self._windows = windows + ((windows >= _MANY) & fixed)
+        self._slack = self._windows * self._stride - predicted  # predictions to spare
         self._ends = np.cumsum(self._windows)
         self._token_ends = np.cumsum(lengths)
         self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may lie in two epochs
@@ -257,9 +258,11 @@ class DocumentSampler:
             return begin, end
         # Numbers are told apart by their count only if none is a zero: hence the one more.
         random = randomness.generator(self._seed, randomness.BATCH, epoch, document + 1)
-        shift = int(random.integers(int(self._slack[document]) + 1))
+        slack, stride = int(self._slack[document]), int(self._stride[document])
+        # What is to spare goes to both ends, to neither more than a window.
+        shift = int(random.integers(max(0, slack - stride), min(slack, stride) + 1))
         window = example - int(self._ends[document] - self._windows[document])
-        start = window * int(self._stride[document]) - shift
+        start = window * stride - shift
         begin += min(max(start, 0), end - begin - room)
         return begin, begin + room
 

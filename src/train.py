@@ -16,8 +16,9 @@ from gpt2 import randomness
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.lock import locked
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data import text
-from gpt2.data.sampler import Sampler, split
+from gpt2.data import dataset, text
+from gpt2.data.dataset import DataSettings, Documents, Text
+from gpt2.data.sampler import DocumentSampler, Sampler, sampler_of, validation_sampler_of
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
@@ -45,6 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--combine", metavar="CHARS", type=int, default=50000, help="join text files into chunks of this minimum size")
     add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the dataset and of the files of samples")
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
+    add("--line_by_line", action="store_true", help="take each line for an example of its own, as in a list of poems or jokes")
+    add("--respect_documents", action="store_true", help="keep documents apart, which <|endoftext|> or the end of a file closes")
+    add("--control_code_from", choices=("filename",), help="put the name of its file in front of each example, to ask for that kind later")
     # The step.
     add("--batch_size", metavar="SIZE", type=int, default=1, help="batch size")
     add("--accumulate_gradients", metavar="N", type=int, default=1, help="accumulate the gradients of N batches for each step")
@@ -94,6 +98,7 @@ def main() -> None:
     args = parse_arguments()
     # Flags and files are looked at before TensorFlow is loaded, which takes seconds.
     trainer_settings, loop_settings = settings_of(args)
+    data_settings = DataSettings(**flags_of(DataSettings, args))
     workspace = Workspace.find(args.models_dir, args.model_name)
     run_folder = RunFolder(workspace.run_folder(args.run_name))
     if args.wandb:
@@ -108,7 +113,7 @@ def main() -> None:
         trainer_settings.trained_tensors(hparams)  # whether the model has what they ask for
 
         print("Loading dataset...", flush=True)
-        training, validation = load_datasets(args, hparams, tokenizer, seed)
+        training, validation = load_samplers(args, data_settings, hparams, tokenizer, seed)
         epoch = training.steps_per_epoch(args.batch_size * args.accumulate_gradients)
         last_step = loop_settings.last_step(epoch)
         trainer_settings = dataclasses.replace(trainer_settings, schedule_steps=last_step)
@@ -170,33 +175,37 @@ def flags_of(settings: type, args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
-def load_datasets(
-    args: argparse.Namespace, hparams: HParams, tokenizer: Tokenizer, seed: int
-) -> tuple[Sampler, Sampler | None]:
-    """Read the text to train on and the text to validate on, showing how far it is."""
+def load_samplers(
+    args: argparse.Namespace,
+    settings: DataSettings,
+    hparams: HParams,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> tuple[Sampler | DocumentSampler, DocumentSampler | None]:
+    """Read what to train on and what to validate on, showing how far it is."""
 
-    def read(path: str) -> list:
-        files = text.find_files(path)
-        with byte_bar(files) as progress:
-            return list(
-                text.read_chunks(
-                    files,
-                    tokenizer,
-                    hparams.n_vocab,
-                    combine=args.combine,
-                    encoding=args.encoding,
-                    legacy_endoftext=args.legacy_endoftext,
-                    progress=progress,
-                )
+    def read(path: str) -> Text | Documents:
+        with byte_bar(text.find_files(path)) as progress:
+            return dataset.read(
+                path,
+                settings,
+                tokenizer,
+                hparams.n_vocab,
+                combine=args.combine,
+                encoding=args.encoding,
+                legacy_endoftext=args.legacy_endoftext,
+                progress=progress,
             )
 
-    chunks, held_out = read(args.dataset), None
+    training, validation = read(args.dataset), None
     if args.val_split:
-        chunks, held_out = split(chunks, args.val_split)
+        training, validation = training.split(args.val_split)
     elif args.val_every:
-        held_out = read(args.val_dataset) if args.val_dataset else chunks
-    training = Sampler(chunks, hparams.n_ctx, seed)
-    return training, held_out and Sampler(held_out, hparams.n_ctx, VALIDATION_SEED)
+        validation = read(args.val_dataset) if args.val_dataset else training
+    sampler = sampler_of(training, hparams.n_ctx, seed)
+    if validation is None:
+        return sampler, None
+    return sampler, validation_sampler_of(validation, hparams.n_ctx, VALIDATION_SEED)
 
 
 def describe(args: argparse.Namespace, beginning: Beginning) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from command_line import shown
-from gpt2.data.sampler import Sampler
+from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.hparams import HParams
 from gpt2.training import events
 from gpt2.training.memory import estimate
@@ -19,14 +19,16 @@ LITTLE = 300_000  # tokens, about a megabyte of English: what a released model l
 
 
 def say_what_is_ahead(
-    training: Sampler,
-    validation: Sampler | None,
+    training: Sampler | DocumentSampler,
+    validation: DocumentSampler | None,
     hparams: HParams,
     trainer_settings: TrainerSettings,
     loop_settings: LoopSettings,
 ) -> None:
     """Print what will be trained, on what, and what it will need."""
     print("dataset has", training.total_size, "tokens")
+    if isinstance(training, DocumentSampler):
+        print(training.description)
     if loop_settings.held_out and validation is not None:
         print(f"{validation.total_size} more are held out to validate on")
     if training.window < hparams.n_ctx:

@@ -16,7 +16,8 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new import write_model_folder
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data.sampler import Sampler
+from gpt2.data.dataset import Text
+from gpt2.data.sampler import Sampler, validation_sampler_of
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
@@ -52,7 +53,7 @@ class Training:
         )
         tokens = np.array(self.tokenizer.encode(TEXT), np.uint16)
         self.sampler = Sampler([tokens], self.hparams.n_ctx, seed=0)
-        self.validation = Sampler([tokens], self.hparams.n_ctx, seed=1)
+        self.validation = validation_sampler_of(Text([tokens]), self.hparams.n_ctx, seed=1)
 
     def train(self, done: int = 0, stop=lambda: False, **settings: object) -> list[events.Event]:
         """One call's part of the run, going on from what was saved of it."""
@@ -180,7 +181,8 @@ def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(tmp_path
     with pytest.raises(UserError, match=r"loss of step 3 is nan.*of step 2, is kept") as raised:
         training.train(done=2)
     text = training.tokenizer.decode(training.sampler.batch(2, 1)[0, :12].tolist())
-    assert f"(batch 2, with the text {text!r}...)" in str(raised.value)
+    place = training.sampler.describe(2, 1)[0]
+    assert f"(batch 2, {place}, the text {text!r}...)" in str(raised.value)
     assert training.run.last_step == 2
 
 
@@ -428,7 +430,7 @@ def test_a_gradient_that_is_no_number_ends_it_and_names_the_batch(tmp_path: Path
 
     training.trainer.step = broken
     with pytest.raises(
-        UserError, match=r"gradient of step 3 is inf \(batch 4, with the text ['\"]"
+        UserError, match=r"gradient of step 3 is inf \(batch 4, chunk 0, .* the text ['\"]"
     ):
         training.train(save_every=2, accumulate_gradients=2)
     assert training.run.last_step == 2
@@ -436,14 +438,14 @@ def test_a_gradient_that_is_no_number_ends_it_and_names_the_batch(tmp_path: Path
 
 def test_the_broken_one_of_several_batches_is_named(tmp_path: Path) -> None:
     training = Training(tmp_path)
-    batches = [training.sampler.batch(number, 3) for number in range(6, 9)]
-    tokens = batches[1][2, :12].tolist()
+    tokens = training.sampler.batch(7, 3)[2, :12].tolist()
 
     def loss(example: np.ndarray) -> float:
         return math.nan if example[0, :12].tolist() == tokens else 3.0
 
-    words = batch_in_words(loss, batches, 6, training.tokenizer)
-    assert words == f"batch 7, with the text {training.tokenizer.decode(tokens)!r}..."
+    words = batch_in_words(loss, training.sampler, range(6, 9), 3, training.tokenizer)
+    place = training.sampler.describe(7, 3)[2]
+    assert words == f"batch 7, {place}, the text {training.tokenizer.decode(tokens)!r}..."
 
 
 @pytest.mark.parametrize(

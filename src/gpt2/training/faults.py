@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 
@@ -35,24 +36,25 @@ def enough_memory() -> Iterator[None]:
 
 def batch_in_words(
     loss: Callable[[np.ndarray], float],
-    batches: Sequence[np.ndarray],
-    first: int,
+    sampler: Sampler | DocumentSampler,
+    numbers: Iterable[int],
+    size: int,
     tokenizer: Tokenizer,
 ) -> str:
-    """Which of a step's examples broke it: the number of its batch and how its text begins.
+    """Which of a step's examples broke it: its batch, its place in the data and how it begins.
 
     Args:
         loss: of a batch, with the weights as they were before the step.
-        batches: of the step, each int32 [B, T+1].
-        first: number of the first of them.
+        numbers: of the step's batches, each of this size.
     """
     examples = [
-        (number, batch[row : row + 1])
-        for number, batch in enumerate(batches, start=first)
-        for row in range(len(batch))
+        (number, row, example[np.newaxis])
+        for number in numbers
+        for row, example in enumerate(sampler.batch(number, size))
     ]
     # Where none is to blame alone, the first one stands for all.
-    broken = (example for example in examples if not math.isfinite(loss(example[1])))
-    number, example = next(broken, examples[0])
-    tokens = [int(token) for token in example[0][:BEGINNING] if token >= 0]
-    return f"batch {number}, with the text {tokenizer.decode(tokens)!r}..."
+    broken = (example for example in examples if not math.isfinite(loss(example[2])))
+    number, row, example = next(broken, examples[0])
+    tokens = [int(token) for token in example[0, :BEGINNING] if token >= 0]
+    place = sampler.describe(number, size)[row]
+    return f"batch {number}, {place}, the text {tokenizer.decode(tokens)!r}..."

@@ -16,7 +16,7 @@ from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import State
-from gpt2.data.sampler import Sampler
+from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.errors import UserError
 from gpt2.generation.tensorflow import TensorFlowEngine
 from gpt2.generation.writing import TextSettings, write
@@ -37,8 +37,8 @@ class Loop:
     def __init__(
         self,
         trainer: Trainer,
-        sampler: Sampler,
-        validation: Sampler | None,
+        sampler: Sampler | DocumentSampler,
+        validation: DocumentSampler | None,
         tokenizer: Tokenizer,
         run: RunFolder,
         samples: Path,
@@ -151,7 +151,7 @@ class Loop:
         if not result.finite:
             broken = not math.isfinite(result.loss)
             what, value = ("loss", result.loss) if broken else ("gradient", result.gradient_norm)
-            raise self._diverged(self._step + 1, what, value, batches)
+            raise self._diverged(self._step + 1, what, value)
         self._step += 1
         self._progress.add_loss(result.loss)
         now = time.monotonic()
@@ -167,21 +167,22 @@ class Loop:
             tokens_per_second=speed,
         )
 
-    def _batches(self, step: int) -> list[np.ndarray]:
-        first = (step - 1) * self._settings.accumulate_gradients
-        numbers = range(first, first + self._settings.accumulate_gradients)
-        return [self._sampler.batch(number, self._settings.batch_size) for number in numbers]
+    def _batch_numbers(self, step: int) -> range:
+        each = self._settings.accumulate_gradients
+        return range((step - 1) * each, step * each)
 
-    def _diverged(
-        self, step: int, what: str, value: float, batches: Sequence[np.ndarray]
-    ) -> UserError:
+    def _batches(self, step: int) -> list[np.ndarray]:
+        size = self._settings.batch_size
+        return [self._sampler.batch(number, size) for number in self._batch_numbers(step)]
+
+    def _diverged(self, step: int, what: str, value: float) -> UserError:
         kept = (
             f"the last good checkpoint, of step {self._saved}, is kept: go on from it"
             if self._saved
             else "no checkpoint was written: begin again"
         )
-        first = (step - 1) * self._settings.accumulate_gradients
-        where = batch_in_words(self._trainer.loss, batches, first, self._tokenizer)
+        numbers, size = self._batch_numbers(step), self._settings.batch_size
+        where = batch_in_words(self._trainer.loss, self._sampler, numbers, size, self._tokenizer)
         return UserError(
             f"The {what} of step {step} is {value} ({where}), so training has stopped; {kept} with "
             "a lower --learning_rate."
@@ -195,10 +196,10 @@ class Loop:
 
     def _save(self, last: bool = False) -> Iterator[events.Event]:
         # The loss of this step was that of the weights before it; these may be broken already.
-        batches = self._batches(self._step + 1)[:1]
-        loss = self._trainer.loss(batches[0][:1])
+        first = self._batch_numbers(self._step + 1)[0]
+        loss = self._trainer.loss(self._sampler.batch(first, self._settings.batch_size)[:1])
         if not math.isfinite(loss):
-            raise self._diverged(self._step + 1, "loss", loss, batches)
+            raise self._diverged(self._step + 1, "loss", loss)
         yield events.Saving(self._run.prefix(self._step))
         weights, hparams = self._trainer.weights, self._trainer.hparams
         state = State(self._progress.facts(), self._trainer.state())

@@ -222,8 +222,8 @@ def test_a_loss_that_breaks_ends_training_and_only_good_checkpoints_are_kept(
     other, broken = resumed.sentences
     assert re.search("state is of a training with other settings.*optimizer starts anew", other)
     assert re.search(
-        rf"loss of step {last + 2} is nan \(batch {last + 1}, chunk .*, the text '.*'\.\.\.\), so .*"
-        rf"checkpoint, of step {last}, is kept",
+        rf"loss of step {last + 2} is nan \(batch {last + 1}, chunk .*, the text '.*'\.\.\.\), so "
+        rf"training has stopped; the last good checkpoint, of step {last}, is kept",
         broken,
     )
     assert resumed.code == 1

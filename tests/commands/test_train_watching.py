@@ -128,7 +128,7 @@ def test_wandb_that_is_missing_is_told_before_tensorflow_is_loaded(
     (hides / "wandb.py").write_text("raise ImportError('not installed')")
     path = no_tensorflow + os.pathsep + str(hides)
     done = home.toolkit.run(f"{path} python src/train.py --dataset text.npz --wandb poems")
-    done.says(1, "needs the package wandb; install it with: pip install wandb")
+    done.says(1, r"needs the package wandb \(not installed\); install it with: pip install wandb")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def load_wandb() -> ModuleType:
         wandb.init  # noqa: B018  # a folder of runs named wandb can be imported too
     except (ImportError, AttributeError) as error:
         raise UserError(
-            "--wandb needs the package wandb; install it with: pip install wandb"
+            f"--wandb needs the package wandb ({error}); install it with: pip install wandb"
         ) from error
     return wandb
 

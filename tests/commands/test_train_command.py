@@ -70,7 +70,6 @@ def test_the_run_holds_the_last_five_checkpoints_and_is_a_model_folder(story: St
     assert set(files) == checkpoints | states | {
         "config.json",
         "history.jsonl",
-        "lock",
         "checkpoint",
         "counter",
         "encoder.json",

@@ -182,12 +182,14 @@ class Toolkit:
             return list(pool.map(functools.partial(self.run, **options), lines))
 
     def contents(self, folder: str = ".") -> dict[str, bytes | None]:
-        """Every file and folder below, the sources and what the curves are drawn from aside."""
+        """Every file and folder below; but for the sources, the curves and the locks of runs."""
         place = self.root / folder
         return {
             path.relative_to(place).as_posix(): path.read_bytes() if path.is_file() else None
             for path in sorted(place.rglob("*"))
-            if (self.root / "src") not in path.parents and "tfevents" not in path.name
+            if (self.root / "src") not in path.parents
+            and "tfevents" not in path.name
+            and path.name != "lock"
         }
 
 

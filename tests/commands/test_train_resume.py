@@ -24,6 +24,7 @@ RUN = (
     " --learning_rate 0.01 --lr_schedule cosine --warmup_steps 4 --noise 0.1 --dropout 0.1"
     " --val_split 0.1 --val_every 5 --val_batch_count 3 --patience 6"
 )
+# The slow ones use the runs, which take as long as eight starts of TensorFlow.
 SIGNALS = {"interrupted": "SIGINT", "terminated": "SIGTERM", "killed": "SIGKILL"}
 
 
@@ -73,10 +74,12 @@ def last_steps(out: str) -> list[int]:
     return [int(step) for step in re.findall(r"^\[(\d+) \| \S+ loss=", out, re.MULTILINE)]
 
 
+@pytest.mark.slow
 def test_the_whole_run_does_all_its_steps(runs: Runs) -> None:
     assert last_steps(runs.whole.succeeds().out) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SIGNALS)
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(runs: Runs, how: str) -> None:
     first, second = runs.cut[how]
@@ -102,6 +105,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(runs: Runs, how: str) ->
     assert samples[f"{how}/samples-20"] == samples["whole/samples-20"]
 
 
+@pytest.mark.slow
 def test_the_config_tells_each_call_with_its_seed(runs: Runs) -> None:
     contents = runs.toolkit.contents("checkpoint/interrupted")
     first, second = json.loads(contents["config.json"])["calls"]
@@ -116,6 +120,7 @@ def test_the_config_tells_each_call_with_its_seed(runs: Runs) -> None:
     assert first["data"] == second["data"]
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Runs) -> None:
     folder = runs.toolkit.root / "checkpoint"
     shutil.copytree(folder / "whole", folder / "damaged")

@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from command_line import Parser, StopSignal, byte_bar, load_tensorflow, run, shown
+from command_line import Parser, StopSignal, byte_bar, flags_of, load_tensorflow, run, shown
 from gpt2 import randomness
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.lock import locked
@@ -167,12 +167,6 @@ def settings_of(args: argparse.Namespace) -> tuple[TrainerSettings, LoopSettings
     length = args.max_steps or (sys.maxsize if args.epochs else None)
     trainer_settings = TrainerSettings(**flags_of(TrainerSettings, args), schedule_steps=length)
     return trainer_settings, loop_settings
-
-
-def flags_of(settings: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that are fields of a dataclass of settings, by name."""
-    names = (field.name for field in dataclasses.fields(settings))
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def load_samplers(

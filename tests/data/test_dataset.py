@@ -163,7 +163,7 @@ def test_no_row_holds_tokens_of_two_documents() -> None:
     sampler = DocumentSampler(documents_in([chunk], endoftext=0), 20, seed)
     for row in sampler.batch(0, 500):
         example = row[row != PADDING]
-        assert (example[:-1] != 0).all()
+        assert (example[1:-1] != 0).all()
         assert (row[len(example) :] == PADDING).all()
 
 
@@ -187,12 +187,25 @@ def test_rows_of_documents_are_described() -> None:
     }
 
 
-def test_samples_begin_with_any_token_of_the_documents() -> None:
-    sampler = DocumentSampler(documents_of([1, 2, 0], [9], [3, 0]), 8, seed=3)
-    counts = Counter(sampler.token(number) for number in range(5000))
-    assert sorted(counts) == [0, 1, 2, 3]  # one token alone is no example
-    assert abs(counts[0] - 2000) < 5 * 35
-    assert abs(counts[1] - 1000) < 5 * 29
+def test_samples_begin_with_what_documents_begin_with() -> None:
+    given = [(np.array(tokens), "a.txt") for tokens in ([1, 2, 0], [9], [3, 0])]
+    sampler = DocumentSampler(collect(given), 8, seed=3)
+    counts = Counter(sampler.token(number) for number in range(500))
+    assert sorted(counts) == [1, 3]  # one token alone is no example
+    sampler = DocumentSampler(collect(given, endoftext=0), 8, seed=3)
+    assert {sampler.token(number) for number in range(500)} == {0}
+
+
+def test_the_end_of_text_stands_in_front_of_a_document_but_not_within_it() -> None:
+    given = [(np.array(tokens), "a.txt") for tokens in ([1, 2, 0], [3, 4, 5, 6, 7, 8, 0])]
+    sampler = DocumentSampler(collect(given, endoftext=0), 4, seed=1)
+    assert sampler.window == 4
+    rows = {tuple(row[row != PADDING].tolist()) for row in sampler.batch(0, 200)}
+    assert (0, 1, 2, 0) in rows
+    # Of 0 3 4 5 6 7 8 0, two windows of five cover all; the second one's begin moves.
+    long = {row for row in rows if row != (0, 1, 2, 0)}
+    assert long <= {(0, 3, 4, 5, 6), (3, 4, 5, 6, 7), (4, 5, 6, 7, 8), (5, 6, 7, 8, 0)}
+    assert (0, 3, 4, 5, 6) in long
 
 
 @pytest.mark.parametrize("documents", [[], [[0]], [[1], [2]]], ids=str)

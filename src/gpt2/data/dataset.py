@@ -116,6 +116,7 @@ class Documents:
         sources: names of files.
         source: int32 [documents]; number of the file that each is from.
         codes: of each file, the tokens in front of its examples, integers of shape [tokens].
+        endoftext: the token before the first document and after each; None if there is no such.
     """
 
     chunks: list[np.ndarray]
@@ -123,6 +124,7 @@ class Documents:
     sources: list[str]
     source: np.ndarray
     codes: list[np.ndarray]
+    endoftext: int | None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -201,16 +203,20 @@ def documents_in(chunks: list[np.ndarray], endoftext: int, source: str = "") -> 
         places.append(np.stack([np.full(count, number), borders[:-1], borders[1:]], axis=1))
     table = np.concatenate(places)
     none = np.zeros(0, np.int32)
-    return Documents(chunks, table, [source], np.zeros(len(table), np.int32), [none])
+    source_numbers = np.zeros(len(table), np.int32)
+    return Documents(chunks, table, [source], source_numbers, [none], endoftext)
 
 
 def collect(
-    documents: Iterable[tuple[np.ndarray, str]], code: Tokenizer | None = None
+    documents: Iterable[tuple[np.ndarray, str]],
+    code: Tokenizer | None = None,
+    endoftext: int | None = None,
 ) -> Documents:
     """Take in documents as `text.read_documents` gives them: their tokens, and their file's name.
 
     Args:
         code: makes control codes of the names; None for no codes.
+        endoftext: see `Documents`.
     """
     chunks: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
@@ -230,7 +236,8 @@ def collect(
         chunks.append(np.concatenate(waiting))
     codes = [np.array([] if code is None else control_code(name, code), int) for name in numbers]
     table = np.array(places, np.int64).reshape(-1, 3)
-    return Documents(chunks, table, list(numbers), np.array(source, np.int32), codes)
+    source_numbers = np.array(source, np.int32)
+    return Documents(chunks, table, list(numbers), source_numbers, codes, endoftext)
 
 
 def control_code(source: str, tokenizer: Tokenizer) -> list[int]:
@@ -287,4 +294,5 @@ def read(
     if settings.line_by_line:
         options["reading"] = dataclasses.replace(options.get("reading", text.UTF_8), lines=True)
     documents: Iterator = text.read_documents(files, tokenizer, n_vocab, **options)
-    return collect(documents, tokenizer if settings.control_code_from else None)
+    code = tokenizer if settings.control_code_from else None
+    return collect(documents, code, tokenizer.endoftext)

@@ -45,7 +45,7 @@ def validation_sampler_of(dataset: Text | Documents, n_ctx: int, seed: int) -> D
         places = np.array([(number, 0, len(chunk)) for number, chunk in enumerate(chunks)])
         source = np.zeros(len(chunks), np.int32)
         none = np.zeros(0, np.int32)
-        dataset = Documents(chunks, places.reshape(-1, 3), [""], source, [none])
+        dataset = Documents(chunks, places.reshape(-1, 3), [""], source, [none], None)
     return DocumentSampler(dataset, n_ctx, seed)
 
 
@@ -151,7 +151,9 @@ class DocumentSampler:
 
     A document that fits into the window is one example. A longer one is cut into windows that
     overlap a little and together cover it; where they lie changes with the epoch. Each epoch has
-    every token of every document, most of them once. A control code stands in front of every one.
+    every token of every document, most of them once. A control code stands in front of every
+    example; without codes, `<|endoftext|>` in front of each document, so that one can be begun with
+    nothing else.
     """
 
     def __init__(self, documents: Documents, n_ctx: int, seed: int):
@@ -171,28 +173,30 @@ class DocumentSampler:
                     f"window of {n_ctx}; give the file a shorter name."
                 )
         code_lengths = np.array(list(map(len, codes)), np.int64)[documents.source]
+        led = (code_lengths == 0) & (documents.endoftext is not None)
+        lengths = documents.lengths + led  # tokens of each document with what leads it
         # What has nothing to predict is left out.
-        kept = documents.lengths + code_lengths >= 2
-        kept &= documents.lengths > 0
+        kept = (documents.lengths > 0) & (lengths + code_lengths >= 2)
         if not kept.any():
             raise _empty()
         self._chunks, self._sources, self._codes = documents.chunks, documents.sources, codes
         self._places, self._source = documents.places[kept], documents.source[kept]
-        lengths, code_lengths = documents.lengths[kept], code_lengths[kept]
-        self.total_size = int(lengths.sum())
-        self.window = int(min(n_ctx, (lengths + code_lengths).max() - 1))
+        self._endoftext, self._led, self._lengths = documents.endoftext, led[kept], lengths[kept]
+        code_lengths = code_lengths[kept]
+        self.total_size = int(documents.lengths[kept].sum())
+        self.window = int(min(n_ctx, (self._lengths + code_lengths).max() - 1))
         self._seed = seed
         # Of each document: the tokens that a window has room for, those it predicts that the one
         # before did not (not its first, unless a code stands before that), and all to predict.
         self._room = self.window + 1 - code_lengths
         self._stride = self._room - (code_lengths == 0)
-        predicted = lengths - (code_lengths == 0)
+        predicted = self._lengths - (code_lengths == 0)
         windows = -(-predicted // self._stride)
         fixed = windows * self._stride - predicted < self._stride // 2
         self._windows = windows + ((windows >= _MANY) & fixed)
         self._slack = self._windows * self._stride - predicted  # predictions to spare
         self._ends = np.cumsum(self._windows)
-        self._token_ends = np.cumsum(lengths)
+        self._token_ends = np.cumsum(documents.lengths[kept])
         self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may lie in two epochs
 
     @property
@@ -213,8 +217,7 @@ class DocumentSampler:
         for row, (document, begin, end) in zip(batch, self._rows(number, size), strict=True):
             code = self._codes[self._source[document]]
             row[: len(code)] = code
-            chunk = self._chunks[self._places[document, 0]]
-            row[len(code) : len(code) + end - begin] = chunk[begin:end]
+            row[len(code) : len(code) + end - begin] = self._tokens(document, begin, end)
         return batch
 
     def describe(self, number: int, size: int) -> list[str]:
@@ -222,23 +225,21 @@ class DocumentSampler:
         words = []
         for document, begin, end in self._rows(number, size):
             chunk, first, _ = self._places[document].tolist()
+            begin, end = max(begin - self._led[document], 0), end - self._led[document]
             name = self._sources[self._source[document]]
             words.append(
-                f"{f'{name}, ' if name else ''}document {document} (tokens {begin - first} to "
-                f"{end - first - 1} of it, {begin} to {end - 1} of chunk {chunk})"
+                f"{f'{name}, ' if name else ''}document {document} (tokens {begin} to {end - 1} of "
+                f"it, {first + begin} to {first + end - 1} of chunk {chunk})"
             )
         return words
 
     def token(self, number: int) -> int:
-        """The first token of a control code, if there are any, or one drawn from all documents."""
+        """The first token of a document drawn from all: of what stands in front of it, if anything."""
         random = randomness.generator(self._seed, randomness.PROMPT, number)
         at = int(random.integers(self.total_size))
         document = int(np.searchsorted(self._token_ends, at, side="right"))
         code = self._codes[self._source[document]]
-        if len(code):
-            return int(code[0])
-        chunk, _, end = self._places[document].tolist()
-        return int(self._chunks[chunk][end + at - int(self._token_ends[document])])
+        return int(code[0] if len(code) else self._tokens(document, 0, 1)[0])
 
     def _rows(self, number: int, size: int) -> list[tuple[int, int, int]]:
         """The document of each row, and where in its chunk the row begins and ends."""
@@ -251,20 +252,26 @@ class DocumentSampler:
         return rows
 
     def _place(self, document: int, example: int, epoch: int) -> tuple[int, int]:
-        """Where in its chunk that example of the document begins and ends."""
-        _, begin, end = self._places[document].tolist()
-        room = int(self._room[document])
-        if end - begin <= room:
-            return begin, end
+        """Where in the document, with what leads it, that example begins and ends."""
+        length, room = int(self._lengths[document]), int(self._room[document])
+        if length <= room:
+            return 0, length
         # Numbers are told apart by their count only if none is a zero: hence the one more.
         random = randomness.generator(self._seed, randomness.BATCH, epoch, document + 1)
         slack, stride = int(self._slack[document]), int(self._stride[document])
         # What is to spare goes to both ends, to neither more than a window.
         shift = int(random.integers(max(0, slack - stride), min(slack, stride) + 1))
         window = example - int(self._ends[document] - self._windows[document])
-        start = window * stride - shift
-        begin += min(max(start, 0), end - begin - room)
+        begin = min(max(window * stride - shift, 0), length - room)
         return begin, begin + room
+
+    def _tokens(self, document: int, begin: int, end: int) -> np.ndarray:
+        """Part of a document, with what leads it."""
+        chunk, first, _ = self._places[document].tolist()
+        if not self._led[document]:
+            return self._chunks[chunk][first + begin : first + end]
+        tokens = self._chunks[chunk][first + max(begin - 1, 0) : first + end - 1]
+        return tokens if begin else np.concatenate([[self._endoftext], tokens])
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         random = randomness.generator(self._seed, randomness.BATCH, epoch)

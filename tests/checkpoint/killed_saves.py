@@ -42,6 +42,7 @@ CHANGES = [
     (os, "link"),
     (Path, "unlink"),
     (Path, "write_bytes"),
+    (Path, "write_text"),
     (tf.raw_ops, "SaveV2"),
 ]
 

@@ -161,7 +161,8 @@ def fail_at(monkeypatch, fatal, error):
 
         return call
 
-    for place, name in ((os, "replace"), (os, "fsync"), (Path, "write_bytes")):
+    needing = (os, "replace"), (os, "fsync"), (Path, "write_bytes"), (Path, "write_text")
+    for place, name in needing:
         monkeypatch.setattr(place, name, refusing(getattr(place, name)))
     return calls
 

@@ -38,8 +38,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-        if made and [entry.name for entry in folder.iterdir()] == [LOCK]:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if made and [entry.name for entry in folder.iterdir()] == [LOCK]:
                 path.unlink()
                 for empty in made:
                     empty.rmdir()

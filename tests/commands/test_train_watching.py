@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import threading
 from typing import NamedTuple
 
@@ -52,6 +53,9 @@ def watched(home: Home) -> Watched:
     (root / "stand_in").mkdir()
     (root / "stand_in" / "wandb.py").write_text(WANDB)
     ours, theirs = pty.openpty()
+    fcntl = pytest.importorskip("fcntl")
+    termios = pytest.importorskip("termios")
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     parts: list[bytes] = []
 
     def read() -> None:

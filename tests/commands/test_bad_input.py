@@ -143,7 +143,7 @@ def test_training_that_makes_no_sense_is_told(refuses: Refuses) -> None:
         {
             f"{train} --top_k 301": "top_k is 301, but the vocabulary has only 300 tokens",
             f"{train} --top_p 2": "top_p should be a number from 0 to 1, not 2",
-            f"{train} --learning_rate 0": "learning rate should be above 0",
+            f"{train} --learning_rate 0": "learning_rate should be a number above 0",
             f"{train} --noise 1.5": "noise should be a share from 0 to 1, not 1.5",
             f"{train} --batch_size 0": "batch_size should be a whole number of at least 1, not 0",
             f"{train} --max_steps 0": "max_steps should be a whole number of at least 1, not 0",

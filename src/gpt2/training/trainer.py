@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gpt2 import randomness
 from gpt2.hparams import HParams
-from gpt2.training.loss import next_token_loss
+from gpt2.training.loss import Computation, next_token_loss
 from gpt2.training.optimizers import BY_NAME
 from gpt2.training.settings import TrainerSettings
 
@@ -37,9 +37,7 @@ class Trainer:
             if not settings.only_train_transformer_layers or name.startswith("model/h")
         ]
         self._optimizer = BY_NAME[settings.optimizer](self._trained, settings.learning_rate)
-        self._wrap_block = (
-            tf.recompute_grad if settings.memory_saving_gradients else lambda block: block
-        )
+        self._computation = Computation(recompute=settings.memory_saving_gradients)
         self._sums: list[tf.Variable] = []  # of gradients, when a step is several batches
 
     def step(self, step: int, batches: Sequence[np.ndarray]) -> float:
@@ -80,14 +78,15 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return next_token_loss(self.weights, self.hparams, inputs, targets)
+        computation = Computation(gradient=False)
+        return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(
         self, inputs: tf.Tensor, targets: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._trained)
-            loss = next_token_loss(self.weights, self.hparams, inputs, targets, self._wrap_block)
+            loss = next_token_loss(self.weights, self.hparams, inputs, targets, self._computation)
         gradients = tape.gradient(loss, self._trained)
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 

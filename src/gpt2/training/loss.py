@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -22,6 +23,39 @@ class Computation:
     recompute: bool = False  # each block again in the backward pass, instead of keeping it
     dropout: float = 0.0  # of embeddings, attention and what blocks add (Radford et al. 2018)
     gradient: bool = True  # whether it will be asked for; False spares the half of the head's work
+
+
+# Instructions that multiply bfloat16 numbers, as /proc/cpuinfo names them.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "avx10_1", "avx10_2"}
+
+
+def hardware_precision() -> str:
+    """The fastest `Computation.precision` that this machine has in hardware and that trains well.
+
+    float16 only on GPUs from Volta on that lack bfloat16, float32 where the system does not tell.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        abilities = [
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+            for gpu in gpus
+        ]
+        return _gpu_precision(min(abilities))
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        text = ""
+    return _cpu_precision(text)
+
+
+def _gpu_precision(compute_capability: tuple[int, int]) -> str:
+    if compute_capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if compute_capability >= (7, 0) else "float32"
+
+
+def _cpu_precision(cpuinfo: str) -> str:
+    return "bfloat16" if BFLOAT16_FLAGS & set(cpuinfo.split()) else "float32"
 
 
 def next_token_loss(

@@ -62,7 +62,9 @@ def test_16_bits_stay_near_float32(
         assert gradient.dtype == np.float32
         if name.endswith("c_attn/b"):  # the keys' part is zero but for rounding
             width = golden.hparams.n_embd
-            gradient, expected = (np.delete(a, slice(width, 2 * width)) for a in (gradient, expected))
+            gradient, expected = (
+                np.delete(a, slice(width, 2 * width)) for a in (gradient, expected)
+            )
         error = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
         assert error < of_gradients, name
 

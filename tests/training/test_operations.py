@@ -92,7 +92,8 @@ def test_attention_of_a_length_not_known_in_advance_is_the_models() -> None:
 
 def plain_cross_entropy(x: tf.Tensor, embeddings: tf.Tensor, targets: np.ndarray) -> tf.Tensor:
     nats = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=targets[targets >= 0], logits=tf.matmul(x, embeddings, transpose_b=True)[targets >= 0]
+        labels=targets[targets >= 0],
+        logits=tf.matmul(x, embeddings, transpose_b=True)[targets >= 0],
     )
     return tf.reduce_mean(nats)
 

@@ -63,7 +63,7 @@ def next_token_loss(
     hparams: HParams,
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    computation: Computation = Computation(),  # noqa: B008
+    computation: Computation = Computation(),
     dropout_seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Mean cross-entropy in nats, a float32 scalar.

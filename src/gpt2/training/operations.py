@@ -140,11 +140,15 @@ def causal_attention(
     """
     length = query.shape[2]
     rows = min(ATTENTION_ROWS, length) if length else None
-    ends = list(range(rows, length, rows)) + [length] if length else [None]
+    ends = [*range(rows, length, rows), length] if length else [None]
     starts = [0, *ends[:-1]]
 
     def dropped(x: tf.Tensor, number: int) -> tf.Tensor:
-        return dropout(x, rate, seed if seed is None else tf.random.experimental.stateless_fold_in(seed, number))
+        return dropout(
+            x,
+            rate,
+            seed if seed is None else tf.random.experimental.stateless_fold_in(seed, number),
+        )
 
     @tf.custom_gradient
     def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -180,9 +184,7 @@ def _sum_to(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def embed(
-    tokens: tf.Tensor, embeddings: tf.Tensor
-) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
+def embed(tokens: tf.Tensor, embeddings: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
     """The tokens' rows, and the embeddings themselves for whoever uses them next.
 
     The two gradients then meet where the rows can be added to the other in place.
@@ -210,12 +212,12 @@ def cross_entropy(
     count = -(-rows // LOSS_ROWS) if rows else LOSS_SLICES
     size = -(-tf.shape(x)[0] // count) if rows is None else -(-rows // count)
     counted = tf.cast(targets >= 0, tf.float32)
-    share = counted / tf.maximum(tf.reduce_sum(counted), 1.0)  # of each row in the mean
+    share = 1 / tf.maximum(tf.reduce_sum(counted), 1.0)  # of each of them in the mean
 
     @tf.custom_gradient
     def head(x: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         table = _head_table(embeddings, dtype)
-        losses, for_x, for_table = [], [], None
+        losses, for_x, for_table = [], [], tf.zeros([])
         waits: list[tf.Tensor] = []
         for number in range(count):
             part = slice(number * size, (number + 1) * size)
@@ -223,23 +225,21 @@ def cross_entropy(
                 inputs = tf.identity(x[part])
             logits = tf.matmul(tf.cast(inputs, dtype), table, transpose_b=True)  # [rows, V]
             nats, change = _softmax_loss(logits, tf.maximum(targets[part], 0))
-            losses.append(tf.reduce_sum(nats * share[part]))
+            losses.append(tf.reduce_sum(nats * counted[part]))
             waits = losses[-1:]
             if not gradient:
                 continue
-            weight = share[part][:, None]
+            weight = counted[part][:, None]
             for_x.append(tf.cast(tf.matmul(change, table), tf.float32) * weight)
             product = tf.matmul(change, tf.cast(inputs * weight, dtype), transpose_a=True)
-            for_table = product if for_table is None else for_table + product
+            for_table = _plus(for_table, product)
             waits = for_x[-1:]
 
         def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return (
-                tf.concat(for_x, 0) * upstream,
-                tf.cast(for_table, tf.float32) * upstream,
-            )
+            scale = share * upstream
+            return tf.concat(for_x, 0) * scale, for_table * scale
 
-        return tf.add_n(losses), backward
+        return tf.add_n(losses) * share, backward
 
     return head(x, embeddings)
 
@@ -251,18 +251,17 @@ def _head_table(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     probability, and with it they are too large to be told apart (GPT-2's are near -100, where
     bfloat16 has steps of a half).
     """
-    if dtype == tf.float32:
-        return embeddings
-    return tf.cast(embeddings - tf.reduce_mean(embeddings, axis=0), dtype)
-
-
-def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Nats of each row, and their gradient by the logits: [N, V], [N] -> float32 [N], [N, V]."""
-    return _softmax_loss_compiled(logits, targets)
+    return embeddings if dtype == tf.float32 else _centred(embeddings, dtype)
 
 
 @tf.function(jit_compile=True)
-def _softmax_loss_compiled(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _centred(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(embeddings - tf.reduce_mean(embeddings, axis=0), dtype)
+
+
+@tf.function(jit_compile=True)
+def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Nats of each row, and their gradient by the logits: [N, V], [N] -> float32 [N], [N, V]."""
     scores = tf.cast(logits, tf.float32)
     scores -= tf.reduce_max(scores, axis=-1, keepdims=True)
     exponentials = tf.exp(scores)
@@ -271,3 +270,8 @@ def _softmax_loss_compiled(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Te
     target = tf.reduce_sum(tf.where(is_target, scores, 0.0), axis=-1)
     nats = tf.math.log(total[:, 0]) - target
     return nats, tf.cast(exponentials / total - tf.cast(is_target, tf.float32), logits.dtype)
+
+
+@tf.function(jit_compile=True)
+def _plus(total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    return total + tf.cast(part, total.dtype)

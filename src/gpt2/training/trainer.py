@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from gpt2 import randomness
 from gpt2.hparams import HParams
-from gpt2.training.loss import Computation, next_token_loss
+from gpt2.training.loss import Computation, hardware_precision, next_token_loss
 from gpt2.training.optimizers import BY_NAME
 from gpt2.training.settings import TrainerSettings
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class Trainer:
@@ -37,7 +39,10 @@ class Trainer:
             if not settings.only_train_transformer_layers or name.startswith("model/h")
         ]
         self._optimizer = BY_NAME[settings.optimizer](self._trained, settings.learning_rate)
-        self._computation = Computation(recompute=settings.memory_saving_gradients)
+        self._computation = Computation(
+            precision=PRECISIONS.get(settings.precision) or hardware_precision(),
+            recompute=settings.memory_saving_gradients,
+        )
         self._sums: list[tf.Variable] = []  # of gradients, when a step is several batches
 
     def step(self, step: int, batches: Sequence[np.ndarray]) -> float:
@@ -78,7 +83,7 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        computation = Computation(gradient=False)
+        computation = Computation(self._computation.precision, gradient=False)
         return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(

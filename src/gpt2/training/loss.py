@@ -77,7 +77,8 @@ def next_token_loss(
     tokens = tf.reshape(tf.maximum(inputs, 0), [-1])  # [N]
     rows, embeddings = operations.embed(tokens, tf.convert_to_tensor(weights["model/wte"]))
     batch, length = _sizes(inputs)
-    x = tf.reshape(rows, [batch, length, hparams.n_embd]) + weights["model/wpe"][:length]
+    positions = tf.convert_to_tensor(weights["model/wpe"])[:length]
+    x = tf.reshape(rows, [batch, length, hparams.n_embd]) + positions
     x = tf.reshape(x, [-1, hparams.n_embd])  # [N, C]
     x = operations.dropout(x, computation.dropout, _place(dropout_seed, 0))
     for layer in range(hparams.n_layer):

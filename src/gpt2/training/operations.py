@@ -112,8 +112,8 @@ def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
 @tf.function(jit_compile=True)
 def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
     """Probabilities of [B, H, T, S], whose last query is that of the last key."""
-    queries, keys = scores.shape[2:]
-    visible = tf.linalg.band_part(tf.ones([queries, keys], tf.bool), -1, keys - queries)
+    queries, keys = tf.unstack(tf.shape(scores)[2:])
+    visible = tf.range(keys) <= tf.range(keys - queries, keys)[:, None]
     return tf.cast(
         tf.nn.softmax(tf.where(visible, tf.cast(scores, tf.float32), -1e10)), scores.dtype
     )

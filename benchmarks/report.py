@@ -95,7 +95,7 @@ def _speeds(result: dict) -> str:
                 _number(_median(_values(system, NEAR_END))),
             ]
         )
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _ratios(result: dict) -> list[str]:
@@ -123,7 +123,7 @@ def _ratios(result: dict) -> list[str]:
         ]
         for other in others
     ]
-    return [_table(heads, rows)]
+    return [table(heads, rows)]
 
 
 def _ratio(system: dict, other: dict, case: str) -> float | None:
@@ -164,7 +164,7 @@ def _sessions(result: dict) -> str:
             ]
         )
     count = max(len(session["seconds"]) for session in result["sessions"].values())
-    return _table(heads, rows) + f"\n\nThe last two columns are of {count} generations."
+    return table(heads, rows) + f"\n\nThe last two columns are of {count} generations."
 
 
 def _slower(seconds: list[float]) -> str:
@@ -192,7 +192,7 @@ def _number(value: float | None, scale: float = 1, digits: int = 1) -> str:
     return "-" if value is None else f"{value / scale:.{digits}f}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def table(heads: list[str], rows: list[list[str]]) -> str:
     """A Markdown table that is also legible as it stands."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 

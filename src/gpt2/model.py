@@ -36,7 +36,6 @@ def hidden_states(
     tokens: tf.Tensor,
     positions: tf.Tensor,
     attend: Attend | None = None,
-    wrap_block: Callable[[Callable], Callable] = lambda block: block,
 ) -> tf.Tensor:
     """The final layer's normalised output, float32 [B, T, C].
 
@@ -45,21 +44,15 @@ def hidden_states(
         positions: places in the window, below n_ctx; int32 [T] or [B, T].
         attend: how a layer's queries look at keys and values; causally among `tokens` if not
             given. A decoder passes one that keeps the keys and values of earlier tokens.
-        wrap_block: put around the function of each block, for example to recompute it in the
-            backward pass.
     """
     attend = attend or causal_attention
     batch, length = tf.unstack(tf.shape(tokens))
     x = tf.gather(weights["model/wte"], tokens) + tf.gather(weights["model/wpe"], positions)
     x = tf.reshape(x, [-1, hparams.n_embd])  # [N, C]
     for layer in range(hparams.n_layer):
-
-        def block(x: tf.Tensor, layer: int = layer) -> tf.Tensor:
-            query, key, value = split_heads(before_attention(weights, layer, x), hparams, batch)
-            attended = merge_heads(attend(layer, query, key, value), hparams)
-            return after_attention(weights, layer, x, attended)
-
-        x = wrap_block(block)(x)
+        query, key, value = split_heads(before_attention(weights, layer, x), hparams, batch)
+        attended = merge_heads(attend(layer, query, key, value), hparams)
+        x = after_attention(weights, layer, x, attended)
     return tf.reshape(final_norm(weights, x), [batch, length, hparams.n_embd])
 
 

@@ -194,7 +194,7 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        computation = dataclasses.replace(self._computation, recompute=False, dropout=0.0)
+        computation = Computation(self._computation.precision, gradient=False)
         return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(

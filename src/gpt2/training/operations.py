@@ -1,0 +1,277 @@
+"""The pieces of the forward pass as training computes them.
+
+The mathematics is that of `gpt2.model`, and tests hold each piece to it. What is different: matrix
+products may be of 16-bit numbers, element-wise work is compiled into single passes over memory, and
+gradients are written so that little is kept between the forward and the backward pass.
+
+Shapes: B batch, T positions, N rows (B times T), C width, H heads, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from gpt2 import model
+
+# Queries that look at keys in one product. Fewer spare more of what lies ahead of them and is not
+# to be seen; below this, products get too small to be fast.
+ATTENTION_ROWS = 256
+# Rows whose logits exist at once: at 50,257 tokens 51 MB in float32.
+LOSS_ROWS = 256
+LOSS_SLICES = 16  # where the number of rows is not known in advance
+
+
+def compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """A function of tensors as one compiled pass, and its gradient as another.
+
+    The gradient is computed from the arguments alone: nothing else is kept for it.
+    """
+    forward = tf.function(function, jit_compile=True)
+
+    @tf.function(jit_compile=True)
+    def backward(upstream: tf.Tensor, *arguments: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            result = function(*arguments)
+        return tape.gradient(result, arguments, upstream)
+
+    @tf.custom_gradient
+    def call(*arguments: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        return forward(*arguments), lambda upstream: backward(upstream, *arguments)
+
+    return call
+
+
+def recomputed(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """A function that keeps only its arguments for the gradient and is evaluated again there.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". All that the gradient should
+    reach has to be an argument. The first argument is what the function waits for.
+    """
+
+    @tf.custom_gradient
+    def call(*arguments: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+            # Without this the graph could compute it at once, and keep it.
+            with tf.control_dependencies([upstream]):
+                again = [tf.identity(arguments[0]), *arguments[1:]]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                result = function(*again)
+            return tape.gradient(result, again, upstream)
+
+        return function(*arguments), gradient
+
+    return call
+
+
+_gelu = compiled(lambda x: tf.cast(model.gelu(tf.cast(x, tf.float32)), x.dtype))
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """`model.gelu`, computed in float32 and rounded to what came."""
+    return _gelu(x)
+
+
+def layer_norm(
+    x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor, dtype: tf.DType = tf.float32
+) -> tf.Tensor:
+    """`model.layer_norm` of float32 [N, C], rounded to `dtype`."""
+    return _LAYER_NORMS[dtype](x, gain, bias)
+
+
+_LAYER_NORMS = {
+    dtype: compiled(
+        lambda x, gain, bias, dtype=dtype: tf.cast(
+            model.layer_norm({"n/g": gain, "n/b": bias}, "n", x), dtype
+        )
+    )
+    for dtype in (tf.float32, tf.bfloat16, tf.float16)
+}
+
+
+def linear(x: tf.Tensor, matrix: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`model.linear` in the precision of `x`: [N, in], [1, in, out], [out] -> [N, out]."""
+    matrix = tf.cast(tf.reshape(matrix, matrix.shape[1:]), x.dtype)
+    return tf.nn.bias_add(tf.matmul(x, matrix), tf.cast(bias, x.dtype))
+
+
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
+    """Zero in places that follow from the seed, and what remains scaled up to the same mean.
+
+    Srivastava et al. 2014.
+    """
+    if rate == 0:
+        return x
+    kept = tf.random.stateless_uniform(tf.shape(x), seed) >= rate
+    return tf.where(kept, x * tf.cast(1 / (1 - rate), x.dtype), tf.zeros([], x.dtype))
+
+
+@tf.function(jit_compile=True)
+def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
+    """Probabilities of [B, H, T, S], whose last query is that of the last key."""
+    queries, keys = tf.unstack(tf.shape(scores)[2:])
+    visible = tf.range(keys) <= tf.range(keys - queries, keys)[:, None]
+    return tf.cast(
+        tf.nn.softmax(tf.where(visible, tf.cast(scores, tf.float32), -1e10)), scores.dtype
+    )
+
+
+@tf.function(jit_compile=True)
+def _softmax_gradient(probabilities: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    p, up = tf.cast(probabilities, tf.float32), tf.cast(upstream, tf.float32)
+    return tf.cast(p * (up - tf.reduce_sum(p * up, axis=-1, keepdims=True)), upstream.dtype)
+
+
+def causal_attention(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    rate: float = 0.0,
+    seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """`model.causal_attention` in pieces that leave out most of what no query may see.
+
+    Args:
+        query, key, value: [B, H, T, D].
+        rate, seed: of the dropout of the probabilities.
+    """
+    length = query.shape[2]
+    rows = min(ATTENTION_ROWS, length) if length else None
+    ends = [*range(rows, length, rows), length] if length else [None]
+    starts = [0, *ends[:-1]]
+
+    def dropped(x: tf.Tensor, number: int) -> tf.Tensor:
+        return dropout(
+            x,
+            rate,
+            seed if seed is None else tf.random.experimental.stateless_fold_in(seed, number),
+        )
+
+    @tf.custom_gradient
+    def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        probabilities, attended = [], []
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            scores = tf.matmul(query[:, :, start:end], key[:, :, :end], transpose_b=True)
+            probabilities.append(_causal_softmax(scores))  # [B, H, rows, end]
+            attended.append(tf.matmul(dropped(probabilities[-1], number), value[:, :, :end]))
+
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            for_query, for_key, for_value = [], [], []
+            for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+                up, seen = upstream[:, :, start:end], probabilities[number]
+                fit = dropped(tf.matmul(up, value[:, :, :end], transpose_b=True), number)
+                fit = _softmax_gradient(seen, fit)
+                for_query.append(tf.matmul(fit, key[:, :, :end]))
+                for_key.append(tf.matmul(fit, query[:, :, start:end], transpose_a=True))
+                for_value.append(tf.matmul(dropped(seen, number), up, transpose_a=True))
+            return tf.concat(for_query, 2), _sum_to(for_key), _sum_to(for_value)
+
+        return tf.concat(attended, 2), gradient
+
+    return attend(query * tf.cast(query.shape[-1] ** -0.5, query.dtype), key, value)
+
+
+def _sum_to(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The sum of tensors [B, H, t, D] of growing t, each as if zeros came after it."""
+    total = parts[0]
+    for part in parts[1:]:
+        end = tf.shape(total)[2]
+        total = tf.concat([total + part[:, :, :end], part[:, :, end:]], axis=2)
+    return total
+
+
+@tf.custom_gradient
+def embed(tokens: tf.Tensor, embeddings: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
+    """The tokens' rows, and the embeddings themselves for whoever uses them next.
+
+    The two gradients then meet where the rows can be added to the other in place.
+    """
+
+    def gradient(rows: tf.Tensor, whole: tf.Tensor) -> tuple[None, tf.Tensor]:
+        return None, tf.tensor_scatter_nd_add(whole, tokens[:, None], rows)
+
+    return (tf.gather(embeddings, tokens), tf.identity(embeddings)), gradient
+
+
+def cross_entropy(
+    x: tf.Tensor, embeddings: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, gradient: bool = True
+) -> tf.Tensor:
+    """Mean nats of the targets that are not negative; the logits exist a slice of rows at a time.
+
+    Args:
+        x: the final layer's normalised output, float32 [N, C].
+        embeddings: float32 [V, C].
+        targets: int32 [N].
+        dtype: of the matrix products.
+        gradient: whether it will be asked for; it is computed along with the loss.
+    """
+    rows = x.shape[0]
+    count = -(-rows // LOSS_ROWS) if rows else LOSS_SLICES
+    size = -(-tf.shape(x)[0] // count) if rows is None else -(-rows // count)
+    counted = tf.cast(targets >= 0, tf.float32)
+    share = 1 / tf.maximum(tf.reduce_sum(counted), 1.0)  # of each of them in the mean
+
+    @tf.custom_gradient
+    def head(x: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        table = _head_table(embeddings, dtype)
+        losses, for_x, for_table = [], [], tf.zeros([])
+        waits: list[tf.Tensor] = []
+        for number in range(count):
+            part = slice(number * size, (number + 1) * size)
+            with tf.control_dependencies(waits):  # one slice after the other
+                inputs = tf.identity(x[part])
+            logits = tf.matmul(tf.cast(inputs, dtype), table, transpose_b=True)  # [rows, V]
+            nats, change = _softmax_loss(logits, tf.maximum(targets[part], 0))
+            losses.append(tf.reduce_sum(nats * counted[part]))
+            waits = losses[-1:]
+            if not gradient:
+                continue
+            weight = counted[part][:, None]
+            for_x.append(tf.cast(tf.matmul(change, table), tf.float32) * weight)
+            product = tf.matmul(change, tf.cast(inputs * weight, dtype), transpose_a=True)
+            for_table = _plus(for_table, product)
+            waits = for_x[-1:]
+
+        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            scale = share * upstream
+            return tf.concat(for_x, 0) * scale, for_table * scale
+
+        return tf.add_n(losses) * share, backward
+
+    return head(x, embeddings)
+
+
+def _head_table(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """What the head multiplies by.
+
+    In 16 bits the mean row is taken out: it shifts all logits of a position alike, which changes no
+    probability, and with it they are too large to be told apart (GPT-2's are near -100, where
+    bfloat16 has steps of a half).
+    """
+    return embeddings if dtype == tf.float32 else _centred(embeddings, dtype)
+
+
+@tf.function(jit_compile=True)
+def _centred(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(embeddings - tf.reduce_mean(embeddings, axis=0), dtype)
+
+
+@tf.function(jit_compile=True)
+def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Nats of each row, and their gradient by the logits: [N, V], [N] -> float32 [N], [N, V]."""
+    scores = tf.cast(logits, tf.float32)
+    scores -= tf.reduce_max(scores, axis=-1, keepdims=True)
+    exponentials = tf.exp(scores)
+    total = tf.reduce_sum(exponentials, axis=-1, keepdims=True)
+    is_target = tf.range(logits.shape[1]) == targets[:, None]
+    target = tf.reduce_sum(tf.where(is_target, scores, 0.0), axis=-1)
+    nats = tf.math.log(total[:, 0]) - target
+    return nats, tf.cast(exponentials / total - tf.cast(is_target, tf.float32), logits.dtype)
+
+
+@tf.function(jit_compile=True)
+def _plus(total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
+    return total + tf.cast(part, total.dtype)

@@ -1,0 +1,167 @@
+"""The loss of training: whole passes against the plain model, and what each setting keeps to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt2 import model
+from gpt2.hparams import HParams
+from gpt2.training import loss, operations
+from gpt2.training.loss import Computation, next_token_loss
+from tests.golden_model import Golden
+
+SEED = tf.constant([3, 4], tf.int64)
+
+
+def loss_and_gradients(
+    golden: Golden, computation: Computation, seed: tf.Tensor | None = None
+) -> tuple[float, dict[str, np.ndarray]]:
+    weights = {name: tf.constant(array) for name, array in golden.tensors("weights").items()}
+    batch = tf.constant(golden.tokens[0], tf.int32)
+
+    @tf.function
+    def both() -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = next_token_loss(
+                weights, golden.hparams, batch[:, :-1], batch[:, 1:], computation, seed
+            )
+        return value, tape.gradient(value, weights)
+
+    value, gradients = both()
+    return float(value), {name: gradient.numpy() for name, gradient in gradients.items()}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_loss_and_gradients_are_those_of_the_independent_implementation(
+    golden: Golden, recompute: bool
+) -> None:
+    # With tensors for weights, not variables: neither may be left out of the gradient.
+    found, gradients = loss_and_gradients(golden, Computation(recompute=recompute))
+    assert found == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
+    for name, expected in golden.tensors("gradients").items():
+        np.testing.assert_allclose(gradients[name], expected, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("precision", "of_loss", "of_gradients"), [("bfloat16", 2e-3, 0.03), ("float16", 3e-4, 0.004)]
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_16_bits_stay_near_float32(
+    golden: Golden, precision: str, of_loss: float, of_gradients: float, recompute: bool
+) -> None:
+    computation = Computation(precision=precision, recompute=recompute)
+    found, gradients = loss_and_gradients(golden, computation)
+    assert found == pytest.approx(float(golden.arrays["loss"]), rel=of_loss)
+    for name, expected in golden.tensors("gradients").items():
+        gradient = gradients[name]
+        assert gradient.dtype == np.float32
+        if name.endswith("c_attn/b"):  # the keys' part is zero but for rounding
+            width = golden.hparams.n_embd
+            gradient, expected = (
+                np.delete(a, slice(width, 2 * width)) for a in (gradient, expected)
+            )
+        error = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
+        assert error < of_gradients, name
+
+
+def test_the_loss_alone_is_that_of_the_plain_model_at_any_length() -> None:
+    hparams = HParams(n_vocab=90, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
+    weights = model.fresh_weights(hparams, seed=1)
+    tokens = np.random.default_rng(2).integers(0, 90, (3, 18)).astype(np.int32)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2)
+    def found(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        return next_token_loss(weights, hparams, inputs, targets, Computation(gradient=False))
+
+    for length in (1, 7, 17):
+        inputs, targets = tokens[:, :length], tokens[:, 1 : length + 1]
+        logits = model.logits(weights, hparams, inputs)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+        assert float(found(inputs, targets)) == pytest.approx(float(tf.reduce_mean(nats)), rel=1e-5)
+
+
+def test_padding_changes_nothing(golden: Golden) -> None:
+    weights = golden.tensors("weights")
+    batch = golden.tokens[0].astype(np.int32)
+    padded = np.concatenate([batch, np.full_like(batch[:, :3], -1)], axis=1)
+    losses = [
+        float(next_token_loss(weights, golden.hparams, b[:, :-1], b[:, 1:]))
+        for b in (batch, padded[:, : golden.hparams.n_ctx + 1])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_dropout_follows_from_its_seed_and_survives_recomputation(golden: Golden) -> None:
+    kept = loss_and_gradients(golden, Computation(dropout=0.2), SEED)
+    again = loss_and_gradients(golden, Computation(dropout=0.2, recompute=True), SEED)
+    other = loss_and_gradients(golden, Computation(dropout=0.2), SEED + 1)
+    assert kept[0] == again[0] != other[0]
+    for name, gradient in kept[1].items():
+        np.testing.assert_allclose(gradient, again[1][name], atol=1e-6, err_msg=name)
+
+
+def test_each_place_drops_its_own(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = operations.dropout
+
+    def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+        seen.append(tuple(seed.numpy()))
+        return original(x, rate, seed)
+
+    monkeypatch.setattr(operations, "dropout", dropout)
+    batch = tf.constant(golden.tokens[0], tf.int32)
+    next_token_loss(
+        golden.tensors("weights"),
+        golden.hparams,
+        batch[:, :-1],
+        batch[:, 1:],
+        Computation(dropout=0.1),
+        SEED,
+    )
+    # The embeddings; in each layer the attention and both halves' results.
+    assert len(seen) == len(set(seen)) == 1 + 3 * golden.hparams.n_layer
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> None:
+    # A window of one row more than a slice, and a vocabulary larger than all else.
+    rows = operations.LOSS_ROWS + 1
+    hparams = HParams(n_vocab=5000, n_ctx=rows, n_embd=8, n_head=2, n_layer=1)
+    weights = model.fresh_weights(hparams, seed=1)
+
+    @tf.function
+    def gradients(inputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
+        tensors = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            computation = Computation(recompute=recompute)
+            value = next_token_loss(tensors, hparams, inputs, targets, computation)
+        return tape.gradient(value, tensors)
+
+    spec = tf.TensorSpec([1, rows], tf.int32)
+    graph = gradients.get_concrete_function(spec, spec).graph
+    sizes = [
+        math.prod(tensor.shape)
+        for part in (graph, *(f.graph for f in graph._functions.values() if hasattr(f, "graph")))
+        for operation in part.get_operations()
+        for tensor in operation.outputs
+        if tensor.shape.is_fully_defined()
+    ]
+    half = -(-rows // 2) * hparams.n_vocab
+    assert half in sizes, "the slices have another size than this test thinks"
+    assert max(sizes) < rows * hparams.n_vocab
+
+
+def test_precision_is_what_the_hardware_has() -> None:
+    assert loss._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_bf16 clzero\n") == "bfloat16"
+    assert loss._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_vnni\n") == "float32"
+    assert loss._cpu_precision("") == "float32"
+    assert loss._gpu_precision((8, 0)) == "bfloat16"
+    assert loss._gpu_precision((7, 5)) == "float16"
+    assert loss._gpu_precision((6, 1)) == "float32"
+    assert loss.hardware_precision() in ("bfloat16", "float16", "float32")

@@ -1,0 +1,83 @@
+"""The estimate of memory against what a training is measured to take, and how it follows flags."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt2.hparams import HParams
+from gpt2.training.memory import estimate
+from gpt2.training.settings import TrainerSettings
+
+SMALLEST = HParams(n_vocab=50257)
+PROGRAM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from gpt2.hparams import HParams
+from gpt2.model import fresh_weights
+from gpt2.training.settings import TrainerSettings
+from gpt2.training.trainer import Trainer
+hparams = HParams(**json.loads(sys.argv[2]))
+trainer = Trainer(
+    fresh_weights(hparams, 1), hparams, TrainerSettings(**json.loads(sys.argv[3])), 1
+)
+batch = np.random.default_rng(1).integers(0, hparams.n_vocab, (2, 513)).astype(np.int32)
+for step in (1, 2):
+    trainer.step(step, [batch])
+status = open("/proc/self/status").read()
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+"""
+
+
+def of(
+    hparams: HParams = SMALLEST, batch_size: int = 1, window: int = 1024, **flags: object
+) -> int:
+    return estimate(hparams, TrainerSettings(**flags), batch_size, window)
+
+
+def test_adam_remembers_two_copies_of_the_weights() -> None:
+    copies = (of() - of(optimizer="sgd")) / (4 * SMALLEST.parameters)
+    assert copies == pytest.approx(2, abs=0.01)
+
+
+def test_flags_that_save_memory_save_it() -> None:
+    whole = of()
+    for flags in (
+        {"memory_saving_gradients": True},
+        {"only_train_transformer_layers": True},
+        {"train_layers": "8-11"},
+        {"lora_rank": 8},
+        {"optimizer": "adafactor"},
+    ):
+        assert of(**flags) < whole, flags
+
+
+def test_recomputation_keeps_what_grows_with_the_batch_small() -> None:
+    kept, again = (
+        of(batch_size=9, memory_saving_gradients=saving)
+        - of(batch_size=1, memory_saving_gradients=saving)
+        for saving in (False, True)
+    )
+    assert again < kept / 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("flags", [{}, {"memory_saving_gradients": True}, {"optimizer": "sgd"}])
+def test_what_is_measured_lies_within_a_fifth_of_the_estimate(flags: dict) -> None:
+    sizes = {"n_vocab": 20000, "n_ctx": 512, "n_embd": 512, "n_head": 8, "n_layer": 6}
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, source, json.dumps(sizes), json.dumps(flags)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    measured = int(done.stdout.split()[-1])
+    expected = of(HParams(**sizes), batch_size=2, window=512, **flags)
+    assert measured == pytest.approx(expected, rel=0.2)

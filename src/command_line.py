@@ -12,10 +12,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
+from tqdm import tqdm
+
+from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Reading
+from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
 
@@ -70,6 +75,38 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how files of text are read; see `reading_of`."""
+    add = parser.add_argument_group("how the files are read").add_argument
+    # fmt: off
+    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the files")
+    add("--errors", choices=ERRORS, default="strict", help="what to do about bytes that are not in this encoding: refuse them, or put a mark in their place")
+    add("--format", choices=FORMATS, default="auto", help="format of the files (auto: by their names)")
+    add("--lines", action="store_true", help="take each line of a text for a document")
+    add("--column", metavar="NAME|N", help='column of tables that holds the text, by its name or its number from 1 (default: "text", or the only one)')
+    add("--header", choices=HEADERS, default="auto", help="whether the first row of tables names the columns")
+    add("--field", metavar="NAME", default="text", help="field of JSON records that holds the text")
+    add("--normalize", choices=NORMALIZATIONS, default="none", help="nfc: write each character that has several spellings in its shortest")
+    # fmt: on
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """What the flags of `add_reading_flags` say."""
+    return Reading(**{field.name: getattr(args, field.name) for field in fields(Reading)})
+
+
+@contextlib.contextmanager
+def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
+    """Show a bar over the bytes of these files; yields what to tell how many have been read."""
+    with tqdm(total=total_size(files), unit="B", unit_scale=True) as bar:
+        yield bar.update
+
+
+def show_notice(sentence: str) -> None:
+    """Show, beside a bar, what a user may want to know of the files."""
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:

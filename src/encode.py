@@ -4,22 +4,24 @@
 python src/encode.py shakespeare.txt shakespeare.npz
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from tqdm import tqdm
-
-from command_line import Parser, run
+from command_line import Parser, add_reading_flags, byte_bar, reading_of, run, show_notice
+from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import npz, text
 from gpt2.errors import UserError
 from gpt2.workspace import Workspace
 
+Item = TypeVar("Item")
+
 
 def main() -> None:
     parser = Parser("Pre-encode text files into a tokenized training set.")
     add = parser.add_argument
-    # fmt: off
-    add("in_text", metavar="PATH", help="input file, folder, or glob pattern")
+    add("in_text", metavar="PATH", help="input file, folder, or glob pattern; - for standard input")
     add("out_npz", metavar="OUT.npz", type=Path, help="output file")
     add("--model_name", metavar="MODEL", default="117M", help="model whose vocabulary is used")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
@@ -28,17 +30,24 @@ def main() -> None:
         metavar="CHARS",
         type=int,
         default=50000,
-        help="join files into chunks of this minimum size",
+        help="join documents into chunks of this minimum size",
     )
-    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the input files")
     add(
         "--legacy_endoftext",
         action="store_true",
         help="spell <|endoftext|> out as the encoder of 2019 did, not as one token",
     )
-    # fmt: on
+    add(
+        "--workers",
+        metavar="N",
+        type=int,
+        help=f"processes that share in the work (default: as many as there are processors, up to {processes.MOST_BY_DEFAULT})",
+    )
+    add_reading_flags(parser)
     args = parser.parse_args()
 
+    reading = reading_of(args)
+    workers = processes.check_count(args.workers)
     workspace = Workspace.find(args.models_dir, args.model_name)
     tokenizer = ModelFolder(workspace.model_folder(args.model_name)).tokenizer()
     files = text.find_files(args.in_text)
@@ -46,23 +55,32 @@ def main() -> None:
         raise UserError(
             f"{args.out_npz} is among the files to encode and would be lost; write elsewhere."
         )
-    size = sum(file.stat().st_size for file in files)
-    if size == 0:
-        raise UserError(f"{args.in_text} holds no text to encode.")
-    print("Reading files")
-    with tqdm(total=size, unit="B", unit_scale=True) as bar:
-        chunks = text.read_chunks(
+    print("Reading files", flush=True)
+    with byte_bar(files) as progress:
+        parts = text.read_parts(
             files,
             tokenizer,
             max(tokenizer.vocabulary.values()) + 1,
             combine=args.combine,
-            encoding=args.encoding,
+            reading=reading,
             legacy_endoftext=args.legacy_endoftext,
-            progress=bar.update,
+            workers=workers,
+            progress=progress,
+            notice=show_notice,
         )
-        tokens = npz.write(args.out_npz, chunks)
+        tokens = npz.write_parts(args.out_npz, not_empty(parts, args.in_text))
     print("Writing", args.out_npz)
     print(f"{tokens:,} tokens")
+
+
+def not_empty(parts: Iterable[Item], path: str) -> Iterator[Item]:
+    """The same, but a sentence if there are none; in time for nothing to be written."""
+    empty = True
+    for part in parts:
+        empty = False
+        yield part
+    if empty:
+        raise UserError(f"{path} holds no text to encode.")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,15 @@ python src/new_model.py small --dataset shakespeare.txt
 
 import dataclasses
 
-from command_line import Parser, load_tensorflow, run, shown
+from command_line import (
+    Parser,
+    add_reading_flags,
+    load_tensorflow,
+    reading_of,
+    run,
+    show_notice,
+    shown,
+)
 from gpt2 import randomness
 from gpt2.checkpoint.new import write_model_folder
 from gpt2.data import text
@@ -22,7 +30,6 @@ def main() -> None:
     # fmt: off
     add("name", metavar="NAME", help="name of the new model")
     add("--dataset", metavar="PATH", required=True, help="text file, folder, or glob pattern")
-    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the files")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add("--n_vocab", metavar="N", type=int, default=1024, help="tokens in the vocabulary")
     add("--n_ctx", metavar="N", type=int, default=128, help="window, in tokens")
@@ -36,6 +43,7 @@ def main() -> None:
         help="for the same fresh weights each time (default: random)",
     )
     # fmt: on
+    add_reading_flags(parser)
     args = parser.parse_args()
 
     workspace = Workspace.find(args.models_dir)
@@ -50,8 +58,8 @@ def main() -> None:
         raise UserError(f"{args.dataset} holds no text to learn a vocabulary from.")
 
     print("Learning a vocabulary of", args.n_vocab, "tokens", flush=True)
-    documents = (text.read_document(file, args.encoding) for file in files)
-    vocabulary, merges = train_vocabulary(documents, args.n_vocab)
+    texts = text.read_texts(files, reading=reading_of(args), notice=show_notice)
+    vocabulary, merges = train_vocabulary(texts, args.n_vocab)
     if len(vocabulary) < args.n_vocab:
         print("The text has no more to merge: the vocabulary has", len(vocabulary), "tokens")
         hparams = dataclasses.replace(hparams, n_vocab=len(vocabulary))

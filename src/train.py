@@ -12,7 +12,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from command_line import Parser, StopSignal, load_tensorflow, run, shown
+from command_line import (
+    Parser,
+    StopSignal,
+    add_reading_flags,
+    byte_bar,
+    load_tensorflow,
+    reading_of,
+    run,
+    show_notice,
+    shown,
+)
 from gpt2 import randomness
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data import text
@@ -36,7 +46,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--model_name", metavar="MODEL", help="model to begin with (default: 124M; a run that goes on has its own)")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add("--combine", metavar="CHARS", type=int, default=50000, help="join text files into chunks of this minimum size")
-    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the dataset and of the files of samples")
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
     # The step.
     add("--batch_size", metavar="SIZE", type=int, default=1, help="batch size")
@@ -64,6 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--val_batch_count", metavar="N", type=int, default=40, help="batches of validation")
     add("--val_every", metavar="STEPS", type=int, default=0, help="compute the validation loss every N steps; 0 for never")
     # fmt: on
+    add_reading_flags(parser)
     return parser.parse_args()
 
 
@@ -129,16 +139,16 @@ def load_dataset(
 ) -> Sampler:
     """Read a dataset, showing how far it is."""
     files = text.find_files(path)
-    size = sum(file.stat().st_size for file in files)
-    with tqdm(total=size, unit="B", unit_scale=True) as bar:
+    with byte_bar(files) as progress:
         chunks = text.read_chunks(
             files,
             tokenizer,
             hparams.n_vocab,
             combine=args.combine,
-            encoding=args.encoding,
+            reading=reading_of(args),
             legacy_endoftext=args.legacy_endoftext,
-            progress=bar.update,
+            progress=progress,
+            notice=show_notice,
         )
         return Sampler(chunks, hparams.n_ctx, seed)
 

@@ -33,26 +33,34 @@ _CHILD = (
 )
 
 
-def default_count() -> int:
-    """As many processes as there are processors for this one, up to `MOST_BY_DEFAULT`."""
+def check_count(count: int | None) -> int:
+    """The number of processes that is wished for, or the default: one for each processor.
+
+    Raises:
+        UserError: it is below one.
+    """
+    if count is None:
+        return min(_processors(), MOST_BY_DEFAULT)
+    if count < 1:
+        raise UserError(f"workers should be a whole number of at least 1, not {count}.")
+    return count
+
+
+def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MOST_BY_DEFAULT)
-    return min(os.cpu_count() or 1, MOST_BY_DEFAULT)
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def map_in_order(
-    prepare: Callable[..., Callable[[Task], Result]],
-    arguments: tuple,
-    tasks: Iterable[Task],
-    count: int,
-    alone: int = 0,
+    function: Callable[[Task], Result], tasks: Iterable[Task], count: int, alone: int = 0
 ) -> Iterator[Result]:
-    """The results of `prepare(*arguments)(task)` for each task, in the order of the tasks.
+    """What the function makes of each task, in the order of the tasks.
 
     Tasks are taken from their iterator only a few ahead of the results that are asked for.
 
     Args:
-        prepare: called once in each process; a function of a module that can be imported.
+        function: is pickled once for each process, so it belongs to a module that they can import.
         count: processes; with one the work is done in this one, and none is started.
         alone: tasks that are done in this process before others are started, which takes them the
             better part of a second and would be a waste on short work.
@@ -61,18 +69,14 @@ def map_in_order(
         UserError: a process ended in the middle of its work. What a task raises is raised here.
     """
     tasks = iter(tasks)
-    function = None
     for done, task in enumerate(tasks):
         if count > 1 and done == alone:
-            yield from _shared_out(prepare, arguments, task, tasks, count)
+            yield from _shared_out(function, task, tasks, count)
             return
-        function = function or prepare(*arguments)
         yield function(task)
 
 
-def _shared_out(
-    prepare: Callable, arguments: tuple, first: Any, others: Iterator, count: int
-) -> Iterator:
+def _shared_out(function: Callable, first: Any, others: Iterator, count: int) -> Iterator:
     workers: list[_Worker] = []
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     pending: deque[Future] = deque()
@@ -87,7 +91,7 @@ def _shared_out(
     with ThreadPoolExecutor(count) as pool:
         try:
             for _ in range(count):
-                workers.append(_Worker(prepare, arguments))
+                workers.append(_Worker(function))
                 idle.put(workers[-1])
             pending.append(pool.submit(ask, first))
             for task in others:
@@ -104,7 +108,7 @@ def _shared_out(
 
 
 class _Worker:
-    def __init__(self, prepare: Callable, arguments: tuple):
+    def __init__(self, function: Callable):
         # A group of its own, as Ctrl+C goes to all processes of a terminal's group.
         apart = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -117,7 +121,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             **apart,
         )
-        self._tell(sys.path, (prepare, arguments))
+        self._tell(sys.path, function)
 
     def ask(self, task: Any) -> Any:
         """What the function makes of a task."""
@@ -159,8 +163,7 @@ def _serve() -> None:
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # should something print
     with contextlib.suppress(EOFError, OSError):
-        prepare, arguments = pickle.load(tasks)
-        function = prepare(*arguments)
+        function = pickle.load(tasks)
         while True:
             task = pickle.load(tasks)
             try:

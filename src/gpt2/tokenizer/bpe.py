@@ -51,6 +51,9 @@ class Tokenizer:
         self._bytes = {number: token_bytes(token) for token, number in self.vocabulary.items()}
         self._ids_of_word = _WordMemory(self._encode_word)
 
+    def __reduce__(self) -> tuple:
+        return Tokenizer, (self.vocabulary, self.merges)
+
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """Read `encoder.json` and `vocab.bpe` of a model's folder.

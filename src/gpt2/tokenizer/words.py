@@ -22,6 +22,14 @@ _WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{
 # taken by itself, without any word changing.
 _SEAM = regex.compile(r"\S(?=\s)")
 
+# The last place of the kind, and the last one of all at which no word goes on: after letters, digits
+# or marks that others follow, but not between a letter and what may belong to it (an accent written
+# apart), nor inside of <|endoftext|> and its like.
+_LAST_SEAM = regex.compile(r"(?r)\S(?=\s)")
+_LAST_NARROW_SEAM = regex.compile(
+    r"(?r)\p{L}(?=[^\p{L}\p{M}|])|\p{N}(?=[^\p{N}\p{M}|])|[^\s\p{L}\p{N}|](?=[\p{N}])"
+)
+
 # Characters taken at a time: the words of a whole book need not be in memory at once.
 _PART = 1_000_000
 
@@ -34,6 +42,16 @@ def words(text: str) -> Iterator[list[str]]:
         stop = seam.end() if seam else len(text)
         yield _WORD.findall(text[start:stop])
         start = stop
+
+
+def last_seam(text: str) -> int:
+    """Where `text`, whatever follows it, may be cut without any word changing; 0 if nowhere.
+
+    It is the last such place before white space or, if there is none, the last one between letters
+    and digits or the like, as for text in Chinese.
+    """
+    seam = _LAST_SEAM.search(text) or _LAST_NARROW_SEAM.search(text)
+    return seam.end() if seam else 0
 
 
 def check_characters(text: str) -> None:

@@ -6,6 +6,7 @@ import errno
 import glob
 import io
 import os
+import stat
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ def find_files(path: str) -> list[Path]:
     if path == "-":
         return [STANDARD_INPUT]
     place = Path(path)
-    if os.path.isfile(path):
+    if os.path.exists(path) and not os.path.isdir(path):
         return [place]
     if os.path.isdir(path):
         found = (
@@ -62,9 +63,13 @@ def find_files(path: str) -> list[Path]:
 
 def total_size(files: list[Path]) -> int | None:
     """The bytes that reading these files tells as progress; None if that cannot be known."""
-    if any(file is STANDARD_INPUT for file in files):
-        return None
-    return sum(file.stat().st_size for file in files)
+    sizes = [None if file is STANDARD_INPUT else _size(file.stat()) for file in files]
+    return None if None in sizes else sum(sizes)
+
+
+def _size(status: os.stat_result) -> int | None:
+    """The bytes of a file; None for pipes and the like."""
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
@@ -81,11 +86,11 @@ def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Sour
     """
     if file is STANDARD_INPUT:
         watched = _Watched(sys.stdin.buffer, None, progress)
-        yield Source("standard input", _blocks(watched, file))
+        yield Source("standard input", _blocks(io.BufferedReader(watched, BLOCK), file))
         return
     try:
         with open(file, "rb", buffering=0) as raw:
-            watched = _Watched(raw, os.fstat(raw.fileno()).st_size, progress)
+            watched = _Watched(raw, _size(os.fstat(raw.fileno())), progress)
             yield from _unpacked(str(file), io.BufferedReader(watched, BLOCK), file)
             watched.finish()
     except UserError:
@@ -171,7 +176,8 @@ class _Watched(io.RawIOBase):
 
     def finish(self) -> None:
         """Tell the rest, which nobody needed to read."""
-        self._tell(self._size - self._told)
+        if self._size is not None:
+            self._tell(self._size - self._told)
 
     def _tell(self, count: int) -> None:
         if count:

@@ -25,7 +25,7 @@ BYTE_ORDER_MARK = "\ufeff"
 
 # Characters: a record has to be held as a whole, unlike a text. Reading one takes several times
 # its size.
-LONGEST_RECORD = 100_000_000
+LONGEST_RECORD = 50_000_000
 
 _FIELD = "text"  # what most call the field, or the column, that holds the text
 _BINARY_WITHIN = 2**13  # bytes at the beginning, a zero among which tells that a file is no text

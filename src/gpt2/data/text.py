@@ -229,12 +229,16 @@ class _Pending:
         self._size = 0
         self._enough = PART
 
-    def add(self, text: str) -> list[str]:
+    def add(self, text: str) -> Iterator[str]:
         """Add text, and take out what can be tokenised by itself already."""
-        self._parts.append(text)
-        self._size += len(text)
-        if self._size < self._enough:
-            return []
+        for start in range(0, len(text), PART):
+            self._parts.append(text[start : start + PART])
+            self._size += len(self._parts[-1])
+            if self._size >= self._enough and (cut := self._cut()):
+                self.begun = True
+                yield cut
+
+    def _cut(self) -> str:
         text = "".join(self._parts)
         cut = last_seam(text)
         if cut == 0 and len(text) >= LONGEST_WORD:
@@ -242,8 +246,7 @@ class _Pending:
         self._parts = [text[cut:]]
         self._size = len(text) - cut
         self._enough = self._size + PART  # no second look before there is much that is new
-        self.begun = self.begun or cut > 0
-        return [self._normal(text[:cut])] if cut else []
+        return self._normal(text[:cut])
 
     def add_mark(self, mark: str) -> None:
         """Add what closes a document."""

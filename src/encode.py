@@ -12,6 +12,7 @@ from command_line import Parser, add_reading_flags, byte_bar, reading_of, run, s
 from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import npz, text
+from gpt2.data.sources import is_among
 from gpt2.errors import UserError
 from gpt2.workspace import Workspace
 
@@ -51,7 +52,7 @@ def main() -> None:
     workspace = Workspace.find(args.models_dir, args.model_name)
     tokenizer = ModelFolder(workspace.model_folder(args.model_name)).tokenizer()
     files = text.find_files(args.in_text)
-    if any(args.out_npz.exists() and file.samefile(args.out_npz) for file in files):
+    if is_among(args.out_npz, files):
         raise UserError(
             f"{args.out_npz} is among the files to encode and would be lost; write elsewhere."
         )

@@ -72,6 +72,13 @@ def _size(status: os.stat_result) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def is_among(path: Path, files: list[Path]) -> bool:
+    """Whether `path` is one of the files, by whatever name."""
+    return path.exists() and any(
+        file is not STANDARD_INPUT and file.exists() and file.samefile(path) for file in files
+    )
+
+
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
     """What is in a file: itself, or what a `.gz` or `.xz` holds, or all that a `.zip` does.
 

@@ -137,6 +137,22 @@ def test_a_word_without_an_end_is_cut_and_still_there(
         assert gpt2.decode(chunk.tolist()) == word + MARK
 
 
+def test_an_endless_document_is_several_chunks_except_in_legacy_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
+) -> None:
+    monkeypatch.setattr(text, "PART", 100)
+    monkeypatch.setattr(text, "LONGEST_CHUNK", 1000)
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    paths[0].write_text("some words " * 500)
+    paths[1].write_text("end")
+    chunks = list(read_chunks(paths, bytes_and_endoftext, 257, combine=300))
+    assert np.concatenate(chunks).tolist() == [*b"some words " * 500, END, *b"end", END]
+    assert 5 <= len(chunks) <= 6
+    assert all(900 < len(chunk) < 1200 for chunk in chunks[:5])
+    whole, end = read_chunks(paths, bytes_and_endoftext, 257, combine=300, legacy_endoftext=True)
+    assert (len(whole), len(end)) == (5500, 3 + len(MARK))
+
+
 def test_memory_does_not_grow_with_the_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
@@ -236,10 +252,10 @@ def test_blank_documents_are_left_out(tmp_path: Path, bytes_and_endoftext: Token
     assert tokens_of(bytes_and_endoftext, path) == [*b"one", END, *b"two", END]
 
 
-def test_a_blank_beginning_longer_than_a_part_is_kept(
+def test_a_blank_beginning_that_is_too_long_to_wait_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 10)
+    monkeypatch.setattr(text, "LONGEST_BLANK", 10)
     path = tmp_path / "a.txt"
     path.write_text("\n" * 1000 + "end")
     assert tokens_of(bytes_and_endoftext, path) == [*b"\n" * 1000, *b"end", END]

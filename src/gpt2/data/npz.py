@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -39,31 +40,44 @@ def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
     Returns:
         How many tokens were written.
     """
-    tokens = length = 0
-    with files.written(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        number = 0
-        with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=path.parent) as waiting:
-            for part, ends in parts:
-                waiting.write(part.astype(np.int32).tobytes())
-                length += len(part)
-                if ends:
-                    waiting.seek(0)
-                    with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
-                        _write_array(entry, waiting, length)
-                    waiting.seek(0)
-                    waiting.truncate()
-                    tokens += length
-                    length = 0
-                    number += 1
+    tokens = length = number = 0
+    writing: Future | None = None
+    with (
+        files.written(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ThreadPoolExecutor(1) as pool,  # compressing takes as long as tokenising
+    ):
+        waiting = _nameless(path.parent)
+        for part, ends in parts:
+            waiting.write(part.astype(np.int32).tobytes())
+            length += len(part)
+            if ends:
+                if writing:
+                    writing.result()
+                writing = pool.submit(_write_array, archive, number, waiting, length)
+                waiting = _nameless(path.parent)
+                tokens += length
+                length = 0
+                number += 1
+        waiting.close()
+        if writing:
+            writing.result()
     return tokens
 
 
-def _write_array(entry: IO[bytes], tokens: IO[bytes], length: int) -> None:
+def _nameless(folder: Path) -> IO[bytes]:
+    """A file in memory or, when it grows, without a name on the disk that the result is for."""
+    return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)
+
+
+def _write_array(archive: zipfile.ZipFile, number: int, tokens: IO[bytes], length: int) -> None:
     """Write 32-bit integers from a file as the 64-bit array that NumPy would write."""
     header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(entry, header)
-    while some := tokens.read(4 * _BLOCK):
-        entry.write(np.frombuffer(some, np.int32).astype("<i8").tobytes())
+    with tokens, archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array_header_1_0(entry, header)
+        tokens.seek(0)
+        while some := tokens.read(4 * _BLOCK):
+            entry.write(np.frombuffer(some, np.int32).astype("<i8").tobytes())
 
 
 def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:

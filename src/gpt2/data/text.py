@@ -28,6 +28,11 @@ Tag = TypeVar("Tag")
 PART = 2**19
 # A word that has no end after so many characters is cut, or there would not be memory enough.
 LONGEST_WORD = 2**21
+# White space that is held back to see whether a document is blank.
+LONGEST_BLANK = 2**19
+# Characters after which a chunk ends in the middle of a document: training draws no window across
+# the border, which at this distance is no loss, and no chunk is too long for memory.
+LONGEST_CHUNK = 2**24
 # Parts that are done by this process alone, before others are started.
 ALONE = 8
 
@@ -74,8 +79,9 @@ def read_parts(
 ) -> Iterator[Part]:
     """The tokens of all files, in chunks, of which each comes in parts of bounded size.
 
-    Documents are joined until a chunk has at least `combine` characters. Each is closed by one
-    `<|endoftext|>` token, if the vocabulary has it; blank ones are left out. With
+    Documents are joined until a chunk has at least `combine` characters, and cut where one has
+    `LONGEST_CHUNK`. Each is closed by one `<|endoftext|>` token, if the vocabulary has it; blank
+    ones are left out. With
     `legacy_endoftext` the chunks are those of 2019: the marker is spelled out as ordinary text, and
     stands only between joined documents and after the last ones.
 
@@ -93,27 +99,31 @@ def read_parts(
     pending = _Pending(reading)
 
     def parts_of_text() -> Iterator[tuple[str | np.ndarray, bool]]:
-        size = 0  # characters of the chunk so far
+        size = given = 0  # characters of the chunk so far, and of its parts that are given out
         for item in _read_all(files, reading, n_vocab, legacy_endoftext, progress, notice):
             if isinstance(item.text, np.ndarray):
                 # A chunk of its own. As in 2019 it overtakes the text that waits for more.
-                if pending.begun:
+                if given:
                     yield pending.rest(), True
-                    size = 0
+                    size = given = 0
                 yield item.text, True
                 continue
             size += len(item.text)
             for text in pending.add(item.text):
-                yield text, False
+                given += len(text)
+                too_long = given >= LONGEST_CHUNK and not legacy_endoftext
+                yield text, too_long
+                if too_long:
+                    size, given = size - given, 0
             if item.ends:
                 full = size >= combine
                 if not (full and legacy_endoftext):
                     pending.add_mark(separator)
                     size += len(separator)
-                if full and size:
+                if full and (given or pending.size):
                     yield pending.rest(), True
-                    size = 0
-        if size:
+                    size = given = 0
+        if given or pending.size:
             yield pending.rest(), True
 
     texts = parts_of_text()
@@ -211,7 +221,7 @@ def _not_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
             yield piece
         else:
             held += text.removeprefix(BYTE_ORDER_MARK) if not held else text
-            begun = len(held) >= PART or not (held == "" or held.isspace())
+            begun = len(held) >= LONGEST_BLANK or not (held == "" or held.isspace())
             if begun:
                 yield Piece(held, source, ends)
         if begun or ends:
@@ -223,19 +233,17 @@ class _Pending:
     """Text that waits for more, and is given out in parts when there is much."""
 
     def __init__(self, reading: Reading):
-        self.begun = False  # whether a part of it has been given out
+        self.size = 0  # characters that wait
         self._nfc = reading.normalize == "nfc"
         self._parts: list[str] = []
-        self._size = 0
         self._enough = PART
 
     def add(self, text: str) -> Iterator[str]:
         """Add text, and take out what can be tokenised by itself already."""
         for start in range(0, len(text), PART):
             self._parts.append(text[start : start + PART])
-            self._size += len(self._parts[-1])
-            if self._size >= self._enough and (cut := self._cut()):
-                self.begun = True
+            self.size += len(self._parts[-1])
+            if self.size >= self._enough and (cut := self._cut()):
                 yield cut
 
     def _cut(self) -> str:
@@ -244,19 +252,19 @@ class _Pending:
         if cut == 0 and len(text) >= LONGEST_WORD:
             cut = len(text)
         self._parts = [text[cut:]]
-        self._size = len(text) - cut
-        self._enough = self._size + PART  # no second look before there is much that is new
+        self.size = len(text) - cut
+        self._enough = max(PART, self.size + PART // 2)  # not to look at a long word too often
         return self._normal(text[:cut])
 
     def add_mark(self, mark: str) -> None:
         """Add what closes a document."""
         self._parts.append(mark)
-        self._size += len(mark)
+        self.size += len(mark)
 
     def rest(self) -> str:
         """Take out all that is left."""
         text = self._normal("".join(self._parts))
-        self._parts, self._size, self._enough, self.begun = [], 0, PART, False
+        self._parts, self.size, self._enough = [], 0, PART
         return text
 
     def _normal(self, text: str) -> str:

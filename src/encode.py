@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Encode text files into a file of tokens, to be trained on many times.
 
-python src/encode.py shakespeare.txt shakespeare.npz
+    python src/encode.py shakespeare.txt shakespeare.npz
+
+A name that ends in a slash makes a folder that training reads where it lies, for texts that are too
+large for memory.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +15,7 @@ from typing import TypeVar
 from command_line import Parser, add_reading_flags, byte_bar, reading_of, run, show_notice
 from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data import npz, text
+from gpt2.data import npz, shards, text
 from gpt2.data.sources import is_among
 from gpt2.errors import UserError
 from gpt2.workspace import Workspace
@@ -23,7 +27,7 @@ def main() -> None:
     parser = Parser("Pre-encode text files into a tokenized training set.")
     add = parser.add_argument
     add("in_text", metavar="PATH", help="input file, folder, or glob pattern; - for standard input")
-    add("out_npz", metavar="OUT.npz", type=Path, help="output file")
+    add("out_npz", metavar="OUT.npz|OUT/", help="output file or, with a slash at the end, folder")
     add("--model_name", metavar="MODEL", default="117M", help="model whose vocabulary is used")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add(
@@ -52,16 +56,16 @@ def main() -> None:
     workspace = Workspace.find(args.models_dir, args.model_name)
     tokenizer = ModelFolder(workspace.model_folder(args.model_name)).tokenizer()
     files = text.find_files(args.in_text)
-    if is_among(args.out_npz, files):
-        raise UserError(
-            f"{args.out_npz} is among the files to encode and would be lost; write elsewhere."
-        )
+    out = Path(args.out_npz)
+    if is_among(out, files):
+        raise UserError(f"{out} is among the files to encode and would be lost; write elsewhere.")
+    n_vocab = max(tokenizer.vocabulary.values()) + 1
     print("Reading files", flush=True)
     with byte_bar(files) as progress:
         parts = text.read_parts(
             files,
             tokenizer,
-            max(tokenizer.vocabulary.values()) + 1,
+            n_vocab,
             combine=args.combine,
             reading=reading,
             legacy_endoftext=args.legacy_endoftext,
@@ -69,8 +73,12 @@ def main() -> None:
             progress=progress,
             notice=show_notice,
         )
-        tokens = npz.write_parts(args.out_npz, not_empty(parts, args.in_text))
-    print("Writing", args.out_npz)
+        parts = not_empty(parts, args.in_text)
+        if args.out_npz.endswith(("/", os.sep)):
+            tokens = shards.write_parts(out, parts, n_vocab)
+        else:
+            tokens = npz.write_parts(out, parts)
+    print("Writing", out)
     print(f"{tokens:,} tokens")
 
 

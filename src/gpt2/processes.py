@@ -27,10 +27,7 @@ Result = TypeVar("Result")
 # Beyond so many the one that reads and writes is the slowest; each takes memory of its own.
 MOST_BY_DEFAULT = 8
 
-_CHILD = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from gpt2.processes import _serve; _serve()"
-)
+_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.processes import _serve; _serve()"
 
 
 def check_count(count: int | None) -> int:
@@ -116,12 +113,12 @@ class _Worker:
             else {"start_new_session": True}
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD],
+            [sys.executable, "-c", _CHILD, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             **apart,
         )
-        self._tell(sys.path, function)
+        self._tell(function)
 
     def ask(self, task: Any) -> Any:
         """What the function makes of a task."""
@@ -142,10 +139,9 @@ class _Worker:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _tell(self, *messages: Any) -> None:
+    def _tell(self, message: Any) -> None:
         try:
-            for message in messages:
-                pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
@@ -162,7 +158,7 @@ def _serve() -> None:
     tasks = sys.stdin.buffer
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # should something print
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the parent is gone
         function = pickle.load(tasks)
         while True:
             task = pickle.load(tasks)

@@ -18,6 +18,11 @@ from tests.commands.toolkit_copy import Done, Toolkit
 ENCODE = "python src/encode.py"
 
 
+@pytest.fixture
+def toolkit(encoding_toolkit: Toolkit) -> Toolkit:
+    return encoding_toolkit
+
+
 def texts(toolkit: Toolkit, name: str = "out.npz") -> list[str]:
     """The documents in a file of tokens."""
     tokenizer = Tokenizer.load(toolkit.root / "models" / "117M")
@@ -66,8 +71,9 @@ def test_standard_input_is_encoded(toolkit: Toolkit) -> None:
 
 def test_the_number_of_processes_does_not_change_a_byte(toolkit: Toolkit) -> None:
     # Long enough for the others to be started.
-    text = (toolkit.root / "text.txt").read_text(encoding="utf-8")
-    (toolkit.root / "long.txt").write_text(text * 150, encoding="utf-8")
+    with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
+        for number in range(15):
+            file.write(f"{number} is a text of its own. " * 20_000)
     one, two = toolkit.run_all(
         f"{ENCODE} long.txt one.npz --workers 1", f"{ENCODE} long.txt two.npz --workers 2"
     )
@@ -124,7 +130,7 @@ def test_files_that_cannot_be_read_are_told_and_nothing_is_written(toolkit: Tool
         "latin.txt": r"^latin\.txt is not utf-8 text: the byte at offset 2 .*--errors replace",
         "blank.txt": r"^blank\.txt holds no text to encode",
         "torn.txt.gz": r"^torn\.txt\.gz cannot be unpacked",
-        "text.txt --workers 0": "^workers should be a whole number of at least 1, not 0",
+        "blank.txt --workers 0": "^workers should be a whole number of at least 1, not 0",
     }
     answers = toolkit.run_all(*(f"{ENCODE} {flags} out.npz" for flags in sentences))
     for done, sentence in zip(answers, sentences.values(), strict=True):

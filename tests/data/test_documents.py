@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import random
+import tarfile
 import threading
 import zipfile
 from pathlib import Path
@@ -324,19 +325,35 @@ def test_a_zip_gives_all_its_files_in_the_order_of_their_names(tmp_path: Path) -
     assert not any("MACOSX" in notice for notice in notices)
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.xz", "a.zip"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".xz"])
+def test_a_tar_gives_all_its_files_in_their_order(tmp_path: Path, packing: str) -> None:
+    for name, content in (("2.txt", "two"), ("1.csv", "n,text\n1,one\n"), ("3.png", "\0")):
+        written(tmp_path / name, content)
+    path = tmp_path / f"a.tar{packing}"
+    with tarfile.open(path, f"w:{packing[1:]}") as archive:
+        for name in ("2.txt", "1.csv", "3.png"):
+            archive.add(tmp_path / name, f"folder/{name}")
+    notices: list[str] = []
+    assert read(path, notices) == ["two", "one"]
+    assert "a.tar/folder/3.png is skipped" in notices[-1]
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.xz", "a.zip", "a.tar"])
 def test_packed_files_that_are_torn_are_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     random_text = random.Random(1).randbytes(50_000).hex().encode()
     if name == "a.zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.txt", random_text)
+    elif name == "a.tar":
+        with tarfile.open(path, "w") as archive:
+            archive.add(written(tmp_path / "a.txt", random_text))
     else:
         with (gzip if name.endswith("gz") else lzma).open(path, "wb") as file:
             file.write(random_text)
     whole = path.read_bytes()
     damaged = bytearray(whole)
-    damaged[len(whole) // 2] ^= 0xFF
+    damaged[150 if name == "a.tar" else len(whole) // 2] ^= 0xFF  # in a tar, of the checksum
     for content in (whole[: len(whole) // 2], bytes(damaged), b"no archive", whole[:3]):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"a\..*{name[-3:]} cannot be (unpacked|read)"):

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -80,7 +81,7 @@ def is_among(path: Path, files: list[Path]) -> bool:
 
 
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
-    """What is in a file: itself, or what a `.gz` or `.xz` holds, or all that a `.zip` does.
+    """What is in a file: itself, or what a `.gz` or `.xz` holds, or all that a `.zip` or `.tar` does.
 
     Each is to be read before the next is asked for.
 
@@ -125,6 +126,14 @@ def _unpacked(name: str, stream: BinaryIO, file: Path, inside: bool = False) -> 
                 if not member.endswith("/") and not member.startswith("__MACOSX/"):
                     with archive.open(member) as unpacked:
                         yield from _unpacked(f"{name}/{member}", unpacked, file, inside=True)
+    elif ending == ".tar":
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:  # in their own order, as they may be millions
+                if member.isfile():
+                    with archive.extractfile(member) as unpacked:
+                        inner = f"{name}/{member.name}"
+                        yield from _unpacked(inner, unpacked, file, inside=True)
+                archive.members.clear()  # where each one was is not needed any more
     else:
         yield Source(name, _blocks(stream, file), inside)
 

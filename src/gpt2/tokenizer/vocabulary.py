@@ -14,6 +14,7 @@ line, the one to be applied first at the top.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,9 @@ MERGES_FILE = "vocab.bpe"
 
 # The token between two documents, the only one that is not made of a text's own bytes.
 ENDOFTEXT = "<|endoftext|>"
+
+# Such a token and its like: `<|poem|>`.
+SPECIAL = re.compile(r"<\|[^\W_][\w-]{0,62}\|>")
 
 # What the first line of vocab.bpe begins with; not every writer puts it there.
 _VERSION = "#version:"
@@ -61,6 +65,21 @@ def token_bytes(token: str) -> bytes:
         BYTE_OF_CHARACTER.get(character) or character.encode("utf-8", "surrogatepass")
         for character in token
     )
+
+
+def special_tokens(vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """The id of each special token, by the text it stands for: `<|endoftext|>` and its like.
+
+    They are the tokens of the form `<|name|>`, with a name of letters, digits, `_` and `-` that
+    begins with one of the first two. No merges make them, as no word of a text has both such marks
+    and letters or digits.
+    """
+    texts = (
+        (token_bytes(token).decode("utf-8", "replace"), token)
+        for token in vocabulary
+        if token.startswith("<|")
+    )
+    return {text: vocabulary[token] for text, token in texts if SPECIAL.fullmatch(text)}
 
 
 def read_encoder(path: Path) -> dict[str, int]:

@@ -49,7 +49,7 @@ class Tokenizer:
         self.merges = list(merges)
         self.endoftext = self.vocabulary.get(ENDOFTEXT)
         self.special = special_tokens(self.vocabulary)
-        self._memory = _WordMemory(self.special, self._encode_words)
+        self._memory = _WordMemory(self.special, self.encode_pieces)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
@@ -85,6 +85,28 @@ class Tokenizer:
             for some_words in self._batches(text, legacy_endoftext):
                 ids.append(self._memory.ids(some_words))
         return np.concatenate(ids)
+
+    def encode_pieces(self, pieces: Sequence[bytes]) -> Spans:
+        """The ids of each piece, a part of a word whose bytes need not be whole characters.
+
+        Raises:
+            UserError: the vocabulary lacks a token that a piece needs.
+        """
+        # As in the original, merges apply whether or not the vocabulary has what they make; only
+        # the last result is looked up.
+        joined = self._merges.join(pieces)
+        ids = self._ids[joined.numbers]
+        if (ids < 0).any():
+            in_order = joined.take(np.arange(len(pieces)))
+            place = int(np.argmax(self._ids[in_order] < 0))
+            piece = int(np.searchsorted(np.cumsum(joined.lengths), place, side="right"))
+            raise UserError(
+                f"The vocabulary has no token {_shortened(self._merges.tokens[in_order[place]])}, "
+                f"which the word {_shortened(pieces[piece].decode(errors='replace'))} needs; use "
+                f"the {ENCODER_FILE} and {MERGES_FILE} that belong together, or a vocabulary "
+                "learnt from such text."
+            )
+        return joined._replace(numbers=ids)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of these ids; part of a character at either end stays as it is."""
@@ -123,22 +145,6 @@ class Tokenizer:
                     batch = []
         yield batch
 
-    def _encode_words(self, some_words: Sequence[str]) -> Spans:
-        # As in the original, merges apply whether or not the vocabulary has what they make; only
-        # the last result is looked up.
-        joined = self._merges.join([word.encode() for word in some_words])
-        ids = self._ids[joined.numbers]
-        if (ids < 0).any():
-            in_order = joined.take(np.arange(len(some_words)))
-            place = int(np.argmax(self._ids[in_order] < 0))
-            word = int(np.searchsorted(np.cumsum(joined.lengths), place, side="right"))
-            raise UserError(
-                f"The vocabulary has no token {_shortened(self._merges.tokens[in_order[place]])}, "
-                f"which the word {_shortened(some_words[word])} needs; use the {ENCODER_FILE} and "
-                f"{MERGES_FILE} that belong together, or a vocabulary learnt from such text."
-            )
-        return joined._replace(numbers=ids)
-
 
 class _WordMemory(dict[str, int]):
     """The words met, each with a number, and the ids of each number's word.
@@ -150,10 +156,10 @@ class _WordMemory(dict[str, int]):
     most_words = 2**17
     most_characters = 2**22
 
-    def __init__(self, special: Mapping[str, int], encode_words: Callable[[list[str]], Spans]):
+    def __init__(self, special: Mapping[str, int], encode_pieces: Callable[[list[bytes]], Spans]):
         super().__init__()
         self.special = special
-        self.encode_words = encode_words
+        self.encode_pieces = encode_pieces
         self.begin()
 
     def begin(self) -> None:
@@ -180,7 +186,9 @@ class _WordMemory(dict[str, int]):
             self.begin()
         numbers = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
         if self.new:
-            self.spans = self.spans.extended(self.encode_words(self.new))
+            self.spans = self.spans.extended(
+                self.encode_pieces([word.encode() for word in self.new])
+            )
             self.characters += sum(map(len, self.new))
             self.new = []
         return self.spans.take(numbers)

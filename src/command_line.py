@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -23,6 +23,8 @@ from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Readin
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
+
+Item = TypeVar("Item")
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
@@ -95,6 +97,20 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
 def reading_of(args: argparse.Namespace) -> Reading:
     """What the flags of `add_reading_flags` say."""
     return Reading(**{field.name: getattr(args, field.name) for field in fields(Reading)})
+
+
+def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:
+    """The same items; if there are none, a sentence in time for nothing to be written.
+
+    Raises:
+        UserError: there are none; says the sentence.
+    """
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise UserError(sentence)
 
 
 @contextlib.contextmanager

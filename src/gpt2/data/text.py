@@ -33,8 +33,8 @@ LONGEST_BLANK = 2**19
 # Characters after which a chunk ends in the middle of a document: training draws no window across
 # the border, which at this distance is no loss, and no chunk is too long for memory.
 LONGEST_CHUNK = 2**24
-# Parts that are done by this process alone, before others are started.
-ALONE = 8
+# Parts that are done by this process alone, before others are started: some 20 MB.
+ALONE = 32
 
 
 class Document(NamedTuple):
@@ -314,11 +314,12 @@ class _Encoder:
         return list(map(self._encode, texts))
 
     def _encode(self, text: str) -> np.ndarray:
-        ids = self.tokenizer.encode(text, legacy_endoftext=self.legacy)
-        if max(ids, default=0) >= self.n_vocab:
+        ids = self.tokenizer.encode_array(text, legacy_endoftext=self.legacy)
+        worst = int(ids.max(initial=0))
+        if worst >= self.n_vocab:
             raise UserError(
-                f"The text {self.tokenizer.decode([max(ids)])!r} is the token {max(ids)}, but the "
-                f"model's vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do "
-                "not belong together."
+                f"The text {self.tokenizer.decode([worst])!r} is the token {worst}, but the model's "
+                f"vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do not "
+                "belong together."
             )
-        return np.array(ids, dtype=npz.compact_type(self.n_vocab))
+        return ids.astype(npz.compact_type(self.n_vocab))

@@ -311,7 +311,18 @@ class _Encoder:
     legacy: bool
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        return list(map(self._encode, texts))
+        if (
+            len(texts) < 2
+            or self.legacy
+            or self.tokenizer.endoftext is None
+            or not all(text.endswith(ENDOFTEXT) for text in texts)
+        ):
+            return list(map(self._encode, texts))
+        # Whole documents, perhaps thousands of short ones, are faster together.
+        tokens = self._encode("".join(texts))
+        marks = np.flatnonzero(tokens == self.tokenizer.endoftext)
+        last = np.cumsum([text.count(ENDOFTEXT) for text in texts]) - 1
+        return np.split(tokens, marks[last][:-1] + 1)
 
     def _encode(self, text: str) -> np.ndarray:
         ids = self.tokenizer.encode_array(text, legacy_endoftext=self.legacy)

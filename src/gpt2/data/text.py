@@ -314,11 +314,12 @@ class _Encoder:
         return list(map(self._encode, texts))
 
     def _encode(self, text: str) -> np.ndarray:
-        ids = self.tokenizer.encode(text, legacy_endoftext=self.legacy)
-        if max(ids, default=0) >= self.n_vocab:
+        ids = self.tokenizer.encode_array(text, legacy_endoftext=self.legacy)
+        last = int(ids.max(initial=0))
+        if last >= self.n_vocab:
             raise UserError(
-                f"The text {self.tokenizer.decode([max(ids)])!r} is the token {max(ids)}, but the "
-                f"model's vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do "
-                "not belong together."
+                f"The text {self.tokenizer.decode([last])!r} is the token {last}, but the model's "
+                f"vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do not "
+                "belong together."
             )
-        return np.array(ids, dtype=npz.compact_type(self.n_vocab))
+        return ids.astype(npz.compact_type(self.n_vocab))

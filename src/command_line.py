@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -13,9 +14,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -79,6 +79,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
 
 
+def flags_of(settings: type, flags: object) -> dict[str, Any]:
+    """Those of the flags that are fields of a dataclass of settings, by name."""
+    names = (field.name for field in dataclasses.fields(settings))
+    return {name: getattr(flags, name) for name in names if hasattr(flags, name)}
+
+
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how files of text are read; see `reading_of`."""
     add = parser.add_argument_group("how the files are read").add_argument
@@ -96,7 +102,7 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
 
 def reading_of(args: argparse.Namespace) -> Reading:
     """What the flags of `add_reading_flags` say."""
-    return Reading(**{field.name: getattr(args, field.name) for field in fields(Reading)})
+    return Reading(**flags_of(Reading, args))
 
 
 def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:

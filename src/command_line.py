@@ -13,14 +13,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Reading
+from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
+
+Item = TypeVar("Item")
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
@@ -81,6 +85,52 @@ def flags_of(settings: type, flags: object) -> dict[str, Any]:
     return {name: getattr(flags, name) for name in names if hasattr(flags, name)}
 
 
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how files of text are read; see `reading_of`."""
+    add = parser.add_argument_group("how the files are read").add_argument
+    # fmt: off
+    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the files")
+    add("--errors", choices=ERRORS, default="strict", help="what to do about bytes that are not in this encoding: refuse them, or put a mark in their place")
+    add("--format", choices=FORMATS, default="auto", help="format of the files (auto: by their names)")
+    add("--lines", action="store_true", help="take each line of a text for a document")
+    add("--column", metavar="NAME|N", help='column of tables that holds the text, by its name or its number from 1 (default: "text", or the only one)')
+    add("--header", choices=HEADERS, default="auto", help="whether the first row of tables names the columns")
+    add("--field", metavar="NAME", default="text", help="field of JSON records that holds the text")
+    add("--normalize", choices=NORMALIZATIONS, default="none", help="nfc: write each character that has several spellings in its shortest")
+    # fmt: on
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """What the flags of `add_reading_flags` say."""
+    return Reading(**flags_of(Reading, args))
+
+
+def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:
+    """The same items; if there are none, a sentence in time for nothing to be written.
+
+    Raises:
+        UserError: there are none; says the sentence.
+    """
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise UserError(sentence)
+
+
+@contextlib.contextmanager
+def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
+    """Show a bar over the bytes of these files; yields what to tell how many have been read."""
+    with tqdm(total=total_size(files), unit="B", unit_scale=True) as bar:
+        yield bar.update
+
+
+def show_notice(sentence: str) -> None:
+    """Show, beside a bar, what a user may want to know of the files."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
 def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:
     """Run a function, or one of several by its name, with flags that python-fire reads."""
     import fire
@@ -124,14 +174,6 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
             call()
 
     run(command)
-
-
-@contextlib.contextmanager
-def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
-    """Show a bar over the bytes of these files; yields what to tell the size of each one read."""
-    size = sum(file.stat().st_size for file in files)
-    with tqdm(total=size, unit="B", unit_scale=True) as bar:
-        yield bar.update
 
 
 def load_tensorflow() -> None:

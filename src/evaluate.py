@@ -10,6 +10,7 @@ from tqdm import tqdm
 from command_line import load_tensorflow, run_fire
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import text
+from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.workspace import Workspace
 
@@ -36,7 +37,9 @@ def bigram(dataset, held_out, model_name="124M", models_dir="models", encoding="
 
     def read(path: str) -> np.ndarray:
         files = text.find_files(path)
-        chunks = list(text.read_chunks(files, tokenizer, hparams.n_vocab, encoding=encoding))
+        chunks = list(
+            text.read_chunks(files, tokenizer, hparams.n_vocab, reading=Reading(encoding))
+        )
         if not chunks:
             raise UserError(f"{path} holds no text.")
         start = [] if tokenizer.endoftext is None else [tokenizer.endoftext]

@@ -11,7 +11,18 @@ import dataclasses
 import sys
 from typing import Any
 
-from command_line import Parser, StopSignal, byte_bar, flags_of, load_tensorflow, run, shown
+from command_line import (
+    Parser,
+    StopSignal,
+    add_reading_flags,
+    byte_bar,
+    flags_of,
+    load_tensorflow,
+    reading_of,
+    run,
+    show_notice,
+    shown,
+)
 from gpt2 import randomness
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.lock import locked
@@ -44,7 +55,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--model_name", metavar="MODEL", help="model to begin with (default: 124M; a run that goes on has its own)")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add("--combine", metavar="CHARS", type=int, default=50000, help="join text files into chunks of this minimum size")
-    add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the dataset and of the files of samples")
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
     add("--line_by_line", action="store_true", help="take each line for an example of its own, as in a list of poems or jokes")
     add("--respect_documents", action="store_true", help="keep documents apart, which <|endoftext|> or the end of a file closes")
@@ -91,6 +101,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--val_split", metavar="SHARE", type=float, help="hold this share of the dataset out, at its end, and validate on it")
     add("--patience", metavar="N", type=int, help="end when the validation loss has not fallen for N validations; the best is in checkpoint/RUN/best")
     # fmt: on
+    add_reading_flags(parser)
     return parser.parse_args()
 
 
@@ -186,9 +197,10 @@ def load_samplers(
                 tokenizer,
                 hparams.n_vocab,
                 combine=args.combine,
-                encoding=args.encoding,
+                reading=reading_of(args),
                 legacy_endoftext=args.legacy_endoftext,
                 progress=progress,
+                notice=show_notice,
             )
 
     training, validation = read(args.dataset), None

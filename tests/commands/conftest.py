@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.tokenizer import train_vocabulary, write_vocabulary
 from tests.commands.toolkit_copy import SIZES, TRAIN, Home, Story, Toolkit
 
 
@@ -32,6 +33,17 @@ def toolkit(home: Home, tmp_path: Path) -> Toolkit:
     shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
     for name in ("text.txt", "text.npz"):
         shutil.copy(home.toolkit.root / name, toolkit.root)
+    return toolkit
+
+
+@pytest.fixture
+def encoding_toolkit(tmp_path: Path) -> Toolkit:
+    """A toolkit with a vocabulary that is enough for encode.py: the bytes and `<|endoftext|>`."""
+    toolkit = Toolkit(tmp_path / "toolkit")
+    folder = toolkit.root / "models" / "117M"
+    folder.mkdir(parents=True)
+    vocabulary, merges = train_vocabulary([], 257)
+    write_vocabulary(folder, vocabulary, merges)
     return toolkit
 
 

@@ -59,7 +59,7 @@ def test_help_names_every_flag_of_the_original_with_its_default(
         ("src/train.py --dataset text.npz --optimizer adagrad", "invalid choice: 'adagrad'"),
         ("src/train.py --dataset text.npz --steps 3", "unrecognized arguments: --steps 3"),
         ("src/encode.py text.txt", r"arguments are required: OUT\.npz"),
-        ("src/new_model.py", "arguments are required: NAME, --dataset"),
+        ("src/new_model.py", "arguments are required: NAME"),
         ("src/generate_unconditional_samples.py --nsample 1", "Could not consume arg: --nsample"),
         ("src/evaluate.py trigram", "Cannot find key: trigram"),
         ("src/evaluate.py bigram", "no value for the required argument: dataset"),

@@ -27,6 +27,8 @@ ALPHABETS = [
     "🚀🦙😶\u200d🌫\ufe0f🇰🇷",
     "\u0301\u0308\x00\x1c\x7f\ufeff",
 ]
+# As openai/gpt-2 has it in src/encoder.py, for the library `regex`.
+GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 PHRASES = ["'s", "'ll", "'ve", "'RE", " the", " lower", "<|endoftext|", "http://", "Ġ", "naïve"]
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.tokenizer import Tokenizer, read_encoder, read_merges, write_vocabulary
+from gpt2.tokenizer import (
+    ENDOFTEXT,
+    Tokenizer,
+    read_encoder,
+    read_merges,
+    with_tokens,
+    write_vocabulary,
+)
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled, token_bytes
 
 ENCODER = '{"a": 0, "b": 1, "ab": 2, "\\u0120": 3}'
@@ -96,6 +104,35 @@ def test_an_id_that_is_no_whole_number_is_named_with_its_token(folder: Path, num
     (folder / "encoder.json").write_text(f'{{"a": 0, "bad": {number}}}')
     with pytest.raises(UserError, match=r"encoder\.json: the id of token 'bad' .*whole number"):
         Tokenizer.load(folder)
+
+
+def test_an_id_of_two_tokens_is_named_with_both(folder: Path):
+    (folder / "encoder.json").write_text('{"a": 0, "b": 1, "ab": 1}')
+    with pytest.raises(UserError, match=r"encoder\.json: the tokens 'b' and 'ab' .* same id 1"):
+        Tokenizer.load(folder)
+
+
+def test_ids_with_gaps_are_taken_as_they_are(folder: Path):
+    (folder / "encoder.json").write_text('{"a": 7, "b": 3, "ab": 1000}')
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.encode("aabb") == [7, 1000, 3]
+    assert tokenizer.decode([7, 8, 1000]) == "a\ufffdab"
+
+
+def test_tokens_that_are_added_stand_behind_all_others():
+    old = {"a": 0, "b": 7, ENDOFTEXT: 3}
+    assert with_tokens(old, ["<|poem|>", "<|стих|>"]) == {
+        **old,
+        "<|poem|>": 8,
+        "<|" + spelled("стих") + "|>": 9,
+    }
+
+
+@pytest.mark.parametrize("names", [[ENDOFTEXT], ["<|стих|>"], ["<|new|>", "<|new|>"]])
+def test_a_special_token_that_is_there_already_is_refused(names: list[str]):
+    old = with_tokens({"a": 0, ENDOFTEXT: 1}, ["<|стих|>"])
+    with pytest.raises(UserError, match=f"special token {re.escape(names[-1])} is there already"):
+        with_tokens(old, names)
 
 
 @pytest.mark.parametrize("line", ["ab", "a b c", "<Error><Code>NoSuchBucket</Code></Error>"])

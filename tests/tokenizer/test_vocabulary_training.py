@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.tokenizer import ENDOFTEXT, Tokenizer, train_vocabulary, write_vocabulary
+from gpt2.tokenizer import ENDOFTEXT, Tokenizer, train_vocabulary, training, write_vocabulary
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled
-from tests.tokenizer.references import random_text, slow_training, slow_words
+from tests.tokenizer.references import GPT2_PATTERN, random_text, slow_training, slow_words
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 
@@ -154,3 +155,127 @@ def test_a_learnt_vocabulary_written_and_loaded_works_on_any_text(
     for _ in range(50):
         text = random_text(generator) + ENDOFTEXT
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_special_tokens_come_last_and_only_separate():
+    vocabulary, merges = train_vocabulary(
+        ["ab<|poem|>" * 50 + "ab<poem|"], 260, special_tokens=["<|poem|>", "<|1|>"]
+    )
+    assert merges == [("a", "b")]
+    assert list(vocabulary)[256:] == ["ab", ENDOFTEXT, "<|poem|>", "<|1|>"]
+    assert Tokenizer(vocabulary, merges).encode("ab<|poem|><|1|>ab") == [256, 258, 259, 256]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["poem"], "'poem' cannot be a special token"),
+        (["<|two words|>"], "cannot be a special token"),
+        (["<|" + "x" * 64 + "|>"], "cannot be a special token"),
+        ([ENDOFTEXT], "is there already"),
+        (["<|a|>", "<|b|>", "<|a|>"], r"special token <\|a\|> is there already"),
+    ],
+)
+def test_special_tokens_that_cannot_be_are_refused(names: list[str], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        train_vocabulary([STORY], 300, special_tokens=names)
+
+
+def test_a_vocabulary_has_to_hold_its_special_tokens():
+    names = [f"<|{number}|>" for number in range(10)]
+    assert len(train_vocabulary([STORY], 267, special_tokens=names)[0]) == 267
+    with pytest.raises(UserError, match="the special tokens make 267"):
+        train_vocabulary([STORY], 266, special_tokens=names)
+
+
+@pytest.mark.parametrize("min_frequency", [1, 2, 3, 7])
+def test_pairs_below_the_least_frequency_are_not_merged(min_frequency: int):
+    text = " ".join(["seven"] * 7 + ["three"] * 3 + ["two"] * 2 + ["once"])
+    vocabulary, _ = train_vocabulary([text], 5000, min_frequency=min_frequency)
+    words_made = {"Ġseven": 6, "Ġthree": 3, "Ġtwo": 2, "Ġonce": 1}  # the first stands at the start
+    for word, times in words_made.items():
+        assert (word in vocabulary) == (times >= min_frequency), word
+    with pytest.raises(UserError, match="min_frequency"):
+        train_vocabulary([text], 5000, min_frequency=0)
+
+
+def test_several_processes_learn_the_same(
+    monkeypatch: pytest.MonkeyPatch, generator: random.Random
+):
+    texts = [random_text(generator, 200) for _ in range(30)]
+    expected = train_vocabulary(texts, 500)
+    monkeypatch.setattr(training, "_TASK", 200)
+    assert train_vocabulary(texts, 500) == expected
+    assert train_vocabulary(texts, 500, workers=3) == expected
+
+
+def test_an_error_in_another_process_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "_TASK", 1)
+    with pytest.raises(UserError, match="Character 1 "):
+        train_vocabulary(["fine"] * 20 + ["n\ud800"], 300, workers=2)
+
+
+@pytest.fixture
+def learnt(tmp_path: Path) -> tuple[Path, Tokenizer]:
+    """A folder with a vocabulary, and its tokenizer."""
+    vocabulary, merges = train_vocabulary([STORY], 400, special_tokens=["<|poem|>"])
+    write_vocabulary(tmp_path, vocabulary, merges)
+    return tmp_path, Tokenizer(vocabulary, merges)
+
+
+def texts_for_readers(generator: random.Random) -> list[str]:
+    # The library `regex`, tiktoken and tokenizers may be of different versions of Unicode, but all
+    # know these characters.
+    return [STORY, *(random_text(generator) for _ in range(200)), f"a<|poem|>b{ENDOFTEXT}"]
+
+
+def test_tiktoken_reads_a_learnt_vocabulary(
+    learnt: tuple[Path, Tokenizer], generator: random.Random
+):
+    tiktoken = pytest.importorskip("tiktoken")
+    load = pytest.importorskip("tiktoken.load")
+    folder, tokenizer = learnt
+    ranks = load.data_gym_to_mergeable_bpe_ranks(
+        str(folder / "vocab.bpe"), str(without_special(folder, tokenizer))
+    )
+    encoding = tiktoken.Encoding(
+        "learnt", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=tokenizer.special
+    )
+    for text in texts_for_readers(generator):
+        assert encoding.encode(text, allowed_special="all") == tokenizer.encode(text)
+
+
+def without_special(folder: Path, tokenizer: Tokenizer) -> Path:
+    """tiktoken takes GPT-2's encoder.json, of whose special tokens it knows only two by name."""
+    path = folder / "ordinary.json"
+    ordinary = {t: n for t, n in tokenizer.vocabulary.items() if t not in tokenizer.special}
+    path.write_text(json.dumps(ordinary))
+    return path
+
+
+def test_tokenizers_reads_a_learnt_vocabulary(
+    learnt: tuple[Path, Tokenizer], generator: random.Random
+):
+    tokenizers = pytest.importorskip("tokenizers")
+    folder, tokenizer = learnt
+    model = tokenizers.models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
+    reader = tokenizers.Tokenizer(model)
+    reader.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    reader.add_special_tokens(list(tokenizer.special))
+    for text in texts_for_readers(generator):
+        assert reader.encode(text).ids == tokenizer.encode(text)
+
+
+def test_transformers_reads_a_learnt_vocabulary(
+    learnt: tuple[Path, Tokenizer], generator: random.Random
+):
+    transformers = pytest.importorskip("transformers")
+    folder, tokenizer = learnt
+    (folder / "vocab.json").write_bytes((folder / "encoder.json").read_bytes())
+    (folder / "merges.txt").write_bytes((folder / "vocab.bpe").read_bytes())
+    reader = transformers.GPT2Tokenizer.from_pretrained(
+        str(folder), additional_special_tokens=["<|poem|>"]
+    )
+    assert len(reader) == 400
+    for text in texts_for_readers(generator):
+        assert reader.encode(text) == tokenizer.encode(text)

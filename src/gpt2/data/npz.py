@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from gpt2 import files
 from gpt2.errors import UserError
+
+_IN_MEMORY = 2**25  # bytes of a chunk that is being written; more go to the disk
+_BLOCK = 2**20  # tokens that are converted at a time
 
 
 def compact_type(n_vocab: int) -> np.dtype:
@@ -18,20 +24,60 @@ def compact_type(n_vocab: int) -> np.dtype:
 
 
 def write(path: Path, chunks: Iterable[np.ndarray]) -> int:
-    """Write chunks of tokens as `numpy.savez_compressed` would, holding one of them at a time.
+    """Write chunks of tokens; see `write_parts`."""
+    return write_parts(path, ((chunk, True) for chunk in chunks))
 
-    They are stored as 64-bit integers, so that the file is the one of 2019 to the byte.
+
+def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
+    """Write chunks of tokens, of any size, as `numpy.savez_compressed` would.
+
+    They are stored as 64-bit integers, so that the file is the one of 2019 to the byte. An array
+    begins with its length; so a long chunk waits in a file without a name until its end is known.
+
+    Args:
+        parts: some tokens of a chunk, and whether they are its last.
 
     Returns:
         How many tokens were written.
     """
-    tokens = 0
-    with files.written(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, chunk in enumerate(chunks):
-            with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, chunk.astype(np.int64), allow_pickle=False)
-            tokens += len(chunk)
+    tokens = length = number = 0
+    writing: Future | None = None
+    with (
+        files.written(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ThreadPoolExecutor(1) as pool,  # compressing takes as long as tokenising
+    ):
+        waiting = _nameless(path.parent)
+        for part, ends in parts:
+            waiting.write(part.astype(np.int32).tobytes())
+            length += len(part)
+            if ends:
+                if writing:
+                    writing.result()
+                writing = pool.submit(_write_array, archive, number, waiting, length)
+                waiting = _nameless(path.parent)
+                tokens += length
+                length = 0
+                number += 1
+        waiting.close()
+        if writing:
+            writing.result()
     return tokens
+
+
+def _nameless(folder: Path) -> IO[bytes]:
+    """A file in memory or, when it grows, without a name on the disk that the result is for."""
+    return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)
+
+
+def _write_array(archive: zipfile.ZipFile, number: int, tokens: IO[bytes], length: int) -> None:
+    """Write 32-bit integers from a file as the 64-bit array that NumPy would write."""
+    header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
+    with tokens, archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array_header_1_0(entry, header)
+        tokens.seek(0)
+        while some := tokens.read(4 * _BLOCK):
+            entry.write(np.frombuffer(some, np.int32).astype("<i8").tobytes())
 
 
 def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:

@@ -8,6 +8,7 @@ from gpt2.tokenizer.vocabulary import (
     MERGES_FILE,
     read_encoder,
     read_merges,
+    with_tokens,
     write_vocabulary,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "read_encoder",
     "read_merges",
     "train_vocabulary",
+    "with_tokens",
     "write_vocabulary",
 ]

@@ -9,61 +9,113 @@ https://arxiv.org/abs/1508.07909, algorithm 1).
 
 from __future__ import annotations
 
+import functools
 import heapq
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from gpt2.errors import UserError
-from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, ENDOFTEXT, spelled
+from gpt2.processes import map_in_order
+from gpt2.tokenizer.vocabulary import (
+    CHARACTER_OF_BYTE,
+    ENDOFTEXT,
+    check_special_tokens,
+    spelled,
+)
 from gpt2.tokenizer.words import check_characters, words
 
 Pair = tuple[str, str]
 
-# A pair met only once in the whole text tells nothing about the next text.
-_FEWEST = 2
+# Characters whose words are counted at a time, and how often this process does that by itself
+# before others are started.
+_TASK = 2**22
+_ALONE = 2
 
 
-def train_vocabulary(texts: Iterable[str], n_vocab: int) -> tuple[dict[str, int], list[Pair]]:
-    """Learn a vocabulary of `n_vocab` tokens from texts, each a whole document or whole lines.
+def train_vocabulary(
+    texts: Iterable[str],
+    n_vocab: int,
+    *,
+    min_frequency: int = 2,
+    special_tokens: Sequence[str] = (),
+    workers: int = 1,
+) -> tuple[dict[str, int], list[Pair]]:
+    """Learn a vocabulary of `n_vocab` tokens from texts, each a whole document or whole words.
 
-    The tokens are, in the order of their ids: the 256 bytes, what each merge makes, and
-    `<|endoftext|>`, which in a text only separates. Among pairs met equally often, the one that
-    comes first in the order of its two tokens as strings is merged first; so the result depends
-    on how often each word occurs and on nothing else. There are fewer than
-    `n_vocab` tokens if no pair is left that occurs at least twice.
+    The tokens are, in the order of their ids: the 256 bytes, what each merge makes, `<|endoftext|>`
+    and the other special tokens, which in a text only separate. Among pairs met equally often, the
+    one that comes first in the order of its two tokens as strings is merged first; so the result
+    depends on how often each word occurs and on nothing else. There are fewer than `n_vocab` tokens
+    if no pair is left that occurs often enough.
+
+    Args:
+        min_frequency: how often a pair has to occur to be merged. One that is met only once in the
+            whole text tells nothing about the next text.
+        special_tokens: more tokens of the form `<|name|>`; see `vocabulary.special_tokens`.
+        workers: processes that share in counting the words, if there are many.
 
     Returns:
         The id of each token and the merges, first to be applied first: what `Tokenizer` takes.
 
     Raises:
-        UserError: `n_vocab` is below 257, or a text holds half a character.
+        UserError: `n_vocab` is too small for the bytes and the special tokens, one of those cannot
+            be, or a text holds half a character.
     """
-    fewest_tokens = len(CHARACTER_OF_BYTE) + 1
+    vocabulary = {character: number for number, character in enumerate(CHARACTER_OF_BYTE.values())}
+    special = [ENDOFTEXT, *check_special_tokens(special_tokens, {ENDOFTEXT})]
+    fewest_tokens = len(vocabulary) + len(special)
     if n_vocab < fewest_tokens:
         raise UserError(
-            f"A vocabulary of {n_vocab} tokens is too small: the 256 bytes and {ENDOFTEXT} "
+            f"A vocabulary of {n_vocab} tokens is too small: the 256 bytes and "
+            f"{', '.join(special) if len(special) < 4 else 'the special tokens'} "
             f"make {fewest_tokens}; ask for at least as many."
         )
-    vocabulary = {character: number for number, character in enumerate(CHARACTER_OF_BYTE.values())}
+    if min_frequency < 1:
+        raise UserError(
+            f"min_frequency should be a whole number of at least 1, not {min_frequency}."
+        )
     merges = []
-    pairs = _Pairs(_count_words(texts))
-    while len(vocabulary) < n_vocab - 1 and (pair := pairs.most_frequent()):
+    pairs = _Pairs(_count_words(texts, special, workers), min_frequency)
+    while len(vocabulary) < n_vocab - len(special) and (pair := pairs.most_frequent()):
         pairs.join(pair)
         merges.append(pair)
         # Always a new token: the bytes between two boundaries that last are joined in the same
         # way everywhere, so no second pair can make the same token.
         vocabulary["".join(pair)] = len(vocabulary)
-    vocabulary[ENDOFTEXT] = len(vocabulary)
+    for name in special:
+        vocabulary[spelled(name)] = len(vocabulary)
     return vocabulary, merges
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
+def _count_words(texts: Iterable[str], special: Sequence[str], workers: int) -> Counter[str]:
+    count = functools.partial(_words_of, re.compile("|".join(map(re.escape, special))))
+    counts: Counter[str] = Counter()
+    for some in map_in_order(count, _tasks(texts), workers, _ALONE):
+        counts.update(some)
+    return counts
+
+
+def _tasks(texts: Iterable[str]) -> Iterator[list[str]]:
+    task: list[str] = []
+    size = 0
+    for text in texts:
+        task.append(text)
+        size += len(text)
+        if size >= _TASK:
+            yield task
+            task, size = [], 0
+    yield task
+
+
+def _words_of(special: re.Pattern[str], texts: list[str]) -> Counter[str]:
+    """How often each word occurs in some texts."""
     counts: Counter[str] = Counter()
     for text in texts:
         check_characters(text)
-        for document in text.split(ENDOFTEXT):
-            for some_words in words(document):
+        for piece in special.split(text):
+            for some_words in words(piece):
                 counts.update(some_words)
     return counts
 
@@ -76,7 +128,8 @@ class _Pairs:
     which a merge leaves gaps, and a chain of neighbours leads across the gaps.
     """
 
-    def __init__(self, word_counts: Counter[str]):
+    def __init__(self, word_counts: Counter[str], fewest: int):
+        self.fewest = fewest  # times that a pair has to occur
         self.tokens: list[str] = [""]  # an empty token before and after each word
         self.counts_of_words: list[int] = [0]  # at each place, how often its word occurs
         for word, count in word_counts.items():
@@ -97,7 +150,7 @@ class _Pairs:
             self._put_in(pair)
 
     def _put_in(self, pair: Pair) -> None:
-        if self.counts[pair] >= _FEWEST:
+        if self.counts[pair] >= self.fewest:
             heapq.heappush(self.queue, (-self.counts[pair], pair))
 
     def most_frequent(self) -> Pair | None:

@@ -14,7 +14,8 @@ line, the one to be applied first at the top.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from gpt2 import files
@@ -25,6 +26,9 @@ MERGES_FILE = "vocab.bpe"
 
 # The token between two documents, the only one that is not made of a text's own bytes.
 ENDOFTEXT = "<|endoftext|>"
+
+# Such a token and its like: `<|poem|>`.
+SPECIAL = re.compile(r"<\|[^\W_][\w-]{0,62}\|>")
 
 # What the first line of vocab.bpe begins with; not every writer puts it there.
 _VERSION = "#version:"
@@ -63,18 +67,64 @@ def token_bytes(token: str) -> bytes:
     )
 
 
+def special_tokens(vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """The id of each special token, by the text it stands for: `<|endoftext|>` and its like.
+
+    They are the tokens of the form `<|name|>`, with a name of letters, digits, `_` and `-` that
+    begins with one of the first two. No merges make them, as no word of a text has both such marks
+    and letters or digits.
+    """
+    texts = (
+        (token_bytes(token).decode("utf-8", "replace"), token)
+        for token in vocabulary
+        if token.startswith("<|")
+    )
+    return {text: vocabulary[token] for text, token in texts if SPECIAL.fullmatch(text)}
+
+
+def check_special_tokens(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """The names of new special tokens, if they can be that beside those that are known already.
+
+    Raises:
+        UserError: one has not their form, or is there already.
+    """
+    for number, name in enumerate(names):
+        if not SPECIAL.fullmatch(name):
+            raise UserError(
+                f"{name!r} cannot be a special token; write it as <|name|>, the name made of "
+                "letters, digits, _ and -, in quotes for the shell: '<|poem|>'."
+            )
+        if name in known or name in names[:number]:
+            raise UserError(f"The special token {name} is there already; leave it out.")
+    return list(names)
+
+
+def with_tokens(vocabulary: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """The vocabulary and more special tokens behind all others; see `check_special_tokens`."""
+    first = max(vocabulary.values(), default=-1) + 1
+    names = check_special_tokens(names, special_tokens(vocabulary))
+    return {**vocabulary, **{spelled(name): first + n for n, name in enumerate(names)}}
+
+
 def read_encoder(path: Path) -> dict[str, int]:
     """Read an `encoder.json`: the id of each token.
 
     Raises:
-        UserError: it is missing, no JSON object, or an id is no whole number from 0 on.
+        UserError: it is missing, no JSON object, an id is no whole number from 0 on, or two tokens
+            have the same.
     """
     vocabulary = files.read_json_object(path)
+    token_of: dict[int, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < 2**31:
             raise UserError(
                 f"{path}: the id of token {token!r} should be a whole number from 0 to 2147483647, "
                 f"not {number!r}; fetch or write the file again."
+            )
+        if token_of.setdefault(number, token) != token:
+            raise UserError(
+                f"{path}: the tokens {token_of[number]!r} and {token!r} have the same id {number}; "
+                "fetch or write the file again."
             )
     return vocabulary
 

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""How fast text becomes tokens: this tokenizer, the algorithm of 2019, tiktoken and tokenizers.
+
+    python benchmarks/encoding.py models/117M shakespeare.txt more.txt
+
+All start without any word in memory and read the file anew; their round is repeated and the best of
+each kept. tiktoken and tokenizers are left out if they are not installed; all ids are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import regex
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from machine import describe
+from report import write_section
+
+from gpt2.data import text
+from gpt2.tokenizer import ENCODER_FILE, ENDOFTEXT, MERGES_FILE, Tokenizer
+from gpt2.tokenizer.vocabulary import spelled, token_bytes
+
+WORD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+Encode = Callable[[Path], np.ndarray]
+
+
+class Original:
+    """Byte-pair encoding as it was done in 2019: word by word, every round over the whole word."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._ids = tokenizer.vocabulary
+        self._ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
+        self._pattern = regex.compile(WORD)
+        self._known: dict[str, list[str]] = {}
+
+    def encode(self, content: str) -> list[int]:
+        """The ids of a text, in which nothing is special."""
+        ids: list[int] = []
+        for word in self._pattern.findall(content):
+            ids.extend(self._ids[token] for token in self._tokens(spelled(word)))
+        return ids
+
+    def _tokens(self, word: str) -> list[str]:
+        if word in self._known:
+            return self._known[word]
+        tokens = list(word)
+        while len(tokens) > 1:
+            first = min(pairwise(tokens), key=lambda pair: self._ranks.get(pair, float("inf")))
+            if first not in self._ranks:
+                break
+            joined: list[str] = []
+            for token in tokens:
+                if joined and (joined[-1], token) == first:
+                    joined[-1] += token
+                else:
+                    joined.append(token)
+            tokens = joined
+        self._known[word] = tokens
+        return tokens
+
+
+def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Encode]]]:
+    """The name of each, and what makes a new one."""
+    loaded = Tokenizer.load(folder)
+
+    def read(path: Path) -> str:
+        return path.read_bytes().decode()
+
+    def ours(count: int) -> Callable[[], Encode]:
+        def make() -> Encode:
+            tokenizer = Tokenizer(loaded.vocabulary, loaded.merges)
+            tokenizer.encode("Its tables are made when they are first needed.")
+
+            def encode(path: Path) -> np.ndarray:
+                # As encode.py does it, but for <|endoftext|> at the end.
+                parts = text.read_parts([path], tokenizer, len(loaded.vocabulary), workers=count)
+                return np.concatenate([tokens for tokens, _ in parts])[:-1]
+
+            return encode
+
+        return make
+
+    yield "this toolkit, 1 process", ours(1)
+    if workers > 1:
+        yield f"this toolkit, {workers} processes", ours(workers)
+
+    def original() -> Encode:
+        encoder = Original(loaded)
+        return lambda path: np.array(encoder.encode(read(path)))
+
+    yield "the algorithm of 2019", original
+    try:
+        import tiktoken
+
+        ranks = {token_bytes(token): number for token, number in loaded.vocabulary.items()}
+        special = {ENDOFTEXT: ranks.pop(ENDOFTEXT.encode())}
+        encoding = tiktoken.Encoding(
+            "gpt2", pat_str=WORD, mergeable_ranks=ranks, special_tokens=special
+        )
+        yield (
+            f"tiktoken {tiktoken.__version__}, 1 thread",
+            lambda: lambda path: encoding.encode_to_numpy(read(path), allowed_special="all"),
+        )
+    except ImportError:
+        pass
+    try:
+        import tokenizers
+
+        def library() -> Encode:
+            model = tokenizers.models.BPE.from_file(
+                str(folder / ENCODER_FILE), str(folder / MERGES_FILE)
+            )
+            reader = tokenizers.Tokenizer(model)
+            reader.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+            reader.add_special_tokens([ENDOFTEXT])
+            return lambda path: np.array(reader.encode(read(path)).ids)
+
+        yield f"tokenizers {tokenizers.__version__}, 1 thread", library
+    except ImportError:
+        pass
+
+
+def measure(path: Path, made: dict[str, Callable[[], Encode]], rounds: int) -> dict[str, float]:
+    """The best speed of each in bytes a second."""
+    best = dict.fromkeys(made, 0.0)
+    expected = None
+    for _ in range(rounds):
+        for name, make in made.items():
+            encode = make()
+            start = time.perf_counter()
+            ids = encode(path)
+            best[name] = max(best[name], path.stat().st_size / (time.perf_counter() - start))
+            expected = ids if expected is None else expected
+            if not np.array_equal(ids, expected):
+                sys.exit(f"{name} gives other ids for {path}.")
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("vocabulary", type=Path, help="folder with encoder.json and vocab.bpe")
+    parser.add_argument("texts", nargs="+", type=Path, help="files of UTF-8 text")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes of the second measurement"
+    )
+    parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
+    args = parser.parse_args()
+    made = dict(systems(args.vocabulary, args.workers))
+    rows = {path: measure(path, made, args.rounds) for path in args.texts}
+    titles = [f"{path.name}, {path.stat().st_size / 1e6:.1f} MB" for path in rows]
+    lines = ["| MB/s | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(rows)]
+    for name in made:
+        speeds = [f"{speeds[name] / 1e6:.1f}" for speeds in rows.values()]
+        lines.append(f"| {name} | " + " | ".join(speeds) + " |")
+    table = "\n".join(lines)
+    print(table)
+    if args.docs:
+        machine = describe()
+        where = f"On {machine['cores']} cores of {machine['cpu']}, Python {machine['python']}:"
+        write_section(args.docs, f"{where}\n\n{table}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""src/encode.py in the hands of a user: every kind of file, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.data import shards
+from gpt2.tokenizer import Tokenizer
+from tests.commands.toolkit_copy import Done, Toolkit
+
+ENCODE = "python src/encode.py"
+
+
+@pytest.fixture
+def toolkit(encoding_toolkit: Toolkit) -> Toolkit:
+    return encoding_toolkit
+
+
+def texts(toolkit: Toolkit, name: str = "out.npz") -> list[str]:
+    """The documents in a file of tokens."""
+    tokenizer = Tokenizer.load(toolkit.root / "models" / "117M")
+    with np.load(toolkit.root / name) as archive:
+        ids = np.concatenate([archive[chunk] for chunk in archive.files])
+    documents = tokenizer.decode(ids.tolist()).split("<|endoftext|>")
+    assert documents.pop() == ""  # the last one is closed, too
+    return documents
+
+
+def encode(toolkit: Toolkit, flags: str, typed: str = "") -> tuple[Done, list[str]]:
+    done = toolkit.run(f"{ENCODE} {flags} out.npz", typed=typed)
+    assert done.code == 0, done
+    return done, texts(toolkit)
+
+
+def test_a_folder_of_every_kind_of_file_is_encoded(toolkit: Toolkit) -> None:
+    folder = toolkit.root / "texts"
+    (folder / "b").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("hidden")
+    (folder / "a.txt").write_text("A plain text.\r\n")
+    (folder / "b" / "1.csv").write_text('title,text\nx,"A cell, with\n""lines""."\ny,Another.\n')
+    (folder / "b" / "2.jsonl").write_text('{"text": "A record."}\n{"text": ""}\n')
+    (folder / "b" / "3.md.gz").write_bytes(gzip.compress(b"# A packed text"))
+    (folder / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (folder / "d.txt").write_text("\n  \n")
+    done, found = encode(toolkit, "texts")
+    expected = ["A plain text.\n", 'A cell, with\n"lines".', "Another.", "A record."]
+    assert found == [*expected, "# A packed text"]
+    table, picture = done.sentences
+    assert table.endswith("1.csv: reading column 'text' of 2; the first row names the columns.")
+    assert picture.endswith("c.png is skipped: it is no text, but a binary file.")
+    _, found = encode(toolkit, "'texts/**/*.gz'")
+    assert found == ["# A packed text"]
+
+
+def test_standard_input_is_encoded(toolkit: Toolkit) -> None:
+    _, found = encode(toolkit, "-", typed="Piped in.\n")
+    assert found == ["Piped in.\n"]
+    _, found = encode(toolkit, "- --format jsonl --field body", typed='{"body": "One."}\n')
+    assert found == ["One."]
+    _, found = encode(toolkit, "- --lines", typed="One.\n\nTwo.")
+    assert found == ["One.", "Two."]
+
+
+def test_a_folder_is_written_as_well_by_any_number_of_processes(toolkit: Toolkit) -> None:
+    with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
+        for number in range(60):  # long enough for others to be started
+            file.write(f"{number} is a text of its own. " * 25_000)
+    one, two = toolkit.run_all(
+        f"{ENCODE} long.txt one/ --workers 1", f"{ENCODE} long.txt two/ --workers 2"
+    )
+    size = (toolkit.root / "long.txt").stat().st_size
+    assert one.succeeds().out.splitlines()[1:] == ["Writing one", f"{size + 1:,} tokens"]
+    assert two.succeeds().out.splitlines()[1:] == ["Writing two", f"{size + 1:,} tokens"]
+    assert toolkit.contents("one") == toolkit.contents("two")
+    assert sum(map(len, shards.read(toolkit.root / "one", 257))) == size + 1
+    toolkit.run(f"{ENCODE} long.txt one/").says(1, "^one exists already; delete it")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
+def test_an_interrupted_encoding_leaves_the_old_file_and_no_process(
+    toolkit: Toolkit, sent: str
+) -> None:
+    with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
+        for number in range(60):
+            file.write(f"{number} is a text of its own. " * 30_000)
+    (toolkit.root / "out.npz").write_bytes(b"old")
+    with toolkit.start(f"{ENCODE} long.txt out.npz --workers 2") as running:
+        others = f"/proc/{running.process.pid}/task/{running.process.pid}/children"
+        started: list[str] = []
+
+        def all_at_work() -> bool:
+            if Path(others).exists():
+                started[:] = Path(others).read_text().split()
+                return len(started) == 2
+            return "MB/s" in running.err
+
+        running.send_when(getattr(signal, sent), all_at_work)
+        done = running.finish()
+    assert (toolkit.root / "out.npz").read_bytes() == b"old"
+    if sent == "SIGINT":
+        done.says(130, "^interrupted$")
+        assert not list(toolkit.root.glob("*.partial"))
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{number}").exists() for number in started):
+        assert time.monotonic() < deadline, "a process is still there"
+        time.sleep(0.01)
+
+
+def test_files_that_cannot_be_read_are_told_and_nothing_is_written(toolkit: Toolkit) -> None:
+    root = toolkit.root
+    (root / "poems.csv").write_text("title,body\nx,y\n")
+    (root / "chat.jsonl").write_text('{"text": "a"}\n{"text": "b"\n{"text": "c"}\n')
+    (root / "half.jsonl").write_text(json.dumps({"text": "\ud800"}) + "\n")
+    (root / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    (root / "blank.txt").write_text(" \n\n")
+    (root / "torn.txt.gz").write_bytes(gzip.compress(b"text " * 1000)[:-20])
+    before = toolkit.contents()
+    sentences = {
+        "poems.csv": "^poems.csv: it has several columns; .*--column .*: 'title', 'body'",
+        "poems.csv --column verse": "^poems.csv: it has no column 'verse'; .*: 'title', 'body'",
+        "chat.jsonl": r"^chat\.jsonl, line 2 is not valid JSON",
+        "half.jsonl": r"^half\.jsonl, line 1: .*lone surrogate U\+D800.*--errors replace",
+        "latin.txt": r"^latin\.txt is not utf-8 text: the byte at offset 2 .*--errors replace",
+        "blank.txt": r"^blank\.txt holds no text to encode",
+        "torn.txt.gz": r"^torn\.txt\.gz cannot be unpacked",
+        "blank.txt --workers 0": "^workers should be a whole number of at least 1, not 0",
+    }
+    answers = toolkit.run_all(*(f"{ENCODE} {flags} out.npz" for flags in sentences))
+    for done, sentence in zip(answers, sentences.values(), strict=True):
+        done.says(1, sentence)
+    assert toolkit.contents() == before
+    _, found = encode(toolkit, "latin.txt --errors replace")
+    assert found == ["Gr\ufffd\ufffde"]
+    _, found = encode(toolkit, "latin.txt --encoding latin-1")
+    assert found == ["Grüße"]

@@ -1,0 +1,138 @@
+"""Shared work: results in order, errors brought home, no process left behind."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.processes import MOST_BY_DEFAULT, check_count, map_in_order
+
+SOURCES = Path(__file__).resolve().parent.parent / "src"
+
+
+def add(number: int, task: int) -> tuple[int, int]:
+    """Add `number` and tell which process did."""
+    time.sleep(0.02 if task % 3 == 0 else 0)  # so that later tasks are done before earlier ones
+    return task + number, os.getpid()
+
+
+def divide(number: int, task: int) -> float:
+    """Divide `number`; by some tasks it cannot be done, and one cannot be borne."""
+    if task == 1:
+        os._exit(3)
+    if task == 2:
+        raise UserError("No two.")
+    return number / task
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_come_in_the_order_of_the_tasks(count: int) -> None:
+    results = list(map_in_order(functools.partial(add, 100), range(40), count))
+    assert [result for result, _ in results] == list(range(100, 140))
+    processes = {process for _, process in results}
+    assert processes == {os.getpid()} if count == 1 else len(processes) > 1
+
+
+def test_no_tasks_give_no_results() -> None:
+    assert list(map_in_order(functools.partial(add, 1), [], 2)) == []
+
+
+def test_short_work_is_done_without_other_processes() -> None:
+    results = list(map_in_order(functools.partial(add, 0), range(12), 2, alone=8))
+    assert [result for result, _ in results] == list(range(12))
+    assert {process for _, process in results[:8]} == {os.getpid()}
+    assert os.getpid() not in {process for _, process in results[8:]}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_task_raises_is_raised_where_the_result_is_asked_for(count: int) -> None:
+    results = map_in_order(functools.partial(divide, 12), [3, 4, 2, 6], count)
+    assert [next(results), next(results)] == [4, 3]
+    with pytest.raises(UserError, match=r"^No two\.$"):
+        next(results)
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(functools.partial(divide, 12), [3, 0], count))
+
+
+def test_a_process_that_ends_in_the_middle_is_told() -> None:
+    with pytest.raises(UserError, match=r"has ended, .*--workers 1"):
+        list(map_in_order(functools.partial(divide, 12), [3, 1, 4, 4, 4], 2))
+
+
+def test_tasks_are_taken_only_a_little_ahead() -> None:
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for task in range(1000):
+            taken.append(task)
+            yield task
+
+    results = map_in_order(functools.partial(add, 0), tasks(), 2)
+    next(results)
+    assert len(taken) < 10
+    results.close()
+    assert len(taken) < 10
+
+
+def children() -> set[int]:
+    """The living processes that this one has started."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
+    lines = [line.split() for line in found.stdout.splitlines()]
+    return {int(number) for number, state in lines if not state.startswith("Z")}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
+def test_no_process_is_left_when_nobody_asks_any_more() -> None:
+    before = children()
+    results = map_in_order(functools.partial(add, 0), range(1000), 2)
+    _, process = next(results)
+    assert process in children()
+    results.close()
+    assert not {pid for pid in children() - before if pid == process}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
+@pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_no_process_outlives_a_parent_that_is_stopped(sent: str) -> None:
+    program = (
+        f"import functools, sys; sys.path[:0] = [{str(SOURCES)!r}, {str(SOURCES.parent)!r}]\n"
+        "from gpt2.processes import map_in_order\n"
+        "from tests.test_processes import add\n"
+        "try:\n"
+        "    for _, process in map_in_order(functools.partial(add, 0), iter(int, 1), 2):\n"
+        "        print(process, flush=True)\n"
+        "except KeyboardInterrupt:\n"
+        "    pass\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with parent:
+        found: set[int] = set()
+        while len(found) < 2:
+            found.add(int(parent.stdout.readline()))
+        parent.send_signal(getattr(signal, sent))
+        _, said = parent.communicate(timeout=60)
+    assert said == ""  # no traceback of any process
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in found):
+        assert time.monotonic() < deadline, "a process is still there"
+        time.sleep(0.01)
+
+
+def test_there_is_at_least_one_process() -> None:
+    assert 1 <= check_count(None) <= MOST_BY_DEFAULT
+    assert check_count(30) == 30
+    with pytest.raises(UserError, match="workers should be a whole number of at least 1, not 0"):
+        check_count(0)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,14 +45,23 @@ def listed_checkpoints(folder: Path) -> list[str]:
     """The checkpoints that the file `checkpoint` names, the newest last; none if there is no file.
 
     Raises:
-        UserError: the file names no checkpoint, or cannot be read.
+        UserError: see `read_state`.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
-        return []
+    return read_state(path) if path.is_file() else []
+
+
+def read_state(path: Path) -> list[str]:
+    """The checkpoints that such a file names, the newest last.
+
+    Raises:
+        UserError: it names no checkpoint, or cannot be read.
+    """
     newest, names = None, []
     for field, double_quoted, single_quoted in _FIELD.findall(files.read_text(path)):
         name = re.split(r"[/\\]", _unescape(double_quoted or single_quoted))[-1]
+        if name and not _may_be_a_name(name):
+            raise UserError(f"{path} names {name[:60]!r}, which cannot be a file; correct it.")
         if field == "model_checkpoint_path":
             newest = name
         elif name:
@@ -188,6 +198,12 @@ class ModelFolder:
         if not _is_file(path):
             raise missing(path)
         return path
+
+
+def _may_be_a_name(text: str) -> bool:
+    """Whether files of the folder, and none elsewhere, can begin with it."""
+    hidden = re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+    return bool(text.strip(".")) and not hidden and not (os.name == "nt" and ":" in text)
 
 
 def _unescape(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.errors import UserError
+
+_PIECE = 16 << 20  # bytes unpacked at a time
 
 
 def compact_type(n_vocab: int) -> np.dtype:
@@ -43,10 +46,7 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                with archive.open(name) as entry:
-                    chunk = np.lib.format.read_array(entry, allow_pickle=False)
-                    if entry.read(1):  # only at the end of the entry is its checksum compared
-                        raise ValueError(f"{name} goes on after its array")
+                chunk = _read_array(archive, name)
                 yield _checked(path, name.removesuffix(".npy"), chunk, n_vocab)
     except UserError:
         raise
@@ -54,6 +54,33 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
         raise UserError(
             f"{path} is not a file of encoded text ({error}); make it anew with src/encode.py."
         ) from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """As `numpy.load`, but nothing is allocated for numbers that only the header promises."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that NumPy does not use")
+    with archive.open(info) as entry:
+        version = np.lib.format.read_magic(entry)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(entry)
+        elif version == (2, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(entry)
+        else:
+            raise ValueError(f"{name} is of a version that NumPy does not write for numbers")
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds objects of Python, not numbers")
+        size = math.prod(shape) * dtype.itemsize  # bytes
+        if min(shape, default=0) < 0 or size > info.file_size:
+            raise ValueError(f"{name} promises more numbers than it has")
+        content = bytearray()
+        while len(content) < size and (piece := entry.read(min(_PIECE, size - len(content)))):
+            content += piece
+        # Only when the end is met is the entry's checksum compared.
+        if len(content) < size or entry.read(1):
+            raise ValueError(f"{name} is shorter or longer than its array")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _checked(path: Path, name: str, chunk: np.ndarray, n_vocab: int) -> np.ndarray:

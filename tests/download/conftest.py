@@ -1,0 +1,62 @@
+"""A tiny model and a server that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import misbehaving_server
+import numpy as np
+import pytest
+
+from gpt2.checkpoint.new import write_model_folder
+from gpt2.hparams import HParams
+from gpt2.tokenizer import train_vocabulary
+
+TINY = HParams(n_vocab=270, n_ctx=8, n_embd=8, n_head=2, n_layer=2)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a model."""
+    random = np.random.default_rng(1)
+    weights = {
+        name: random.standard_normal(shape).astype(np.float32)
+        for name, shape in TINY.tensor_shapes().items()
+    }
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    vocabulary, merges = train_vocabulary(["so much text in so few words so it is " * 9], 270)
+    write_model_folder(folder, TINY, vocabulary, merges, weights)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def server(tiny: dict[str, bytes]) -> Iterator[misbehaving_server.Server]:
+    """Has the model as 124M and as 1558M."""
+    with misbehaving_server.serving() as running:
+        for model in ("124M", "1558M"):
+            for name, content in tiny.items():
+                running.files[f"/{model}/{name}"] = misbehaving_server.File(content)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to this machine leads past any proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
+
+@pytest.fixture
+def write(tiny: dict[str, bytes], tmp_path: Path):
+    """A function that writes the model, or some of its files, under models/."""
+
+    def write(name: str, *, without: tuple[str, ...] = ()) -> Path:
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        for file, content in tiny.items():
+            if file not in without:
+                (folder / file).write_bytes(content)
+        return folder
+
+    return write

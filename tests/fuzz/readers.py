@@ -83,7 +83,7 @@ def readers() -> dict[str, Reader]:
         ),
         "hparams.json": Reader([hparams], HParams.load, "hparams.json", JSON),
         "encoder.json": Reader(
-            [encoder, b'{"a": 0, "<|endoftext|>": 1}'],
+            [b'{"a": 0, "<|endoftext|>": 1}', encoder],
             _read_vocabulary,
             "encoder.json",
             JSON,

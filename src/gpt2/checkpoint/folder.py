@@ -211,7 +211,7 @@ def _unescape(text: str) -> str:
 
     def undo(match: re.Match[bytes]) -> bytes:
         code = match[1]
-        return bytes([int(code, 8) % 256]) if code[:1].isdigit() else code
+        return bytes([int(code, 8) % 256]) if code[0] in b"01234567" else code
 
     plain = re.sub(rb"\\([0-7]{1,3}|.)", undo, text.encode("utf-8"))
     return plain.decode("utf-8", errors="replace")

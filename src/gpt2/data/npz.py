@@ -77,9 +77,10 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         content = bytearray()
         while len(content) < size and (piece := entry.read(min(_PIECE, size - len(content)))):
             content += piece
-        # Only when the end is met is the entry's checksum compared.
-        if len(content) < size or entry.read(1):
-            raise ValueError(f"{name} is shorter or longer than its array")
+        if len(content) < size:
+            raise ValueError(f"{name} ends before its array does")
+        if entry.read(1):  # only at the end of the entry is its checksum compared
+            raise ValueError(f"{name} goes on after its array")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 

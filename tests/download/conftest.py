@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import misbehaving_server
-import numpy as np
 import pytest
 
-from gpt2.checkpoint.new import write_model_folder
-from gpt2.hparams import HParams
-from gpt2.tokenizer import train_vocabulary
-
-TINY = HParams(n_vocab=270, n_ctx=8, n_embd=8, n_head=2, n_layer=2)
+from gpt2.checkpoint.folder import write_checkpoint_state
+from gpt2.tokenizer import train_vocabulary, write_vocabulary
+from tests.download import misbehaving_server
+from tests.fuzz.index_files import table
+from tests.fuzz.readers import TINY, tiny_checkpoint
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a model."""
-    random = np.random.default_rng(1)
-    weights = {
-        name: random.standard_normal(shape).astype(np.float32)
-        for name, shape in TINY.tensor_shapes().items()
-    }
-    folder = tmp_path_factory.mktemp("model") / "tiny"
+    """The files of a model, made without TensorFlow, which takes seconds to load."""
+    folder = tmp_path_factory.mktemp("model")
+    data, entries = tiny_checkpoint()
+    (folder / "model.ckpt.data-00000-of-00001").write_bytes(data)
+    (folder / "model.ckpt.index").write_bytes(table(entries))
+    (folder / "model.ckpt.meta").write_bytes(b"a graph, which nobody reads")
+    TINY.save(folder / "hparams.json")
+    write_checkpoint_state(folder, ["model.ckpt"])
     vocabulary, merges = train_vocabulary(["so much text in so few words so it is " * 9], 270)
-    write_model_folder(folder, TINY, vocabulary, merges, weights)
+    write_vocabulary(folder, vocabulary, merges)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

@@ -9,15 +9,15 @@ import shutil
 import signal
 from pathlib import Path
 
-import misbehaving_server as server_
 import pytest
-from misbehaving_server import PAGE, File, Server
 
 from gpt2 import download
 from gpt2.download import models, releases
 from gpt2.download.lock import locked
 from gpt2.errors import UserError
 from gpt2.workspace import ALIASES, Workspace
+from tests.download import misbehaving_server as server_
+from tests.download.misbehaving_server import PAGE, File, Server
 
 DATA, INDEX = releases.DATA_FILE, releases.INDEX_FILE
 NO_WAITING = download.Patience(tries=2, sleep=lambda seconds: None)
@@ -82,7 +82,7 @@ def test_what_is_missing_or_broken_is_fetched_again_and_nothing_else(
     whole = path.read_bytes()
     path.unlink()
     if damage == "cut":
-        cut = whole[: len(whole) // 2]
+        cut = whole[: len(whole) // 2] if name != "checkpoint" else whole[:20]
         if name == "vocab.bpe":
             cut = cut[: cut.rindex(b" ") + 1]  # in the middle of a line; else it is as good
         path.write_bytes(cut)
@@ -93,7 +93,8 @@ def test_what_is_missing_or_broken_is_fetched_again_and_nothing_else(
     told = get(server, tmp_path, "124M")
     assert contents(path.parent) == tiny
     assert [place for place, _ in server.asked] == [f"/124M/{name}"]
-    assert told.plan == (len(whole), 0)
+    if name != INDEX:  # without which it is not known at first whether the data are whole
+        assert told.plan == (len(whole), 0)
 
 
 def test_every_flipped_tensor_is_found_by_its_checksum(
@@ -119,21 +120,21 @@ def test_data_that_do_not_fit_the_index_are_not_taken(server: Server, tmp_path: 
 
 
 def test_a_model_of_two_is_told(server: Server, tmp_path: Path, tiny) -> None:
-    other = tiny["hparams.json"].replace(b'"n_layer": 2', b'"n_layer": 3')
+    other = tiny["hparams.json"].replace(b'"n_layer": 1', b'"n_layer": 3')
     assert other != tiny["hparams.json"]
     server.files["/124M/hparams.json"] = File(other)
-    with pytest.raises(UserError, match=r"2 layers, width 8.*says 3 layers, width 8"):
+    with pytest.raises(UserError, match=r"1 layer, width 4.*says 3 layers, width 4"):
         get(server, tmp_path, "124M")
 
 
 def test_a_call_goes_on_where_another_stopped(server: Server, tmp_path: Path, tiny) -> None:
-    server.script = [*[server_.well] * 6, server_.drop_after(3000), *[server_.status(500)] * 9]
+    server.script = [*[server_.well] * 6, server_.drop_after(1000), *[server_.status(500)] * 9]
     with pytest.raises(UserError, match="status 500"):
         get(server, tmp_path, "124M")
     server.script = []
     told = get(server, tmp_path, "124M")
     missing, present = told.plan
-    assert 0 < present <= 3000
+    assert 0 < present <= 1000
     assert missing + present == len(tiny[DATA])
     assert told.bytes == missing
     assert told.files == [DATA]
@@ -328,7 +329,7 @@ def test_every_broken_file_is_found(write, tiny) -> None:
 
 def test_files_of_two_models_are_found(write, tiny) -> None:
     folder = write("small")
-    other = tiny["hparams.json"].replace(b'"n_layer": 2', b'"n_layer": 3')
+    other = tiny["hparams.json"].replace(b'"n_layer": 1', b'"n_layer": 3')
     (folder / "hparams.json").write_bytes(other)
     *files, together = download.verify(folder)
     assert all(finding.whole for finding in files)

@@ -9,13 +9,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import misbehaving_server as server_
 import numpy as np
 import pytest
-from misbehaving_server import File, Server
 
 from gpt2.download.transfer import Patience, Progress, fetch, size_at
 from gpt2.errors import UserError
+from tests.download import misbehaving_server as server_
+from tests.download.misbehaving_server import File, Server
 
 CONTENT = np.random.default_rng(6).bytes(700_000)  # many of the pieces that are taken at a time
 OTHER = np.random.default_rng(7).bytes(650_000)

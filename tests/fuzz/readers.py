@@ -47,7 +47,7 @@ class Reader:
 
 def readers() -> dict[str, Reader]:
     """The readers by name."""
-    data, entries = _tiny_checkpoint()
+    data, entries = tiny_checkpoint()
     whole_index = index_files.table(entries)
     block = index_files.pairs([(b"", index_files.HEADER), *entries])
     vocabulary, merges = train_vocabulary(["so much text in so few words, so it is " * 9], 270)
@@ -146,8 +146,8 @@ def _read_prompts(path: Path) -> None:
 # --- valid contents ---
 
 
-def _tiny_checkpoint() -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """The data, and the keys and values of the index."""
+def tiny_checkpoint() -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """The data of a checkpoint of `TINY`, and the keys and values of its index."""
     data, entries = b"", []
     random = np.random.default_rng(3)
     for name, shape in TINY.tensor_shapes().items():

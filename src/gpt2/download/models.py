@@ -129,7 +129,11 @@ def download(
             check_space(missing[0][0].folder, needed)
             progress.planned(needed, present)
         for model, name in missing:
-            model.fetch(name, progress, patience)
+            if name == DATA_FILE and model.is_whole(name):
+                # Data that were there, and that the index, which was not, now shows to be whole.
+                progress.advance((model.folder / name).stat().st_size)
+            else:
+                model.fetch(name, progress, patience)
         for model in models:
             _check_together(model.folder)
 

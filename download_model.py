@@ -25,7 +25,8 @@ class Bar(download.Progress):
         self.bar = tqdm(unit="B", unit_scale=True, disable=True)
 
     def planned(self, missing: int, present: int) -> None:
-        print(f"{in_bytes(missing)} to fetch", flush=True)
+        if missing:  # else no server told
+            print(f"{in_bytes(missing)} to fetch", flush=True)
         self.bar = tqdm(
             total=missing + present,
             initial=present,
@@ -41,7 +42,7 @@ class Bar(download.Progress):
         self.bar.update(size)
 
     def waiting(self, seconds: float, reason: str) -> None:
-        self.bar.set_description(f"{reason}, next try in {seconds:.0f} s")
+        self.bar.set_description(f"Connection lost, next try in {seconds:.0f} s")
 
     def checking(self, path: Path) -> None:
         self.bar.set_description(f"Checking {path.name}")

@@ -20,11 +20,12 @@ from tests.download.misbehaving_server import File, Request, serving, well
 
 @pytest.fixture
 def server(toolkit: Toolkit, tmp_path: Path) -> Iterator[str]:
-    """The address of a server that has 124M whole and of 355M two files."""
+    """The address of a server that has 124M and small whole, and of 355M two files."""
     whole, part = tmp_path / "server" / "124M", tmp_path / "server" / "355M"
     shutil.copytree(toolkit.root / "models" / "117M", whole)
     part.mkdir()
-    for name in ("checkpoint", "encoder.json"):
+    shutil.copytree(whole, tmp_path / "server" / "small")
+    for name in ("hparams.json", "encoder.json"):
         shutil.copy(whole / name, part)
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "server"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
@@ -59,8 +60,16 @@ def test_what_the_server_does_not_have_is_told_and_only_whole_files_are_kept(
     toolkit: Toolkit, server: str
 ) -> None:
     done = toolkit.run(f"python download_model.py 345M --url {server}")
-    done.says(1, r"/355M/hparams\.json was answered with status 404")
-    assert not (toolkit.root / "models" / "345M").exists()
+    done.says(1, r"/355M/vocab\.bpe was answered with status 404 .* same command again")
+    assert sorted(toolkit.contents("models/345M")) == ["encoder.json", "hparams.json"]
+
+
+def test_a_failed_download_leaves_no_empty_folder_that_hides_a_model(
+    toolkit: Toolkit, server: str
+) -> None:
+    done = toolkit.run(f"python download_model.py 774M --url {server}")
+    done.says(1, "was answered with status 404")
+    assert sorted(toolkit.contents("models")) == ["117M", *(f"117M/{name}" for name in MODEL_FILES)]
 
 
 def test_a_name_that_leads_elsewhere_is_told(toolkit: Toolkit, server: str) -> None:
@@ -101,8 +110,7 @@ def test_ctrl_c_says_what_is_kept_and_the_next_call_goes_on(
             request.wfile.flush()
             go_on.wait(60)
 
-        server.script = [well] * 5 + [stall]
-        # As often as needed: sizes are asked for with HEAD, which no script answers.
+        server.script = [*[well] * 5, stall]  # requests of sizes are not counted
         line = f"no_proxy=127.0.0.1 python download_model.py 117M --url {server.address}"
         kept = toolkit.root / "models" / "117M" / "model.ckpt.meta.partial"
         with toolkit.start(line) as running:

@@ -428,3 +428,11 @@ def test_the_size_of_a_file_is_asked_for_without_fetching_it(server: Server) -> 
     assert size_at(urls[:1]) is None
     assert size_at(["http://[::1/x"]) is None
     assert server.requests == []
+
+
+def test_a_server_whose_parts_never_fit_is_given_up(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000), server_.well] * 9
+    with pytest.raises(UserError, match="cannot be used"):
+        fetching(expected=OTHER)
+    assert len(fetching.server.requests) == 4
+    assert fetching.left == []

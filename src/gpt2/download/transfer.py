@@ -119,7 +119,7 @@ def fetch(
             except OSError as error:
                 raise files.cannot_write(path, error) from error
     raise UserError(
-        f"{path} could not be fetched: {'; '.join(reasons)}. Check the address and the connection, "
+        f"{path} could not be fetched: {'; '.join(reasons)}; check the address and the connection, "
         "then run the same command again: it goes on where it stopped."
     )
 
@@ -186,7 +186,7 @@ class _Transfer:
 
     def run(self, check: Callable[[Path], object]) -> None:
         """Fetch, check and name the file."""
-        while True:
+        for last in (False, True):
             self.glued = False
             self._fetch_patiently()
             self.progress.checking(self.path)
@@ -194,12 +194,11 @@ class _Transfer:
                 check(self.partial)
                 break
             except UserError as error:
-                glued = self.glued
                 self._discard()
-                if not glued:
+                # Parts that did not belong together are fetched once more, in one piece.
+                if last or not self.glued:
                     what = str(error).replace(str(self.partial), "the file").rstrip(".")
                     raise Unavailable(f"{self.url} sent what cannot be used ({what})") from error
-            # Else the parts did not belong together: once more, all in one piece.
         files.move_into_place(self.partial, self.path)
         self.note.unlink(missing_ok=True)
 
@@ -301,11 +300,13 @@ class _Transfer:
                     break
                 offset += len(arrived)
                 if offset > most:
-                    self._discard()
-                    raise Unavailable(f"{self.url} sends more than {most:,} bytes")
+                    break
                 file.write(arrived)
                 file.flush()  # so that a kill at any moment loses next to nothing
                 self.progress.advance(len(arrived))
+        if offset > most:
+            self._discard()
+            raise Unavailable(f"{self.url} sends more than {most:,} bytes")
         if (total and offset < total) or (unpack and not unpack.eof):
             raise self._broke_off(offset, total)
         if self.size and offset < self.size:
@@ -316,7 +317,8 @@ class _Transfer:
         return _Broken(f"{self.url} broke off after {offset:,}{of_total} bytes")
 
     def _status(self, answer: requests.Response) -> str:
-        return f"{self.url} was answered with status {answer.status_code} ({answer.reason})"
+        reason = "".join(filter(str.isprintable, answer.reason or ""))[:60]
+        return f"{self.url} was answered with status {answer.status_code} ({reason})"
 
     def _discard(self) -> None:
         """Forget what has come."""

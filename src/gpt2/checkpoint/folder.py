@@ -60,13 +60,11 @@ def read_state(path: Path) -> list[str]:
     newest, names = None, []
     for field, double_quoted, single_quoted in _FIELD.findall(files.read_text(path)):
         name = re.split(r"[/\\]", _unescape(double_quoted or single_quoted))[-1]
-        if name and not _may_be_a_name(name):
-            raise UserError(f"{path} names {name[:60]!r}, which cannot be a file; correct it.")
         if field == "model_checkpoint_path":
             newest = name
-        elif name:
+        elif _may_be_a_name(name):
             names.append(name)
-    if not newest:
+    if newest is None or not _may_be_a_name(newest):
         raise UserError(
             f"{path} names no checkpoint; write the line "
             'model_checkpoint_path: "NAME" into it, with the name of the .index file beside it.'
@@ -203,7 +201,8 @@ class ModelFolder:
 def _may_be_a_name(text: str) -> bool:
     """Whether files of the folder, and none elsewhere, can begin with it."""
     hidden = re.search(r"[\x00-\x1f\x7f-\x9f]", text)
-    return bool(text.strip(".")) and not hidden and not (os.name == "nt" and ":" in text)
+    elsewhere = not text.strip(".") or (os.name == "nt" and ":" in text)
+    return len(text) < 256 and not hidden and not elsewhere
 
 
 def _unescape(text: str) -> str:

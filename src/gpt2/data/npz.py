@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short
 
 _PIECE = 16 << 20  # bytes unpacked at a time
 
@@ -47,12 +48,13 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 chunk = _read_array(archive, name)
-                yield _checked(path, name.removesuffix(".npy"), chunk, n_vocab)
+                yield _checked(path, in_short(name.removesuffix(".npy")), chunk, n_vocab)
     except UserError:
         raise
     except Exception as error:  # zipfile and NumPy have a dozen kinds for what is broken
         raise UserError(
-            f"{path} is not a file of encoded text ({error}); make it anew with src/encode.py."
+            f"{path} is not a file of encoded text ({in_short(error)}); make it anew with "
+            "src/encode.py."
         ) from error
 
 
@@ -61,7 +63,8 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in a way that NumPy does not use")
-    with archive.open(info) as entry:
+    with archive.open(info) as entry, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a header is in the words of Python 2
         version = np.lib.format.read_magic(entry)
         if version == (1, 0):
             shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(entry)
@@ -87,8 +90,8 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _checked(path: Path, name: str, chunk: np.ndarray, n_vocab: int) -> np.ndarray:
     if chunk.ndim != 1 or chunk.dtype.kind not in "iu":
         raise UserError(
-            f"{path}: {name} is an array of {chunk.dtype} with {chunk.ndim} dimensions, not a list "
-            "of token ids; make the file anew with src/encode.py."
+            f"{path}: {name} is an array of {in_short(chunk.dtype)} with {chunk.ndim} dimensions, "
+            "not a list of token ids; make the file anew with src/encode.py."
         )
     if chunk.size and not 0 <= chunk.min() <= chunk.max() < n_vocab:
         worst = chunk.max() if chunk.max() >= n_vocab else chunk.min()

@@ -3,7 +3,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: demo test lint
+.PHONY: demo test lint fuzz
 
 demo: $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 	$(PYTHON) examples/demo.py
@@ -14,6 +14,10 @@ test: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 lint: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+# Every reader of foreign files reads 100,000 of them that are broken or made up; half an hour.
+fuzz: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+	$(PYTHON) -m tests.fuzz.run
 
 .venv/installed: requirements.txt
 	python3 -m venv .venv

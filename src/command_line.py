@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -41,8 +42,8 @@ def run(command: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output (head, less) has left: nobody to tell, nothing to flush.
@@ -51,12 +52,25 @@ def run(command: Callable[[], None]) -> NoReturn:
     except OSError as error:
         # A path the system refuses for a reason of its own: too long a name, no permission.
         if error.filename is None:
-            raise
+            report_defect()
         print(
             f"{error.filename} cannot be used: {error.strerror}; check the path.", file=sys.stderr
         )
         sys.exit(1)
+    except Exception:
+        report_defect()
     sys.exit(0)
+
+
+def report_defect() -> NoReturn:
+    """Show the exception in hand, which is not the user's doing, and exit with code 1."""
+    print(
+        "This is a defect of the toolkit and nothing you did wrong. Please report it where you "
+        "got the toolkit, with the command you gave and these lines:",
+        file=sys.stderr,
+    )
+    traceback.print_exc()
+    sys.exit(1)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

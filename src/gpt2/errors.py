@@ -10,3 +10,10 @@ class UserError(Exception):
     The commands print it on standard error and exit with code 1; any other
     exception is a bug of ours and keeps its traceback.
     """
+
+
+def in_short(words: object, most: int = 200) -> str:
+    """Words from a file or another library as part of a sentence: one line, visible, not long."""
+    line = "".join(c if c.isprintable() else " " for c in str(words))
+    line = " ".join(line.split())
+    return line if len(line) <= most else line[:most] + "..."

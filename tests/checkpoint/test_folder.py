@@ -109,7 +109,10 @@ def test_a_path_that_leads_out_of_the_folder_is_not_followed(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["", "\n", "model_checkpoint_path:", 'model_checkpoint_path: ""', "<?xml version='1.0'?>"]
-    + [f'model_checkpoint_path: "{path}"' for path in ("/", "..", ".", "x" * 5000, "\x00")],
+    + [
+        f'model_checkpoint_path: "{path}"'
+        for path in ("/", "..", ".", "x" * 5000, "\x00", "a\x1b[2J", "\\9")
+    ],
 )
 def test_a_file_that_names_no_checkpoint_is_one_sentence(tmp_path, text):
     state(tmp_path, text)

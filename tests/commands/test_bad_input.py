@@ -40,6 +40,9 @@ def test_without_a_bad_input_tensorflow_is_asked_for(toolkit: Toolkit, no_tensor
     lines = (f"{TRAIN} --dataset text.npz", f"{NEW_MODEL} --dataset text.txt", UNCONDITIONAL)
     for done in toolkit.run_all(*(f"{no_tensorflow} {line}" for line in lines)):
         assert done.code == 1
+        # As every error that is not a user's: with an invitation to report it, and a traceback.
+        assert done.sentences[0].startswith("This is a defect of the toolkit")
+        assert done.sentences[1].startswith("Traceback")
         assert done.sentences[-1] == "ImportError: TensorFlow was asked for"
 
 

@@ -16,34 +16,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import math
-import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gpt2 import files
+from gpt2.checkpoint import index
+from gpt2.checkpoint.crc32c import crc32c, masked
+from gpt2.checkpoint.index import Entry
 from gpt2.errors import UserError
 from gpt2.hparams import RELEASED, HParams
 
 if TYPE_CHECKING:
-    import numpy as np
     import tensorflow as tf
 
 INDEX = ".index"
 META = ".meta"
 DATA = ".data-00000-of-00001"
 WEIGHTS = "model/"
-
-
-class Entry(NamedTuple):
-    """What the index says of one tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    size: int  # bytes
 
 
 def with_ending(prefix: Path, ending: str) -> Path:
@@ -70,23 +65,23 @@ def identity(prefix: Path) -> str:
     Raises:
         UserError: it cannot be read.
     """
-    index = with_ending(prefix, INDEX)
+    path = with_ending(prefix, INDEX)
     try:
-        return hashlib.sha256(index.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f"{index} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 # --- reading ---
 
 
 def read_index(prefix: Path) -> dict[str, Entry]:
-    """Name, shape and type of every tensor in a checkpoint, in the order of the names.
+    """Name, shape, type and place of every tensor in a checkpoint, in the order of the names.
 
     Raises:
         UserError: the `.index` is missing, damaged or of another kind.
     """
-    return _entries(_reader(prefix))
+    return _index(prefix).entries
 
 
 def check_index(prefix: Path, hparams: HParams, hparams_path: Path | None = None) -> None:
@@ -106,7 +101,9 @@ def check_against(prefix: Path, hparams: HParams, hparams_path: Path | None = No
     Raises:
         UserError: see `check_index`; or the data are missing, or shorter than the index says.
     """
-    _check(prefix, _reader(prefix), hparams, hparams_path)
+    index_ = _index(prefix)
+    _check_entries(prefix, index_.entries, hparams, hparams_path)
+    _check_data(prefix, index_)
 
 
 def read_tensors(
@@ -119,75 +116,46 @@ def read_tensors(
     Raises:
         UserError: see `check_against`; while loading: a tensor is not what its crc32c says.
     """
-    reader = _reader(prefix)
-    _check(prefix, reader, hparams, hparams_path)
-    return _load(prefix, reader, hparams.tensor_shapes())
+    index_ = _index(prefix)
+    _check_entries(prefix, index_.entries, hparams, hparams_path)
+    _check_data(prefix, index_)
+    return _load(prefix, index_, hparams.tensor_shapes())
 
 
 def read_all(prefix: Path) -> dict[str, np.ndarray]:
     """Every tensor of a checkpoint by name, whatever it belongs to.
 
     Raises:
-        UserError: it is incomplete or damaged.
+        UserError: it is incomplete or damaged, or a tensor is not of numbers.
     """
-    reader = _reader(prefix)
-    entries = _entries(reader)
-    _check_data(prefix, entries)
-    return dict(_load(prefix, reader, entries))
+    index_ = _index(prefix)
+    _check_data(prefix, index_)
+    return dict(_load(prefix, index_, index_.entries))
 
 
-def _reader(prefix: Path):
-    import tensorflow as tf
+def tensor_bytes(path: Path, name: str, entry: Entry) -> np.ndarray:
+    """The bytes of one tensor in a data file, held against its crc32c.
 
-    _refuse_wildcards(prefix)
-    index = with_ending(prefix, INDEX)
-    if not index.is_file():
-        raise UserError(f"{index} is missing, so there is no checkpoint {prefix}.")
+    Raises:
+        UserError: the file cannot be read, or is not what the index says.
+    """
     try:
-        # Not tf.train.load_checkpoint, which takes a folder of the prefix's name for the checkpoint
-        return tf.compat.v1.train.NewCheckpointReader(str(prefix))
-    except _reading_errors() as error:
+        content = np.fromfile(path, np.uint8, entry.size, offset=entry.offset)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(content) != entry.size or masked(crc32c(content)) != entry.crc32c:
         raise UserError(
-            f"{index} cannot be read as the index of a TensorFlow checkpoint, so it is damaged or "
-            "something else; copy or fetch it again."
-        ) from error
-
-
-def _reading_errors() -> tuple[type[Exception], ...]:
-    """What TensorFlow raises for files that are not as they should be."""
-    import tensorflow as tf
-
-    return tf.errors.OpError, IndexError, RuntimeError, ValueError
-
-
-def _refuse_wildcards(prefix: Path) -> None:
-    """TensorFlow takes the path for a pattern and would not find a file that is there."""
-    special = "[" if os.name == "nt" else "[\\"
-    for character in special:
-        if character in str(prefix):
-            raise UserError(
-                f"TensorFlow cannot read the checkpoint {prefix} because of the {character} in "
-                "its path; rename the folder."
-            )
-
-
-def _entries(reader) -> dict[str, Entry]:
-    shapes = reader.get_variable_to_shape_map()
-    dtypes = reader.get_variable_to_dtype_map()
-    return {
-        name: Entry(
-            tuple(shapes[name]),
-            dtypes[name].name,
-            math.prod(shapes[name]) * (dtypes[name].size or 0),  # strings have no fixed size
+            f"{path}: the tensor {name} is damaged, its data do not agree with the checksum in "
+            f"the {INDEX} file; copy or fetch the checkpoint again."
         )
-        for name in sorted(shapes)
-    }
+    return content
 
 
-def _check(prefix: Path, reader, hparams: HParams, hparams_path: Path | None) -> None:
-    entries = _entries(reader)
-    _check_entries(prefix, entries, hparams, hparams_path)
-    _check_data(prefix, entries)
+def _index(prefix: Path) -> index.Index:
+    path = with_ending(prefix, INDEX)
+    if not path.is_file():
+        raise UserError(f"{path} is missing, so there is no checkpoint {prefix}.")
+    return index.read(path)
 
 
 def _check_entries(
@@ -236,6 +204,11 @@ def _check_entries(
                 f"{prefix}: {name} is of type {entries[name].dtype}, where GPT-2's checkpoints "
                 "hold float32; convert it with the program that wrote it."
             )
+        if entries[name].size != 4 * math.prod(shape):
+            raise UserError(
+                f"{prefix}: {name} is stored in several slices; save the checkpoint again with "
+                "variables that are not partitioned."
+            )
     for name in entries:
         if name.startswith(WEIGHTS) and name not in expected and not _is_slot(name, expected):
             raise UserError(
@@ -263,35 +236,45 @@ def _missing_tensor(prefix: Path, name: str) -> UserError:
     )
 
 
-def _check_data(prefix: Path, entries: dict[str, Entry]) -> None:
-    found = data_files(prefix)
-    if not found:
-        raise UserError(
-            f"{with_ending(prefix, DATA)} is missing, without which {prefix}{INDEX} is of no use; "
-            "copy or fetch it too."
-        )
-    present = sum(path.stat().st_size for path in found)
-    claimed = sum(entry.size for entry in entries.values())
-    if present < claimed:
-        # TensorFlow 1's saver and ours lay the data down in the order of the names.
-        ends = itertools.accumulate(entry.size for entry in entries.values())
-        cut = next(name for name, end in zip(entries, ends, strict=True) if end > present)
-        raise UserError(
-            f"{found[0]} is cut off after {present:,} of {claimed:,} bytes, in the tensor {cut}; "
-            "copy or fetch it again."
-        )
-
-
-def _load(prefix: Path, reader, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    for name in names:
-        try:
-            array = reader.get_tensor(name)
-        except _reading_errors() as error:
+def _check_data(prefix: Path, index_: index.Index) -> None:
+    ends: dict[Path, list[tuple[int, str]]] = defaultdict(list)  # of the tensors in each data file
+    for name, entry in index_.entries.items():
+        path = _data_file(prefix, entry.shard, index_.shards)
+        ends[path].append((entry.offset + entry.size, name))
+    for path, tensors in ends.items():
+        if not path.is_file():
             raise UserError(
-                f"{prefix}: the tensor {name} is damaged, its data do not agree with the checksum "
-                f"in {prefix.name}{INDEX}; copy or fetch the checkpoint again."
+                f"{path} is missing, without which {prefix}{INDEX} is of no use; copy or fetch it "
+                "too."
+            )
+        present = path.stat().st_size
+        claimed, _ = max(tensors)
+        if present < claimed:
+            _, cut = min(tensor for tensor in tensors if tensor[0] > present)
+            raise UserError(
+                f"{path} is cut off after {present:,} of {claimed:,} bytes, in the tensor {cut}; "
+                "copy or fetch it again."
+            )
+
+
+def _data_file(prefix: Path, shard: int, shards: int) -> Path:
+    return with_ending(prefix, f".data-{shard:05}-of-{shards:05}")
+
+
+def _load(
+    prefix: Path, index_: index.Index, names: Iterable[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
+        entry = index_.entries[name]
+        path = _data_file(prefix, entry.shard, index_.shards)
+        content = tensor_bytes(path, name, entry)
+        try:
+            yield name, content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{prefix}{INDEX}: the tensor {name} is of type {entry.dtype}, which is not read "
+                "here; take the checkpoint it was made from."
             ) from error
-        yield name, array
 
 
 # --- writing ---
@@ -326,7 +309,6 @@ def staged(
     """
     import tensorflow as tf
 
-    _refuse_wildcards(prefix)
     partial = files.partial_path(prefix)
     names = sorted(tensors)
     try:

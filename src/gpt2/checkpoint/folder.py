@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,19 +46,26 @@ def listed_checkpoints(folder: Path) -> list[str]:
     """The checkpoints that the file `checkpoint` names, the newest last; none if there is no file.
 
     Raises:
-        UserError: the file names no checkpoint, or cannot be read.
+        UserError: see `read_state`.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
-        return []
+    return read_state(path) if path.is_file() else []
+
+
+def read_state(path: Path) -> list[str]:
+    """The checkpoints that such a file names, the newest last.
+
+    Raises:
+        UserError: it names no checkpoint, or cannot be read.
+    """
     newest, names = None, []
     for field, double_quoted, single_quoted in _FIELD.findall(files.read_text(path)):
         name = re.split(r"[/\\]", _unescape(double_quoted or single_quoted))[-1]
         if field == "model_checkpoint_path":
             newest = name
-        elif name:
+        elif _may_be_a_name(name):
             names.append(name)
-    if not newest:
+    if newest is None or not _may_be_a_name(newest):
         raise UserError(
             f"{path} names no checkpoint; write the line "
             'model_checkpoint_path: "NAME" into it, with the name of the .index file beside it.'
@@ -209,12 +217,19 @@ class ModelFolder:
         return path
 
 
+def _may_be_a_name(text: str) -> bool:
+    """Whether files of the folder, and none elsewhere, can begin with it."""
+    hidden = re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+    elsewhere = not text.strip(".") or (os.name == "nt" and ":" in text)
+    return len(text) < 256 and not hidden and not elsewhere
+
+
 def _unescape(text: str) -> str:
     """Undo a text proto's escapes; letters outside ASCII are octal bytes of UTF-8 in old files."""
 
     def undo(match: re.Match[bytes]) -> bytes:
         code = match[1]
-        return bytes([int(code, 8) % 256]) if code[:1].isdigit() else code
+        return bytes([int(code, 8) % 256]) if code[0] in b"01234567" else code
 
     plain = re.sub(rb"\\([0-7]{1,3}|.)", undo, text.encode("utf-8"))
     return plain.decode("utf-8", errors="replace")

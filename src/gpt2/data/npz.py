@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +14,9 @@ from typing import IO
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short
+
+_PIECE = 16 << 20  # bytes unpacked at a time
 
 _IN_MEMORY = 2**25  # bytes of a chunk that is being written; more go to the disk
 _BLOCK = 2**20  # tokens that are converted at a time
@@ -89,24 +93,51 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                with archive.open(name) as entry:
-                    chunk = np.lib.format.read_array(entry, allow_pickle=False)
-                    if entry.read(1):  # only at the end of the entry is its checksum compared
-                        raise ValueError(f"{name} goes on after its array")
-                yield _checked(path, name.removesuffix(".npy"), chunk, n_vocab)
+                chunk = _read_array(archive, name)
+                yield _checked(path, in_short(name.removesuffix(".npy")), chunk, n_vocab)
     except UserError:
         raise
     except Exception as error:  # zipfile and NumPy have a dozen kinds for what is broken
         raise UserError(
-            f"{path} is not a file of encoded text ({error}); make it anew with src/encode.py."
+            f"{path} is not a file of encoded text ({in_short(error)}); make it anew with "
+            "src/encode.py."
         ) from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """As `numpy.load`, but nothing is allocated for numbers that only the header promises."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that NumPy does not use")
+    with archive.open(info) as entry, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a header is in the words of Python 2
+        version = np.lib.format.read_magic(entry)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(entry)
+        elif version == (2, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(entry)
+        else:
+            raise ValueError(f"{name} is of a version that NumPy does not write for numbers")
+        if dtype.hasobject:
+            raise ValueError(f"{name} holds objects of Python, not numbers")
+        size = math.prod(shape) * dtype.itemsize  # bytes
+        if min(shape, default=0) < 0 or size > info.file_size:
+            raise ValueError(f"{name} promises more numbers than it has")
+        content = bytearray()
+        while len(content) < size and (piece := entry.read(min(_PIECE, size - len(content)))):
+            content += piece
+        if len(content) < size:
+            raise ValueError(f"{name} ends before its array does")
+        if entry.read(1):  # only at the end of the entry is its checksum compared
+            raise ValueError(f"{name} goes on after its array")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _checked(path: Path, name: str, chunk: np.ndarray, n_vocab: int) -> np.ndarray:
     if chunk.ndim != 1 or chunk.dtype.kind not in "iu":
         raise UserError(
-            f"{path}: {name} is an array of {chunk.dtype} with {chunk.ndim} dimensions, not a list "
-            "of token ids; make the file anew with src/encode.py."
+            f"{path}: {name} is an array of {in_short(chunk.dtype)} with {chunk.ndim} dimensions, "
+            "not a list of token ids; make the file anew with src/encode.py."
         )
     if chunk.size and not 0 <= chunk.min() <= chunk.max() < n_vocab:
         worst = chunk.max() if chunk.max() >= n_vocab else chunk.min()

@@ -1,0 +1,250 @@
+"""The `.index` of a checkpoint: a sorted table that says where each tensor lies.
+
+The file is a table in LevelDB's format (https://github.com/google/leveldb, doc/table_format.md):
+blocks of keys and values, a block that lists the blocks, and a footer of 48 bytes that ends in a
+magic number. A key is a tensor's name; a value is a BundleEntryProto, a protocol buffer (see
+tensorflow/core/protobuf/tensor_bundle.proto). The key "" comes first and has a BundleHeaderProto.
+
+It is read here, not by TensorFlow, because it may come from anybody: nothing is allocated from a
+number in the file, and whatever is wrong ends as one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2.checkpoint.crc32c import crc32c, masked
+from gpt2.errors import UserError
+
+_MAGIC = 0xDB4775248B80FB57
+_FOOTER = 48  # bytes
+_TRAILER = 5  # bytes after a block: how it is compressed, and its checksum
+
+# GPT-2 of any size needs less than a hundredth of these; they only keep made-up files small.
+_MOST_BYTES = 4 << 20
+_MOST_NAMES = 16 << 20  # bytes of all names together, which the file shortens
+_LONGEST_NAME = 4096
+_MOST_DIMENSIONS = 254  # TensorFlow's own limit
+
+# tensorflow/core/framework/types.proto; a type that is missing has no fixed size here.
+_TYPES = {
+    1: ("float32", 4),
+    2: ("float64", 8),
+    3: ("int32", 4),
+    4: ("uint8", 1),
+    5: ("int16", 2),
+    6: ("int8", 1),
+    7: ("string", 0),
+    9: ("int64", 8),
+    10: ("bool", 1),
+    14: ("bfloat16", 2),
+    17: ("uint16", 2),
+    19: ("float16", 2),
+    22: ("uint32", 4),
+    23: ("uint64", 8),
+}
+
+
+class Entry(NamedTuple):
+    """What the index says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    shard: int  # number of the data file
+    offset: int  # where in it the tensor begins, in bytes
+    size: int  # bytes
+    crc32c: int  # masked
+
+
+class Index(NamedTuple):
+    """All that an index says."""
+
+    shards: int  # how many data files there are
+    entries: dict[str, Entry]  # in the order of the names
+
+
+def read(path: Path) -> Index:
+    """Read an `.index` file.
+
+    Raises:
+        UserError: it is unreadable, damaged or of another kind.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return _parse(content)
+    except (ValueError, IndexError, struct.error) as error:
+        raise UserError(
+            f"{path} cannot be read as the index of a TensorFlow checkpoint, so it is damaged or "
+            "something else; copy or fetch it again."
+        ) from error
+
+
+def _parse(content: bytes) -> Index:
+    if not _FOOTER <= len(content) <= _MOST_BYTES:
+        raise ValueError("too short or too long")
+    footer = content[-_FOOTER:]
+    if struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
+        raise ValueError("no table")
+    _, place = _handle(footer, 0)  # of a block with statistics, which is empty
+    (start, size), _ = _handle(footer, place)
+    shards: int | None = None
+    entries: dict[str, Entry] = {}
+    before, names = b"", 0
+    for _, value in _block(content, start, size):
+        (start, size), _ = _handle(value, 0)
+        for key, entry in _block(content, start, size):
+            if shards is None:
+                if key:
+                    raise ValueError("no header")
+                shards = _shards(entry)
+                continue
+            names += len(key)
+            if key <= before or names > _MOST_NAMES:
+                raise ValueError("the names are out of order or too long")
+            before = key
+            if key[0]:  # a part of a tensor in several slices has a key of another kind
+                entries[key.decode("utf-8")] = _entry(entry, shards)
+    if shards is None:
+        raise ValueError("no header")
+    return Index(shards, entries)
+
+
+def _block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values in a block; a key leaves out what it shares with the one before."""
+    end = start + size
+    if not 0 <= start <= end <= len(content) - _FOOTER - _TRAILER or size < 4:
+        raise ValueError("a block beyond the end")
+    (checksum,) = struct.unpack_from("<I", content, end + 1)
+    if masked(crc32c(content[start : end + 1])) != checksum:
+        raise ValueError("a wrong checksum")
+    if content[end] != 0:
+        raise ValueError("a compressed block, which TensorFlow does not write")
+    block = content[start:end]
+    (restarts,) = struct.unpack_from("<I", block, size - 4)
+    stop = size - 4 - 4 * restarts
+    if stop < 0:
+        raise ValueError("more restarts than the block has room for")
+    place, key = 0, b""
+    while place < stop:
+        shared, place = _number(block, place)
+        added, place = _number(block, place)
+        length, place = _number(block, place)
+        if shared > len(key) or shared + added > _LONGEST_NAME or place + added + length > stop:
+            raise ValueError("a key or a value beyond the end")
+        key = key[:shared] + block[place : place + added]
+        place += added
+        yield key, block[place : place + length]
+        place += length
+
+
+def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
+    """Start and size of a block, and where to read on."""
+    start, place = _number(data, place)
+    size, place = _number(data, place)
+    return (start, size), place
+
+
+def _number(data: bytes, place: int) -> tuple[int, int]:
+    """A number written in groups of seven bits, and where to read on."""
+    number = 0
+    for shift in range(0, 70, 7):
+        byte = data[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number & 0xFFFFFFFFFFFFFFFF, place
+    raise ValueError("a number that does not end")
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field of a protocol buffer; unsigned, with bytes left as they are."""
+    place = 0
+    while place < len(message):
+        tag, place = _number(message, place)
+        kind = tag & 7
+        if kind == 0:
+            value, place = _number(message, place)
+            yield tag >> 3, value
+            continue
+        if kind == 2:
+            length, place = _number(message, place)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError("a field of no known kind")
+        if place + length > len(message):
+            raise ValueError("a field beyond the end")
+        value = message[place : place + length]
+        yield tag >> 3, value if kind == 2 else int.from_bytes(value, "little")
+        place += length
+
+
+def _whole(value: int | bytes) -> int:
+    """A field that is to be a number, not negative."""
+    if not isinstance(value, int) or value >= 1 << 63:
+        raise ValueError("a field that is not a number, or a negative one")
+    return value
+
+
+def _bytes(value: int | bytes) -> bytes:
+    """A field that is to hold bytes."""
+    if not isinstance(value, bytes):
+        raise ValueError("a number in the place of a message")
+    return value
+
+
+def _shards(message: bytes) -> int:
+    """How many data files the header tells of."""
+    shards, order = 0, 0
+    for field, value in _fields(message):
+        if field == 1:
+            shards = _whole(value)
+        elif field == 2:
+            order = _whole(value)
+    if not 1 <= shards <= 99999 or order != 0:
+        raise ValueError("no data files, or big-endian ones")
+    return shards
+
+
+def _entry(message: bytes, shards: int) -> Entry:
+    dtype = shard = offset = size = checksum = 0
+    shape: list[int] = []
+    for field, value in _fields(message):
+        if field == 1:
+            dtype = _whole(value)
+        elif field == 2:
+            shape = _shape(_bytes(value))
+        elif field == 3:
+            shard = _whole(value)
+        elif field == 4:
+            offset = _whole(value)
+        elif field == 5:
+            size = _whole(value)
+        elif field == 6:
+            checksum = _whole(value)
+    name, width = _TYPES.get(dtype, (f"number {dtype}", 0))
+    if shard >= shards:
+        raise ValueError("a data file beyond the last")
+    elements = math.prod(shape)
+    if width and size not in (elements * width, 0):
+        raise ValueError("a size that is not the shape's")
+    return Entry(tuple(shape), name, shard, offset, size, checksum)
+
+
+def _shape(message: bytes) -> list[int]:
+    shape = []
+    for field, dimension in _fields(message):
+        if field == 2:
+            sizes = [_whole(value) for number, value in _fields(_bytes(dimension)) if number == 1]
+            shape.append(sizes[-1] if sizes else 0)
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError("too many dimensions")
+    return shape

@@ -1,0 +1,202 @@
+"""Fetches whole models, and tells whether one that is there is whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2 import files
+from gpt2.checkpoint import bundle, folder, index
+from gpt2.download import checks
+from gpt2.download.lock import locked
+from gpt2.download.releases import ADDRESSES, DATA_FILE, FILES, INDEX_FILE, RELEASES, Release
+from gpt2.download.transfer import Patience, Progress, check_space, fetch, received, size_at
+from gpt2.errors import UserError
+from gpt2.hparams import HParams
+from gpt2.workspace import ALIASES, Workspace
+
+
+class Download:
+    """A model that is to be in a folder.
+
+    Attributes:
+        folder: where it will lie: that of the model's other name, if there is one already.
+    """
+
+    def __init__(self, name: str, workspace: Workspace, address: str | None = None):
+        """Say what is to be fetched.
+
+        Args:
+            name: one of `RELEASES`; with an address of one's own, any name.
+            address: its files are at ADDRESS/NAME/FILE; OpenAI's and its mirror if not given.
+
+        Raises:
+            UserError: the name cannot be that of a folder.
+        """
+        self.folder = workspace.new_model_folder(name)
+        other = workspace.models / ALIASES.get(name, name)
+        if other.is_dir() and not self.folder.is_dir():
+            self.folder = other
+        # Files at an address of one's own need not be OpenAI's.
+        known = RELEASES.get(name)
+        present = known.name if known else name
+        if address is None:
+            self._release = RELEASES[name]
+            self._places = [f"{base}/{present}" for base in ADDRESSES]
+        else:
+            self._release = Release(present, {}, {})
+            self._places = [f"{address.rstrip('/')}/{n}" for n in dict.fromkeys((present, name))]
+
+    def urls(self, name: str) -> list[str]:
+        """Where a file may be fetched, the first to be tried first."""
+        return [f"{place}/{name}" for place in self._places]
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a file is there and need not be fetched.
+
+        Raises:
+            UserError: one is there that works, but that is not the one which would be fetched.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            return False
+        known = self._release.sha256.get(name)
+        if known and checks.sha256(path) in known:
+            return True
+        try:
+            checks.check_file(path, name)
+        except UserError:
+            return False  # a torn copy, or a page that an old program saved
+        if known:
+            raise UserError(
+                f"{path} is there and works, but is not the file of the released "
+                f"{self._release.name}; move it away to fetch that one, or choose another folder."
+            )
+        return True
+
+    def size(self, name: str) -> int | None:
+        """How large a file will be in bytes, as far as that is known without asking."""
+        if name == DATA_FILE and name not in self._release.sizes:
+            with contextlib.suppress(UserError):
+                return checks.data_size(index.read(self.folder / INDEX_FILE))
+        return self._release.sizes.get(name)
+
+    def fetch(self, name: str, progress: Progress, patience: Patience) -> None:
+        """Fetch one of the files; see `transfer.fetch`."""
+        known = self._release.sha256.get(name)
+
+        def check(path: Path) -> None:
+            if not known:
+                checks.check_file(path, name, self.folder / INDEX_FILE)
+            elif checks.sha256(path) not in known:
+                raise UserError(f"{path} is not the released {name}: its SHA-256 is another.")
+
+        fetch(
+            self.urls(name),
+            self.folder / name,
+            check,
+            size=self.size(name),
+            checked_by_sum=bool(known) or name == DATA_FILE,
+            progress=progress,
+            patience=patience,
+        )
+
+
+def download(
+    models: Sequence[Download], progress: Progress | None = None, patience: Patience | None = None
+) -> None:
+    """Fetch what these models lack; what is there and whole stays.
+
+    Raises:
+        UserError: a file cannot be fetched or written, the disk is too small, another process
+            fetches the same model, or a folder holds a model of another kind. What has come is
+            kept, and gone on with by the next call.
+    """
+    progress, patience = progress or Progress(), patience or Patience()
+    models = list({model.folder: model for model in models}.values())
+    with contextlib.ExitStack() as stack:
+        for model in models:
+            stack.callback(_remove_if_empty, model.folder)
+            files.make_folder(model.folder)
+            stack.enter_context(locked(model.folder))
+        missing = [(model, name) for model in models for name in FILES if not model.is_whole(name)]
+        present = sum(received(model.folder / name) for model, name in missing)
+        sizes = (model.size(name) or size_at(model.urls(name), patience) for model, name in missing)
+        needed = sum(size or 0 for size in sizes) - present
+        if missing:
+            check_space(missing[0][0].folder, needed)
+            progress.planned(needed, present)
+        for model, name in missing:
+            if name == DATA_FILE and model.is_whole(name):
+                # Data that were there, and that the index, which was not, now shows to be whole.
+                progress.advance((model.folder / name).stat().st_size)
+            else:
+                model.fetch(name, progress, patience)
+        for model in models:
+            _check_together(model.folder)
+
+
+def _remove_if_empty(path: Path) -> None:
+    """An empty folder would hide one of the model's other name."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def _check_together(path: Path) -> None:
+    """Whether the checkpoint and hparams.json are of one model."""
+    model = folder.ModelFolder(path)
+    bundle.check_against(model.checkpoint, model.hparams, path / folder.HPARAMS_FILE)
+
+
+class Finding(NamedTuple):
+    """What is to be said of one file."""
+
+    path: Path
+    whole: bool
+    words: str
+
+
+def verify(path: Path) -> Iterator[Finding]:
+    """Re-read every file of a model or run, and hold what can be held against a checksum.
+
+    Nothing is fetched or changed. The findings come one by one, as it takes a while.
+    """
+    release = RELEASES.get(path.name)
+    names = [folder.HPARAMS_FILE, folder.ENCODER_FILE, folder.MERGES_FILE]
+    if (path / folder.STATE_FILE).exists() or release:
+        names.append(folder.STATE_FILE)
+    try:
+        prefix = folder.latest_checkpoint(path) or path / "model.ckpt"
+    except UserError:
+        prefix = path / "model.ckpt"
+    data = bundle.data_files(prefix) or [bundle.with_ending(prefix, bundle.DATA)]
+    names += [bundle.with_ending(prefix, bundle.INDEX).name, *(file.name for file in data)]
+    sound = True
+    for name in names:
+        finding = _examine(path / name, bundle.with_ending(prefix, bundle.INDEX), release)
+        sound &= finding.whole
+        yield finding
+    if sound:
+        try:
+            hparams = HParams.load(path / folder.HPARAMS_FILE)
+            bundle.check_against(prefix, hparams, path / folder.HPARAMS_FILE)
+        except UserError as error:
+            yield Finding(prefix, False, str(error))
+
+
+def _examine(path: Path, index_path: Path, release: Release | None) -> Finding:
+    if not path.is_file():
+        return Finding(path, False, "is missing")
+    try:
+        checks.check_file(path, path.name, index_path)
+    except UserError as error:
+        return Finding(path, False, str(error))
+    known = release.sha256.get(path.name) if release else None
+    if not known:
+        every = ".data-" in path.name
+        return Finding(path, True, "whole, by the checksum of every tensor" if every else "whole")
+    if checks.sha256(path) in known:
+        return Finding(path, True, f"whole, as released (SHA-256), {release.name}")
+    return Finding(path, True, f"whole, but not the file of the released {release.name}")

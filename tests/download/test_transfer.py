@@ -1,0 +1,438 @@
+"""A file is fetched whole or not at all, against a real server on this machine that misbehaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.download.transfer import Patience, Progress, fetch, size_at
+from gpt2.errors import UserError
+from tests.download import misbehaving_server as server_
+from tests.download.misbehaving_server import File, Server
+
+CONTENT = np.random.default_rng(6).bytes(700_000)  # many of the pieces that are taken at a time
+OTHER = np.random.default_rng(7).bytes(650_000)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with server_.serving() as running:
+        running.files["/file"] = File(CONTENT)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to this machine leads past any proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
+
+class Told(Progress):
+    """Adds up what is told."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.waits: list[float] = []
+        self.reasons: list[str] = []
+
+    def advance(self, size: int) -> None:
+        self.bytes += size
+
+    def waiting(self, seconds: float, reason: str) -> None:
+        self.waits.append(seconds)
+        self.reasons.append(reason)
+
+
+class Fetching:
+    """Fetches the file, and knows what was told and waited."""
+
+    def __init__(self, server: Server, folder: Path):
+        self.server, self.path, self.told = server, folder / "file", Told()
+        self.slept: list[float] = []
+
+    def __call__(self, *urls: str, expected: bytes | None = CONTENT, **options) -> None:
+        def check(path: Path) -> None:
+            if expected is not None and path.read_bytes() != expected:
+                raise UserError(f"{path} is not what was expected.")
+
+        patience = Patience(tries=3, connect=2, read=0.5, sleep=self.slept.append)
+        fetch(
+            urls or [f"{self.server.address}/file"],
+            self.path,
+            check,
+            progress=self.told,
+            patience=patience,
+            **options,
+        )
+
+    @property
+    def left(self) -> list[str]:
+        return sorted(path.name for path in self.path.parent.iterdir())
+
+    def is_whole(self, expected: bytes = CONTENT) -> bool:
+        return self.path.read_bytes() == expected and self.left == ["file"]
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [part for _, part in self.server.asked]
+
+
+@pytest.fixture
+def fetching(server: Server, tmp_path: Path) -> Fetching:
+    return Fetching(server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        server_.well,
+        server_.drip,
+        server_.chunked,
+        server_.packed(),
+        server_.says_length(None),
+        server_.says_length("many"),
+        server_.redirect("/elsewhere"),
+    ],
+    ids=["well", "drip", "chunked", "packed", "no length", "no number", "redirect"],
+)
+def test_a_whole_answer_becomes_the_file(fetching: Fetching, behaviour) -> None:
+    fetching.path.write_bytes(b"old")
+    fetching.server.files["/elsewhere"] = File(CONTENT)
+    fetching.server.script = [behaviour]
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.told.bytes == len(CONTENT)
+    assert fetching.slept == []
+
+
+def test_what_breaks_off_is_gone_on_with(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000), server_.drop_after(300_000)]
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.told.bytes == len(CONTENT)
+    first, second, third = fetching.ranges
+    assert first is None
+    starts = [int(part[len("bytes=") : -1]) for part in (second, third)]
+    assert 100_000 < starts[0] <= 200_000 < 400_000 < starts[1] <= 500_000
+    assert "broke off after" in fetching.told.reasons[0]
+    assert "of 700,000 bytes" in fetching.told.reasons[0]
+
+
+def test_another_call_goes_on_where_the_first_stopped(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
+    with pytest.raises(UserError, match="was answered with status 503"):
+        fetching()
+    assert fetching.left == ["file.partial", "file.partial.json"]
+    kept = (fetching.path.parent / "file.partial").stat().st_size
+    assert CONTENT.startswith((fetching.path.parent / "file.partial").read_bytes())
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.ranges[-1] == f"bytes={kept}-"
+
+
+def test_the_waits_double_and_end(fetching: Fetching) -> None:
+    fetching.server.script = [server_.status(500)] * 9
+    with pytest.raises(UserError, match=r"status 500 .*goes on where it stopped"):
+        fetching()
+    assert fetching.slept == fetching.told.waits == [1, 2]
+    assert len(fetching.server.requests) == 3
+    assert fetching.left == []
+
+
+def test_a_try_that_brings_bytes_does_not_count_as_in_vain(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(100_000)] * 6
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.slept == [1] * 6
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503])
+def test_what_passes_by_itself_is_tried_again(fetching: Fetching, code: int) -> None:
+    fetching.server.script = [server_.status(code)]
+    fetching()
+    assert fetching.is_whole()
+
+
+def test_a_server_that_asks_for_time_gets_it_within_reason(fetching: Fetching) -> None:
+    later = {"Retry-After": 7}
+    fetching.server.script = [
+        server_.status(503, **later),
+        server_.status(503, **{"Retry-After": 9999}),
+    ]
+    fetching()
+    assert fetching.slept == [7, 30]
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
+def test_what_does_not_pass_is_told_at_once(fetching: Fetching, code: int) -> None:
+    fetching.server.script = [server_.status(code)]
+    with pytest.raises(UserError, match=rf"/file was answered with status {code} "):
+        fetching()
+    assert fetching.slept == []
+    assert fetching.left == []
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_a_page_with_the_status_of_success_is_not_the_file(
+    fetching: Fetching, size: int | None
+) -> None:
+    fetching.server.script = [server_.page]
+    sentence = "has 61 bytes where the file should have 700,000" if size else "cannot be used"
+    with pytest.raises(UserError, match=sentence):
+        fetching(size=size)
+    assert fetching.left == []
+    assert fetching.told.bytes == 0
+
+
+def test_a_page_does_not_cost_what_has_come(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000), server_.page]
+    with pytest.raises(UserError, match="has 61 bytes"):
+        fetching(size=len(CONTENT))
+    assert (fetching.path.parent / "file.partial").stat().st_size > 100_000
+
+
+def test_without_parts_the_whole_comes_again(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000, server_.no_range), server_.no_range]
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.told.bytes == len(CONTENT)
+
+
+def test_without_parts_a_server_that_always_breaks_off_is_given_up(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000, server_.no_range)] * 9
+    with pytest.raises(UserError, match="broke off after"):
+        fetching()
+    assert len(fetching.server.requests) <= 6
+    assert not fetching.path.exists()
+
+
+def test_two_versions_are_not_glued_together(fetching: Fetching) -> None:
+    changed = server_.changed_to(OTHER, '"2"')
+    fetching.server.script = [server_.drop_after(200_000), changed]
+    fetching(expected=None)
+    assert fetching.is_whole(OTHER)
+
+
+def test_nor_when_the_server_disregards_the_version_asked_for(fetching: Fetching) -> None:
+    for content in (OTHER, CONTENT[:300_000] + OTHER[:400_000]):  # of another and the same size
+        fetching.server.files["/file"] = File(CONTENT)
+        changed = server_.changed_to(content, '"2"', server_.part_of_another)
+        fetching.server.script = [server_.drop_after(200_000), changed]
+        fetching(expected=None)
+        assert fetching.is_whole(content)
+
+
+def test_nor_when_the_server_tells_no_version(fetching: Fetching) -> None:
+    for size in (None, len(CONTENT)):
+        fetching.server.files["/file"] = File(OTHER[::-1] + OTHER[:50_000], None)
+        changed = server_.changed_to(CONTENT, None)
+        fetching.server.script = [server_.drop_after(200_000), changed]
+        # Where every byte is checked a part is asked for, and thrown away as it does not fit.
+        fetching(size=size, checked_by_sum=size is not None)
+        assert fetching.is_whole()
+        assert fetching.told.bytes == len(CONTENT)
+        fetching.told.bytes = 0
+
+
+def test_a_part_from_one_address_is_gone_on_with_from_another_if_every_byte_is_checked(
+    fetching: Fetching,
+) -> None:
+    fetching.server.files["/mirror"] = File(CONTENT, '"another server"')
+    fetching.server.script = [server_.drop_after(200_000), server_.status(404)]
+    urls = [f"{fetching.server.address}/{name}" for name in ("file", "mirror")]
+    fetching(*urls, size=len(CONTENT), checked_by_sum=True)
+    assert fetching.is_whole()
+    (path, part) = fetching.server.asked[-1]
+    assert path == "/mirror"
+    assert part not in (None, "bytes=0-")
+
+
+def test_otherwise_the_other_address_sends_the_whole(fetching: Fetching) -> None:
+    fetching.server.files["/mirror"] = File(OTHER, '"1"')
+    fetching.server.script = [server_.drop_after(200_000), server_.status(404)]
+    fetching(*(f"{fetching.server.address}/{name}" for name in ("file", "mirror")), expected=OTHER)
+    assert fetching.is_whole(OTHER)
+    assert fetching.server.asked[-1] == ("/mirror", None)
+
+
+def test_a_file_that_had_all_come_is_only_checked_and_named(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
+    with pytest.raises(UserError):
+        fetching()
+    (fetching.path.parent / "file.partial").write_bytes(CONTENT)
+    asked = len(fetching.server.requests)
+    fetching()
+    assert fetching.is_whole()
+    assert len(fetching.server.requests) == asked
+
+
+def test_a_wrong_rest_of_a_partial_file_is_fetched_anew(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
+    with pytest.raises(UserError):
+        fetching()
+    partial = fetching.path.parent / "file.partial"
+    for broken in (b"\0" * partial.stat().st_size, bytes(900_000)):  # as a power cut leaves it
+        partial.write_bytes(broken)
+        shutil.copy(partial.with_name("file.partial.json"), fetching.path.parent / "note")
+        fetching()
+        assert fetching.path.read_bytes() == CONTENT
+        shutil.move(fetching.path.parent / "note", partial.with_name("file.partial.json"))
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 5, "version": [], "size": {}}'])
+def test_a_broken_note_costs_a_new_beginning_at_most(fetching: Fetching, note: bytes) -> None:
+    (fetching.path.parent / "file.partial").write_bytes(b"something")
+    (fetching.path.parent / "file.partial.json").write_bytes(note)
+    fetching()
+    assert fetching.is_whole()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        (server_.says_length(len(CONTENT) + 1000), "broke off after 700,000 of 701,000 bytes"),
+        (server_.says_length(len(CONTENT), 5000), "broke off after 5,000 of 700,000 bytes"),
+        (server_.packed(-20), "broke off"),
+        (server_.says_length(1000), "cannot be used"),
+        (server_.says_length(None, 5000), "cannot be used"),
+        (server_.packed(encoding="br"), "encoded as br"),
+        (server_.says_length(10**17), r"needs 100\.0 PB more, but its disk has only"),
+        (server_.redirect("/file"), "Exceeded 30 redirects"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_no_broken_answer_becomes_the_file(
+    fetching: Fetching, behaviour, sentence: str, before: bytes | None
+) -> None:
+    if before:
+        fetching.path.write_bytes(before)
+    fetching.server.script = [behaviour] * 40
+    with pytest.raises(UserError, match=sentence):
+        fetching()
+    assert (fetching.path.read_bytes() if before else fetching.path.exists()) == (before or False)
+
+
+def test_a_server_that_says_nothing_is_given_up(fetching: Fetching) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
+        with pytest.raises(UserError, match=r"could not be reached \(no answer in time\)"):
+            fetching(url)
+    assert fetching.left == []
+
+
+def test_a_server_that_is_not_there_is_told_in_a_sentence(fetching: Fetching) -> None:
+    with socket.socket() as taken:  # a port that nobody listens on
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
+        with pytest.raises(UserError, match=rf"{url} could not be reached \(.*refused\)"):
+            fetching(url)
+    assert fetching.slept == [1, 2]
+    assert fetching.left == []
+
+
+@pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/x", "http://[::1/x"])
+def test_an_address_that_is_none_is_told_in_a_sentence(fetching: Fetching, url: str) -> None:
+    with pytest.raises(UserError, match="is no address to fetch from"):
+        fetching(url)
+    assert fetching.left == []
+
+
+def test_every_address_is_told_when_none_has_the_file(fetching: Fetching) -> None:
+    with pytest.raises(UserError, match=r"/one was answered .*; .*/two was answered .*404"):
+        fetching(*(f"{fetching.server.address}/{name}" for name in ("one", "two")))
+
+
+def test_more_bytes_than_a_file_may_have_are_not_taken(fetching: Fetching) -> None:
+    fetching.server.script = [server_.chunked] * 9
+    with pytest.raises(UserError, match="sends more than 600,000 bytes"):
+        fetching(size=600_000)
+    assert fetching.left == []
+
+
+def test_a_file_that_cannot_be_written_is_not_blamed_on_the_network(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = fetching.path
+    fetching.path = here.parent / "missing" / "file"
+    with pytest.raises(UserError, match=r"file.* cannot be written: .*permissions"):
+        fetching()
+    fetching.path = here
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(UserError, match=r"file.* cannot be written: No space left"):
+            fetching()
+    assert not fetching.path.exists()
+    fetching()
+    assert fetching.is_whole()
+
+
+def test_a_disk_without_room_is_told_before_a_byte_is_written(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(fetching.path.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=699_999))
+    with pytest.raises(UserError, match=r"needs 700\.0 kB more, but its disk has only 700\.0 kB"):
+        fetching()
+    assert fetching.left == []
+
+
+def test_ctrl_c_keeps_what_has_come(fetching: Fetching) -> None:
+    class Interrupted(Told):
+        def advance(self, size: int) -> None:
+            super().advance(size)
+            if self.bytes > 200_000:
+                raise KeyboardInterrupt
+
+    fetching.told = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        fetching()
+    kept = (fetching.path.parent / "file.partial").read_bytes()
+    assert len(kept) > 200_000
+    assert CONTENT.startswith(kept)
+    fetching.told = Told()
+    fetching()
+    assert fetching.is_whole()
+    assert fetching.told.bytes == len(CONTENT) - len(kept)
+
+
+def test_a_proxy_in_the_environment_is_used(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("http_proxy", fetching.server.address)
+    url = "http://models.invalid/file"  # a proxy is asked for the whole address
+    fetching.server.files[url] = File(CONTENT)
+    fetching(url)
+    assert fetching.is_whole()
+
+
+def test_the_size_of_a_file_is_asked_for_without_fetching_it(server: Server) -> None:
+    urls = [f"{server.address}/{name}" for name in ("missing", "file")]
+    assert size_at(urls) == len(CONTENT)
+    assert size_at(urls[:1]) is None
+    assert size_at(["http://[::1/x"]) is None
+    assert server.requests == []
+
+
+def test_a_server_whose_parts_never_fit_is_given_up(fetching: Fetching) -> None:
+    fetching.server.script = [server_.drop_after(200_000), server_.well] * 9
+    with pytest.raises(UserError, match="cannot be used"):
+        fetching(expected=OTHER)
+    assert len(fetching.server.requests) == 4
+    assert fetching.left == []

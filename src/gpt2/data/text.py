@@ -311,10 +311,10 @@ class _Encoder:
     legacy: bool
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        return list(map(self._encode, texts))
+        arrays = self.tokenizer.encode_arrays(texts, legacy_endoftext=self.legacy)
+        return list(map(self._checked, arrays))
 
-    def _encode(self, text: str) -> np.ndarray:
-        ids = self.tokenizer.encode_array(text, legacy_endoftext=self.legacy)
+    def _checked(self, ids: np.ndarray) -> np.ndarray:
         last = int(ids.max(initial=0))
         if last >= self.n_vocab:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import os
@@ -12,10 +13,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -23,6 +23,8 @@ from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Readin
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
+
+Item = TypeVar("Item")
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
@@ -77,6 +79,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
 
 
+def flags_of(settings: type, flags: object) -> dict[str, Any]:
+    """Those of the flags that are fields of a dataclass of settings, by name."""
+    names = (field.name for field in dataclasses.fields(settings))
+    return {name: getattr(flags, name) for name in names if hasattr(flags, name)}
+
+
 def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how files of text are read; see `reading_of`."""
     add = parser.add_argument_group("how the files are read").add_argument
@@ -94,7 +102,21 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
 
 def reading_of(args: argparse.Namespace) -> Reading:
     """What the flags of `add_reading_flags` say."""
-    return Reading(**{field.name: getattr(args, field.name) for field in fields(Reading)})
+    return Reading(**flags_of(Reading, args))
+
+
+def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:
+    """The same items; if there are none, a sentence in time for nothing to be written.
+
+    Raises:
+        UserError: there are none; says the sentence.
+    """
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise UserError(sentence)
 
 
 @contextlib.contextmanager

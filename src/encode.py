@@ -8,19 +8,23 @@ large for memory.
 """
 
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from command_line import Parser, add_reading_flags, byte_bar, reading_of, run, show_notice
+from command_line import (
+    Parser,
+    add_reading_flags,
+    byte_bar,
+    not_empty,
+    reading_of,
+    run,
+    show_notice,
+)
 from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import npz, shards, text
 from gpt2.data.sources import is_among
 from gpt2.errors import UserError
 from gpt2.workspace import Workspace
-
-Item = TypeVar("Item")
 
 
 def main() -> None:
@@ -73,23 +77,13 @@ def main() -> None:
             progress=progress,
             notice=show_notice,
         )
-        parts = not_empty(parts, args.in_text)
+        parts = not_empty(parts, f"{args.in_text} holds no text to encode.")
         if args.out_npz.endswith(("/", os.sep)):
             tokens = shards.write_parts(out, parts, n_vocab)
         else:
             tokens = npz.write_parts(out, parts)
     print("Writing", out)
     print(f"{tokens:,} tokens")
-
-
-def not_empty(parts: Iterable[Item], path: str) -> Iterator[Item]:
-    """The same, but a sentence if there are none; in time for nothing to be written."""
-    empty = True
-    for part in parts:
-        empty = False
-        yield part
-    if empty:
-        raise UserError(f"{path} holds no text to encode.")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ the new ones. The third keeps everything.
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Iterator
 
 from command_line import (
     Parser,
     add_reading_flags,
     byte_bar,
     load_tensorflow,
+    not_empty,
     reading_of,
     run,
     show_notice,
@@ -119,11 +119,12 @@ def learn(
     workers = processes.check_count(args.workers)
     print("Learning a vocabulary of", n_vocab, "tokens", flush=True)
     held_out: list[str] = []
+    nothing = f"{args.dataset} holds no text to learn a vocabulary from."
     with byte_bar(files) as progress:
         reading = reading_of(args)
         texts = text.read_texts(files, reading=reading, progress=progress, notice=show_notice)
         vocabulary, merges = train_vocabulary(
-            hold_out(not_empty(texts, args.dataset), held_out),
+            hold_out(not_empty(texts, nothing), held_out),
             n_vocab,
             min_frequency=args.min_frequency,
             special_tokens=args.special_tokens,
@@ -143,16 +144,6 @@ def learn(
                 print(f"  {worth:.2f} with that of {shown(folder)}")
                 break
     return vocabulary, merges
-
-
-def not_empty(texts: Iterable[str], path: str) -> Iterator[str]:
-    """The same, but a sentence if there are none."""
-    empty = True
-    for part in texts:
-        empty = False
-        yield part
-    if empty:
-        raise UserError(f"{path} holds no text to learn a vocabulary from.")
 
 
 if __name__ == "__main__":

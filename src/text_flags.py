@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from command_line import load_tensorflow, shown
+from command_line import flags_of, load_tensorflow, shown
 from gpt2 import randomness
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
@@ -142,19 +142,9 @@ class TextFlags:
                 f"logit_bias should be a number for each token id, as in '{{198: -5}}', not "
                 f"{self.logit_bias!r}."
             )
-        return SamplingSettings(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            typical_p=self.typical_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            no_repeat_ngram=self.no_repeat_ngram,
-            banned=tuple(map(tuple, banned)),
-            logit_bias=self.logit_bias or {},
-        )
+        given = flags_of(SamplingSettings, self)
+        given |= {"banned": tuple(map(tuple, banned)), "logit_bias": self.logit_bias or {}}
+        return SamplingSettings(**given)
 
     def text_settings(self, sampling: SamplingSettings) -> TextSettings:
         """How texts are written."""

@@ -7,8 +7,6 @@ Ctrl+C saves and ends; the same command goes on from there.
 """
 
 import argparse
-import dataclasses
-from typing import Any
 
 from tqdm import tqdm
 
@@ -17,6 +15,7 @@ from command_line import (
     StopSignal,
     add_reading_flags,
     byte_bar,
+    flags_of,
     load_tensorflow,
     reading_of,
     run,
@@ -126,12 +125,6 @@ def main() -> None:
             encoding=args.encoding,
         ):
             show(event)
-
-
-def flags_of(settings: type, args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that are fields of a dataclass of settings, by name."""
-    names = (field.name for field in dataclasses.fields(settings))
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def load_dataset(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt2.data import shards
 from gpt2.tokenizer import Tokenizer
 from tests.commands.toolkit_copy import Done, Toolkit
 
@@ -69,17 +70,19 @@ def test_standard_input_is_encoded(toolkit: Toolkit) -> None:
     assert found == ["One.", "Two."]
 
 
-def test_the_number_of_processes_does_not_change_a_byte(toolkit: Toolkit) -> None:
-    # Long enough for the others to be started.
+def test_a_folder_is_written_as_well_by_any_number_of_processes(toolkit: Toolkit) -> None:
     with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
-        for number in range(15):
-            file.write(f"{number} is a text of its own. " * 20_000)
+        for number in range(60):  # long enough for others to be started
+            file.write(f"{number} is a text of its own. " * 25_000)
     one, two = toolkit.run_all(
-        f"{ENCODE} long.txt one.npz --workers 1", f"{ENCODE} long.txt two.npz --workers 2"
+        f"{ENCODE} long.txt one/ --workers 1", f"{ENCODE} long.txt two/ --workers 2"
     )
-    assert one.succeeds().out.replace("one", "two") == two.succeeds().out
-    files = [(toolkit.root / name).read_bytes() for name in ("one.npz", "two.npz")]
-    assert files[0] == files[1]
+    size = (toolkit.root / "long.txt").stat().st_size
+    assert one.succeeds().out.splitlines()[1:] == ["Writing one", f"{size + 1:,} tokens"]
+    assert two.succeeds().out.splitlines()[1:] == ["Writing two", f"{size + 1:,} tokens"]
+    assert toolkit.contents("one") == toolkit.contents("two")
+    assert sum(map(len, shards.read(toolkit.root / "one", 257))) == size + 1
+    toolkit.run(f"{ENCODE} long.txt one/").says(1, "^one exists already; delete it")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")

@@ -143,23 +143,6 @@ def test_rows_of_a_batch_know_nothing_of_each_other(golden: Golden, engine: Engi
     np.testing.assert_allclose(steps[2], steps[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("worth_a_thread", [1, 1 << 30])
-def test_attention_on_threads_is_attention(
-    golden: Golden,
-    converted: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
-    worth_a_thread: int,
-) -> None:
-    monkeypatch.setattr(litert, "WORTH_A_THREAD", worth_a_thread)
-    engine = LiteRTEngine(converted, golden.hparams, threads)
-    texts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
-    primed(golden, engine, texts)
-    for token in range(5):
-        texts = stepped(golden, engine, texts, [token, 50 - token, 20])
-
-
 def test_a_head_of_several_parts_scores_every_token_once(golden: Golden, converted: Path) -> None:
     assert conversion.head_parts(golden.hparams) == 2  # 45 of the 61 tokens, and 16
     engine = LiteRTEngine(converted, golden.hparams)

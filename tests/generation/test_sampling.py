@@ -16,6 +16,7 @@ from gpt2.generation.sampling import (
     adjust,
     choose,
     distribution,
+    highest,
     log_probability,
     nucleus,
 )
@@ -323,6 +324,20 @@ def test_a_rounding_error_in_the_scores_changes_hardly_a_draw(random: np.random.
     noisy = logits * (1 + random.standard_normal(50257) * 1e-7).astype(np.float32)
     before, after = (draws(scores, SamplingSettings(), 100, seed=3) for scores in (logits, noisy))
     assert sum(a != b for a, b in zip(before, after, strict=True)) <= 1
+
+
+def test_the_highest_scores_are_those_a_sort_puts_last(random: np.random.Generator) -> None:
+    for _ in range(500):
+        size = int(random.integers(1, 3000))
+        count = int(random.integers(1, size + 1))
+        scores = random.standard_normal(size).astype(np.float32)
+        if random.random() < 0.3:
+            scores = np.round(scores)  # many equals
+        if random.random() < 0.3:
+            scores[random.random(size) < 0.9] = -np.inf
+        found = highest(scores, count)
+        assert (np.diff(found) > 0).all()
+        assert sorted(scores[found]) == sorted(scores)[-count:]
 
 
 @pytest.mark.parametrize("top_k", [0, 1, 3, 5, 100])

@@ -33,8 +33,8 @@ LONGEST_BLANK = 2**19
 # Characters after which a chunk ends in the middle of a document: training draws no window across
 # the border, which at this distance is no loss, and no chunk is too long for memory.
 LONGEST_CHUNK = 2**24
-# Parts that are done by this process alone, before others are started.
-ALONE = 8
+# Parts that are done by this process alone, before others are started: some 20 MB.
+ALONE = 32
 
 
 class Document(NamedTuple):

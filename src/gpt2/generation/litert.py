@@ -11,20 +11,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import conversion
-from gpt2.generation.huge_pages import use_huge_pages
+from gpt2.generation import conversion, pages
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
 
 CHUNK = 256  # tokens of a prompt that go through the matrices together
-WORTH_A_THREAD = 1 << 19  # numbers among a layer's keys from which on threads attend faster
 
 
 class LiteRTEngine:
@@ -33,11 +30,10 @@ class LiteRTEngine:
     def __init__(self, folder: Path, hparams: HParams, threads: int | None = None):
         """Load the programs of a folder that `conversion.convert` wrote."""
         self._hparams = hparams
-        self._threads = threads or available_cores()
-        self._pool = ThreadPoolExecutor(self._threads)
+        threads = threads or available_cores()
         with quiet():
             self._first, *self._layers = [
-                Program(folder / name, self._threads)
+                Program(folder / name, threads)
                 for name in (
                     conversion.FIRST,
                     *(conversion.between(layer) for layer in range(1, hparams.n_layer)),
@@ -45,10 +41,10 @@ class LiteRTEngine:
                 )
             ]
             self._head = [
-                Program(folder / conversion.head(part), self._threads)
+                Program(folder / conversion.head(part), threads)
                 for part in range(conversion.head_parts(hparams))
             ]
-        use_huge_pages()
+        pages.use_huge_pages()
         self._tokens = np.load(folder / conversion.TOKENS, mmap_mode="r")
         self._positions = np.load(folder / conversion.POSITIONS, mmap_mode="r")
         self.lengths = np.zeros(0, np.int64)
@@ -83,12 +79,10 @@ class LiteRTEngine:
             hidden = np.arange(end) > np.repeat(places, self._hparams.n_head)[:, None, None]
 
         def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
-            query, key, value = np.moveaxis(
-                qkv.reshape(len(rows), 3, self._hparams.n_head, -1), 1, 0
-            )  # each [B, H, D]
-            self._keys[layer][rows, :, places] = key
-            self._values[layer][rows, :, places] = value
-            return self._look(query, self._keys[layer], self._values[layer], end, hidden)
+            qkv = qkv.reshape(len(rows), 3, self._hparams.n_head, -1)  # [B, 3, H, D]
+            self._keys[layer][rows, :, places] = qkv[:, 1]
+            self._values[layer][rows, :, places] = qkv[:, 2]
+            return look(qkv[:, 0], self._keys[layer], self._values[layer], end, hidden)
 
         return self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
 
@@ -132,45 +126,35 @@ class LiteRTEngine:
     def _logits(self, x: np.ndarray) -> np.ndarray:
         return np.concatenate([part(x)[0] for part in self._head], axis=1)
 
-    def _look(
-        self,
-        query: np.ndarray,
-        keys: np.ndarray,
-        values: np.ndarray,
-        end: int,
-        hidden: np.ndarray | None,
-    ) -> np.ndarray:
-        """Attention of one new token in each row.
 
-        Args:
-            query: [B, H, D].
-            keys, values: [B, H, N, D], of which the first `end` are filled.
-            hidden: which of those are not the row's own, [BH, 1, S].
+def look(
+    query: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    end: int,
+    hidden: np.ndarray | None,
+) -> np.ndarray:
+    """Attention of one new token in each row.
 
-        Returns:
-            [B, C].
-        """
-        rows, heads, places, width = keys.shape
-        query = query.reshape(rows * heads, 1, width) * np.float32(width**-0.5)
-        keys = keys.reshape(rows * heads, places, width)[:, :end]
-        values = values.reshape(rows * heads, places, width)[:, :end]
-        attended = np.empty_like(query)
+    Args:
+        query: [B, H, D].
+        keys, values: [B, H, N, D], of which the first `end` are filled.
+        hidden: which of those are not the row's own, [BH, 1, S].
 
-        def look(part: slice) -> None:
-            scores = np.matmul(query[part], keys[part].swapaxes(1, 2))  # [BH, 1, S]
-            if hidden is not None:
-                scores[hidden[part]] = -np.inf
-            scores -= scores.max(axis=-1, keepdims=True)
-            np.exp(scores, out=scores)
-            scores /= scores.sum(axis=-1, keepdims=True)
-            np.matmul(scores, values[part], out=attended[part])
-
-        if self._threads == 1 or keys.size < WORTH_A_THREAD:
-            look(slice(None))
-        else:
-            bounds = np.linspace(0, rows * heads, self._threads + 1).astype(int)
-            list(self._pool.map(look, map(slice, bounds[:-1], bounds[1:])))
-        return attended.reshape(rows, heads * width)
+    Returns:
+        [B, C].
+    """
+    rows, heads, places, width = keys.shape
+    query = query.reshape(rows * heads, 1, width) * np.float32(width**-0.5)
+    keys = keys.reshape(rows * heads, places, width)[:, :end]
+    values = values.reshape(rows * heads, places, width)[:, :end]
+    scores = np.matmul(query, keys.swapaxes(1, 2))  # [BH, 1, S]
+    if hidden is not None:
+        scores[hidden] = -np.inf
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return np.matmul(scores, values).reshape(rows, heads * width)
 
 
 class Program:
@@ -186,6 +170,7 @@ class Program:
         self._width = int(inputs[0]["shape"][1])
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
         self._take_rows(1)
+        pages.let_go_of(path)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Run on float32 arrays of shape [rows, C]."""

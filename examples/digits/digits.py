@@ -9,8 +9,10 @@ Half of the documents have the caption first and half have the picture first:
 
     a three<|0|><|0|><|7|><|15|> ...          <|0|><|0|><|7|><|15|> ... a three
 
-So the model learns to go on either way. Only the pictures are scikit-learn's, and the classifier
-that judges what was drawn; all else is done by the ordinary commands, shown as you would type them.
+So the model learns to go on either way. Each document is 67 tokens, the window of the model, and a
+chunk of its own in the encoded file: it is always trained on as a whole, and a point of a picture
+has always the same position. Only the pictures are scikit-learn's, and the classifier that judges
+what was drawn; all else is done by the ordinary commands, shown as you would type them.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 CAPTIONS = [f"an {name}" if name == "eight" else f"a {name}" for name in NAMES]
 LEVELS = [f"<|{level}|>" for level in range(17)]  # white to black
 POINTS = 64
+WINDOW = POINTS + 3  # with the two tokens of a caption, and <|endoftext|>
 HELD_OUT = 5  # one picture in five is kept from the model
 DRAWN = 20  # pictures to draw from each caption
-STEPS = 1500
+STEPS = 1000
 
 
 def main() -> None:
@@ -52,14 +55,14 @@ def main() -> None:
     write_lines("captions.txt", CAPTIONS * 2)
     write_lines("known.txt", documents(pictures[known], digits[known]))
     call(
-        f"src/new_model.py captions --dataset {DATA}/captions.txt --n_vocab 300 --n_ctx 144"
+        f"src/new_model.py captions --dataset {DATA}/captions.txt --n_vocab 400 --n_ctx {WINDOW}"
         " --n_embd 96 --n_head 4 --n_layer 4 --seed 1"
     )
     call("src/new_model.py digits --from captions --add_tokens " + shlex.join(LEVELS))
-    call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --model_name digits")
+    call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --combine 1 --model_name digits")
     call(
         f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits --seed 1"
-        f" --batch_size 16 --learning_rate 0.002 --max_steps {STEPS} --sample_every {STEPS + 1}"
+        f" --batch_size 32 --learning_rate 0.002 --max_steps {STEPS} --sample_every {STEPS + 1}"
     )
 
     judge = SVC().fit(pictures[known], digits[known])
@@ -76,7 +79,7 @@ def main() -> None:
     )
     print(f"\nDrawn from captions so that the classifier recognises them: {share(right, wanted)}")
 
-    texts = go_on("reading", map(spelled, pictures[unknown]), 4, "--temperature 0")
+    texts = go_on("reading", map(spelled, pictures[unknown]), 3, "--temperature 0")
     right = sum(text == CAPTIONS[digit] for text, digit in zip(texts, digits[unknown], strict=True))
     print(f"\nCaptions that are right, of pictures it had never seen: {share(right, unknown)}")
 

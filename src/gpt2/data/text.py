@@ -311,25 +311,14 @@ class _Encoder:
     legacy: bool
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
-        if (
-            len(texts) < 2
-            or self.legacy
-            or self.tokenizer.endoftext is None
-            or not all(text.endswith(ENDOFTEXT) for text in texts)
-        ):
-            return list(map(self._encode, texts))
-        # Whole documents, perhaps thousands of short ones, are faster together.
-        tokens = self._encode("".join(texts))
-        marks = np.flatnonzero(tokens == self.tokenizer.endoftext)
-        last = np.cumsum([text.count(ENDOFTEXT) for text in texts]) - 1
-        return np.split(tokens, marks[last][:-1] + 1)
+        arrays = self.tokenizer.encode_arrays(texts, legacy_endoftext=self.legacy)
+        return list(map(self._checked, arrays))
 
-    def _encode(self, text: str) -> np.ndarray:
-        ids = self.tokenizer.encode_array(text, legacy_endoftext=self.legacy)
-        worst = int(ids.max(initial=0))
-        if worst >= self.n_vocab:
+    def _checked(self, ids: np.ndarray) -> np.ndarray:
+        last = int(ids.max(initial=0))
+        if last >= self.n_vocab:
             raise UserError(
-                f"The text {self.tokenizer.decode([worst])!r} is the token {worst}, but the model's "
+                f"The text {self.tokenizer.decode([last])!r} is the token {last}, but the model's "
                 f"vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do not "
                 "belong together."
             )

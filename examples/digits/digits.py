@@ -64,8 +64,8 @@ def main() -> None:
     call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --combine 1 --model_name digits")
     for learning_rate, steps in STAGES:
         call(
-            f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits --seed 1"
-            f" --batch_size 32 --learning_rate {learning_rate} --max_steps {steps}"
+            f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits"
+            f" --seed 1 --batch_size 32 --learning_rate {learning_rate} --max_steps {steps}"
             " --sample_every 1000000"
         )
 

@@ -4,10 +4,11 @@
     pip install scikit-learn
     python examples/digits/digits.py
 
-A picture of 8 x 8 points is 64 tokens, one for each point's grey level, line by line from the top.
+A picture of 8 x 8 points is 64 tokens, one for each point's level of grey, line by line from the
+top. Five levels are enough to tell the digits.
 Half of the documents have the caption first and half have the picture first:
 
-    a three<|0|><|0|><|7|><|15|> ...          <|0|><|0|><|7|><|15|> ... a three
+    a three<|0|><|0|><|2|><|4|> ...          <|0|><|0|><|2|><|4|> ... a three
 
 So the model learns to go on either way. Each document is 67 tokens, the window of the model, and a
 chunk of its own in the encoded file: it is always trained on as a whole, and a point of a picture
@@ -31,12 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path("examples/digits/data")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CAPTIONS = [f"an {name}" if name == "eight" else f"a {name}" for name in NAMES]
-LEVELS = [f"<|{level}|>" for level in range(17)]  # white to black
+LEVELS = [f"<|{level}|>" for level in range(5)]  # white to black
 POINTS = 64
 WINDOW = POINTS + 3  # with the two tokens of a caption, and <|endoftext|>
 HELD_OUT = 5  # one picture in five is kept from the model
 DRAWN = 20  # pictures to draw from each caption
-STEPS = 1000
+STAGES = ((0.002, 1600), (0.0004, 2000))  # a learning rate, and the step it is used up to
 
 
 def main() -> None:
@@ -46,6 +47,7 @@ def main() -> None:
     except ImportError:
         sys.exit("The pictures are scikit-learn's; install it with: pip install scikit-learn")
     pictures, digits = load_digits(return_X_y=True)
+    pictures = (pictures / 4).round()  # of 0 to 16, to levels of 0 to 4
     known = [number for number in range(len(digits)) if number % HELD_OUT]
     unknown = range(0, len(digits), HELD_OUT)
     for folder in (DATA, "models/captions", "models/digits", "checkpoint/digits", "samples/digits"):
@@ -60,10 +62,12 @@ def main() -> None:
     )
     call("src/new_model.py digits --from captions --add_tokens " + shlex.join(LEVELS))
     call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --combine 1 --model_name digits")
-    call(
-        f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits --seed 1"
-        f" --batch_size 32 --learning_rate 0.002 --max_steps {STEPS} --sample_every {STEPS + 1}"
-    )
+    for learning_rate, steps in STAGES:
+        call(
+            f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits"
+            f" --seed 1 --batch_size 32 --learning_rate {learning_rate} --max_steps {steps}"
+            " --sample_every 1000000"
+        )
 
     judge = SVC().fit(pictures[known], digits[known])
     wanted = [digit for digit in range(10) for _ in range(DRAWN)]
@@ -125,7 +129,7 @@ def show(caption: str, picture: list[int]) -> None:
     """Print a picture, two characters for a point."""
     print(f"\n{caption}:")
     for row in range(0, len(picture), 8):
-        print("".join(" .:-=+*#%@"[level * 9 // 16] * 2 for level in picture[row : row + 8]))
+        print("".join(" .+#@"[level] * 2 for level in picture[row : row + 8]))
 
 
 def share(right: int, all_of_them: list[int] | range) -> str:

@@ -190,8 +190,8 @@ class _WordMemory(dict[str, int]):
         )
 
     def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
         self.new.append(word)
+        number = self[word] = len(self)
         return number
 
     def ids(self, words: list[str]) -> np.ndarray:

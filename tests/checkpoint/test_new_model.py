@@ -110,7 +110,8 @@ def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model
         """The trainer after so many steps, and its losses."""
         sampler = Sampler([tokenizer.encode_array(text)], hparams.n_ctx, seed=1)
         trainer = Trainer(weights, hparams, TrainerSettings(learning_rate=2e-3), seed=1)
-        losses = [trainer.step(step, [sampler.batch(step, 16)]) for step in range(1, steps + 1)]
+        steps = range(1, steps + 1)
+        losses = [trainer.step(step, [sampler.batch(step, 16)]).loss for step in steps]
         return trainer, losses
 
     english = "".join(pydoc_data.topics.topics.values())[:200_000]

@@ -129,7 +129,10 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Ru
     content[1000] ^= 1
     data.write_bytes(content)
     done = runs.toolkit.run(f"{RUN} --run_name damaged")
-    done.says(0, rf"model-{STEPS}\.data-\S+: the tensor .* is damaged, .* goes on from \S+model-20 instead")
+    done.says(
+        0,
+        rf"model-{STEPS}\.data-\S+: the tensor .* is damaged, .* goes on from \S+model-20 instead",
+    )
     assert last_steps(done.out) == list(range(21, STEPS + 1))
     # The step is saved anew, as it was.
     whole = runs.toolkit.contents("checkpoint/whole")

@@ -9,7 +9,7 @@ demo: $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 	$(PYTHON) examples/demo.py
 
 test: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 	$(PYTHON) -m ruff check .

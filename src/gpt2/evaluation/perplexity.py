@@ -1,46 +1,60 @@
-"""How many nats a model spends on a text."""
+"""Nats spent on a text, per whatever they are to be compared by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-import numpy as np
-import tensorflow as tf
-
-from gpt2 import model
-from gpt2.hparams import HParams
+from gpt2.evaluation.texts import ScoredText
 
 
-def negative_log_likelihood(
-    weights: model.Weights,
-    hparams: HParams,
-    tokens: np.ndarray,
-    progress: Callable[[Iterable], Iterable] = lambda windows: windows,
-) -> float:
-    """The summed nats of every token but the first.
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts a text.
 
-    The text is cut into windows of n_ctx tokens that share no prediction: the last token of each
-    is the first of the next.
-
-    Args:
-        tokens: ids, an integer array of shape [tokens], at least two.
+    Attributes:
+        nll: the summed nats of all predicted tokens (negative log-likelihood).
+        tokens: that were predicted.
+        words, bytes: of the original text.
     """
-    # A graph refers to tensors, but takes in a copy of an array at each use.
-    weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
 
-    @tf.function(reduce_retracing=True)
-    def nats(window: tf.Tensor) -> tf.Tensor:
-        logits = model.logits(weights, hparams, window[:, :-1])
-        return tf.reduce_sum(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=window[:, 1:], logits=logits)
-        )
+    nll: float
+    tokens: int
+    words: int
+    bytes: int
 
-    total = 0.0
-    for start in progress(range(0, len(tokens) - 1, hparams.n_ctx)):
-        window = tokens[start : start + hparams.n_ctx + 1].astype(np.int32)
-        total += float(nats(tf.constant(window[None])))
-    return total
+    @classmethod
+    def of(cls, nll: float, text: ScoredText) -> Perplexity:
+        """Of the summed nats of a text."""
+        return cls(nll, text.predicted, text.words, text.size)
+
+    @property
+    def per_token(self) -> float:
+        """Perplexity of a token."""
+        return exponential(self.nll, self.tokens)
+
+    @property
+    def per_word(self) -> float:
+        """Perplexity of a word of the original text."""
+        return exponential(self.nll, self.words)
+
+    @property
+    def per_byte(self) -> float:
+        """Perplexity of a byte of the original text."""
+        return exponential(self.nll, self.bytes)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable across vocabularies."""
+        return bits_per_byte(self.nll, self.bytes)
+
+
+def exponential(nats: float, units: int) -> float:
+    """exp(nats / units); infinite where that is too large for a number, or there are no units."""
+    try:
+        return math.exp(nats / units)
+    except (OverflowError, ZeroDivisionError):
+        return math.inf
 
 
 def bits_per_byte(nats: float, size: int) -> float:

@@ -74,6 +74,23 @@ def next_token_loss(
         dropout_seed: integers [2] that the dropout follows from.
     """
     dtype = tf.as_dtype(computation.precision)
+    x, embeddings = hidden_states(weights, hparams, inputs, computation, dropout_seed)
+    targets = tf.reshape(targets, [-1])
+    return operations.cross_entropy(x, embeddings, targets, dtype, computation.gradient)
+
+
+def hidden_states(
+    weights: model.Weights,
+    hparams: HParams,
+    inputs: tf.Tensor,
+    computation: Computation = Computation(),
+    dropout_seed: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The final layer's normalised output, float32 [N, C], and the embeddings for the head, [V, C].
+
+    Args:
+        inputs, dropout_seed: see `next_token_loss`.
+    """
     tokens = tf.reshape(tf.maximum(inputs, 0), [-1])  # [N]
     rows, embeddings = operations.embed(tokens, tf.convert_to_tensor(weights["model/wte"]))
     batch, length = _sizes(inputs)
@@ -94,9 +111,7 @@ def next_token_loss(
             return _block(parts, hparams, x, batch, computation, seed)
 
         x = (operations.recomputed(block) if computation.recompute else block)(x, *own.values())
-    x = operations.layer_norm(x, weights["model/ln_f/g"], weights["model/ln_f/b"])
-    targets = tf.reshape(targets, [-1])
-    return operations.cross_entropy(x, embeddings, targets, dtype, computation.gradient)
+    return operations.layer_norm(x, weights["model/ln_f/g"], weights["model/ln_f/b"]), embeddings
 
 
 def _block(

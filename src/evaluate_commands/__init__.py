@@ -1,0 +1,1 @@
+"""One file for each subcommand of evaluate.py, and what they share."""

@@ -1,0 +1,88 @@
+"""What the subcommands share: the model by its name, the text, the results as a table and as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from command_line import load_tensorflow
+from gpt2 import files
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.errors import UserError
+from gpt2.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.scoring import Scorer
+
+
+def model_folder(model_name: str, models_dir: str = "models") -> ModelFolder:
+    """A model under models/, a run under checkpoint/, or a folder by its path; without TensorFlow.
+
+    Raises:
+        UserError: there is none.
+    """
+    return ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
+
+
+def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
+    """Load TensorFlow and a model's weights; see `Scorer` for the options.
+
+    Raises:
+        UserError: the checkpoint is broken, or not of these sizes.
+    """
+    load_tensorflow()
+    from gpt2.evaluation.scoring import Scorer
+
+    return Scorer(model.weights(), model.hparams, **options)
+
+
+@contextlib.contextmanager
+def token_bar(tokens: int | None = None) -> Iterator[Callable[[int], object]]:
+    """Show a bar over tokens; yields what to tell how many have been predicted."""
+    with tqdm(total=tokens, unit="token", unit_scale=True) as bar:
+        yield bar.update
+
+
+def check_json(path: str) -> None:
+    """Find out, before the work is done, whether its result can be written.
+
+    Raises:
+        UserError: there is no folder for it, or it is a folder itself.
+    """
+    if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
+        raise UserError(
+            f"{path} cannot be written: there is no folder for it, or it is one itself."
+        )
+
+
+def write_json(path: str, result: object) -> None:
+    """Write a result, if a file is asked for."""
+    if path:
+        text = json.dumps(_finite(result), indent=1, ensure_ascii=False, allow_nan=False)
+        files.write_text(Path(path), f"{text}\n")
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: the first column from the left, numbers from the right."""
+    cells = [list(map(str, row)) for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        first, *rest = (
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *rest]).rstrip())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -23,7 +23,7 @@ _ABSENT = 0.1  # stands for no match at all of an order; Chen and Cherry 2014, s
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
     rf"(?V1)<\|\w+\|>|[[{_SPACELESS}]--\p{{M}}]\p{{M}}*"
-    rf"|[[\p{{L}}\p{{N}}\p{{M}}]--[{_SPACELESS}]]+(?:['\\u2019][\p{{L}}\p{{M}}]+)*|\S"
+    rf"|[[\p{{L}}\p{{N}}\p{{M}}]--[{_SPACELESS}]]+(?:['\u2019][\p{{L}}\p{{M}}]+)*|\S"
 )
 _ASCII_WORD = re.compile(r"<\|\w+\|>|[A-Za-z0-9]+(?:'[A-Za-z]+)*|\S")  # the same, faster
 

@@ -18,6 +18,8 @@ from gpt2.errors import UserError
 
 # Files on their way to their final name end in this; leftovers of a kill are recognised by it.
 PARTIAL = ".partial"
+# What a system says of a lock that somebody else has.
+_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 ABANDONED = 3600  # seconds after which a folder is not being filled any more, but a leftover
 
 
@@ -116,6 +118,26 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"*{PARTIAL}*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file, unless another process has it; False then.
+
+    The system lets go of it when the file is closed or the process ends, however it ends. File
+    systems without locks, as on some networks, let everybody in.
+    """
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _TAKEN
+    return True
 
 
 def read_text(path: Path) -> str:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.toolkit_copy import Home
+from tests.commands.toolkit_copy import PATIENCE, Home
 
 pty = pytest.importorskip("pty", reason="terminals of this kind are not on this system")
 
 PROMPT = "Model prompt >>> "
-PATIENCE = 60  # seconds
 
 
 class Terminal:

@@ -19,7 +19,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -351,11 +351,22 @@ def place(partial: Path, prefix: Path) -> None:
     Raises:
         UserError: the file system refuses; nothing is left at `prefix` then.
     """
-    try:
-        remove(prefix)
+    with replacing(prefix, remove):
         for ending in (DATA, META, INDEX):
             if with_ending(partial, ending).is_file():
                 files.move_into_place(with_ending(partial, ending), with_ending(prefix, ending))
+
+
+@contextlib.contextmanager
+def replacing(prefix: Path, remove: Callable[[Path], None]) -> Iterator[None]:
+    """Remove what is at `prefix`, and again what the block has put there if it fails.
+
+    Raises:
+        UserError: the file system refuses.
+    """
+    try:
+        remove(prefix)
+        yield
     except BaseException as error:
         with contextlib.suppress(OSError):
             remove(prefix)

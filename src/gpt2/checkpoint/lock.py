@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ from gpt2 import files
 from gpt2.errors import UserError
 
 LOCK = "lock"
-# What a system says when somebody else has the lock.
-_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
 @contextlib.contextmanager
@@ -34,7 +31,11 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise files.cannot_write(path, error) from error
     try:
-        _take(descriptor, folder)
+        if not files.try_lock(descriptor):
+            raise UserError(
+                f"Another training is at work in {folder}; wait for its end, stop it, or give "
+                "this one another --run_name."
+            )
         yield
     finally:
         os.close(descriptor)
@@ -43,22 +44,3 @@ def locked(folder: Path) -> Iterator[None]:
                 path.unlink()
                 for empty in made:
                     empty.rmdir()
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            raise UserError(
-                f"Another training is at work in {folder}; wait for its end, stop it, or give "
-                "this one another --run_name."
-            ) from error
-        # Some network folders have no locks: better to train there without one than not at all.

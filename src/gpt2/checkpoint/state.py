@@ -115,16 +115,9 @@ def place(partial: Path, prefix: Path) -> None:
     Raises:
         UserError: the file system refuses; nothing is left at `prefix` then.
     """
-    try:
-        remove(prefix)
+    with bundle.replacing(prefix, remove):
         bundle.place(partial, prefix)
         files.move_into_place(bundle.with_ending(partial, JSON), bundle.with_ending(prefix, JSON))
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            remove(prefix)
-        if isinstance(error, OSError):
-            raise files.cannot_write(prefix, error) from error
-        raise
 
 
 def remove(prefix: Path) -> None:

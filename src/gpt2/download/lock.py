@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2.errors import UserError
-from gpt2.files import PARTIAL, cannot_write
+from gpt2.files import PARTIAL, cannot_write, try_lock
 
 LOCK_FILE = "download" + PARTIAL
 
@@ -40,7 +39,7 @@ def _open_locked(path: Path, folder: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise cannot_write(path, error) from error
-        if not _lock(descriptor):
+        if not try_lock(descriptor):
             os.close(descriptor)
             raise UserError(
                 f"{folder} is being filled by another download; wait until that one has ended."
@@ -49,19 +48,3 @@ def _open_locked(path: Path, folder: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         os.close(descriptor)  # of a file that its last owner has just deleted
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the lock, unless another process has it; file systems without locks let everybody in."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True

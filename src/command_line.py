@@ -106,7 +106,7 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     add("--encoding", metavar="NAME", default="utf-8", help="text encoding of the files")
     add("--errors", choices=ERRORS, default="strict", help="what to do about bytes that are not in this encoding: refuse them, or put a mark in their place")
     add("--format", choices=FORMATS, default="auto", help="format of the files (auto: by their names)")
-    add("--lines", action="store_true", help="take each line of a text for a document")
+    add("--lines", "--line_by_line", action="store_true", help="take each line of a text for a document; train.py makes an example of each")
     add("--column", metavar="NAME|N", help='column of tables that holds the text, by its name or its number from 1 (default: "text", or the only one)')
     add("--header", choices=HEADERS, default="auto", help="whether the first row of tables names the columns")
     add("--field", metavar="NAME", default="text", help="field of JSON records that holds the text")

@@ -56,7 +56,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add("--combine", metavar="CHARS", type=int, default=50000, help="join text files into chunks of this minimum size")
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
-    add("--line_by_line", action="store_true", help="take each line for an example of its own, as in a list of poems or jokes")
     add("--respect_documents", action="store_true", help="keep documents apart, which <|endoftext|> or the end of a file closes")
     add("--control_code_from", choices=("filename",), help="put the name of its file in front of each example, to ask for that kind later")
     # The step.
@@ -109,7 +108,7 @@ def main() -> None:
     args = parse_arguments()
     # Flags and files are looked at before TensorFlow is loaded, which takes seconds.
     trainer_settings, loop_settings = settings_of(args)
-    data_settings = DataSettings(**flags_of(DataSettings, args))
+    data_settings = DataSettings(line_by_line=args.lines, **flags_of(DataSettings, args))
     workspace = Workspace.find(args.models_dir, args.model_name)
     run_folder = RunFolder(workspace.run_folder(args.run_name))
     if args.wandb:
@@ -138,7 +137,7 @@ def main() -> None:
         for note in beginning.start.notes:
             print(note, file=sys.stderr, flush=True)
         run_folder.adopt(start.model)
-        config = describe(args, beginning)
+        config = describe(args, run_folder, beginning)
         record.add_call(run_folder.path, **config)
         loop = Loop(
             beginning.trainer,
@@ -214,9 +213,12 @@ def load_samplers(
     return sampler, validation_sampler_of(validation, hparams.n_ctx, VALIDATION_SEED)
 
 
-def describe(args: argparse.Namespace, beginning: Beginning) -> dict[str, Any]:
+def describe(
+    args: argparse.Namespace, run_folder: RunFolder, beginning: Beginning
+) -> dict[str, Any]:
     """What this call is made with, so that it can be repeated."""
     start = beginning.start
+    known = record.last_data(run_folder.path)
     return {
         "flags": vars(args),
         "seed": beginning.progress.seed,
@@ -224,7 +226,7 @@ def describe(args: argparse.Namespace, beginning: Beginning) -> dict[str, Any]:
         "checkpoint": {"path": start.checkpoint, "index_sha256": bundle.identity(start.checkpoint)},
         "hparams": dataclasses.asdict(start.model.hparams),
         "data": {
-            path: record.data_in_short(text.find_files(path))
+            path: record.data_in_short(text.find_files(path), known.get(path))
             for path in (args.dataset, args.val_dataset)
             if path
         },

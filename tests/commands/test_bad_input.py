@@ -154,6 +154,9 @@ def test_training_that_makes_no_sense_is_told(refuses: Refuses) -> None:
             f"{train} --seed -1": "seed should be a whole number of at least 0, not -1",
             f"{train} --run_name ../run1": r"'\.\./run1' cannot name a run",
             f"{train} --restore_from gone": r"gone is no checkpoint: there is no gone\.index",
+            f"{TRAIN} --dataset -": "^- can be read only once, .* first with: python src/encode.py",
+            f"{train} --lines": "text.npz holds tokens, which have no lines",
+            f"{train} --line_by_line": "text.npz holds tokens, which have no lines",
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gpt2.data.sampler import (
     sampler_of,
     validation_sampler_of,
 )
+from gpt2.data.sources import find_files, total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 
@@ -51,7 +53,7 @@ def epoch(sampler: DocumentSampler, number: int = 0) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"line_by_line": True, "respect_documents": True}, "leave respect_documents away"),
+        ({"line_by_line": True, "respect_documents": True}, "leave --respect_documents away"),
         ({"control_code_from": "title"}, "control_code_from should be filename, not 'title'"),
     ],
 )
@@ -319,6 +321,31 @@ def test_encoded_text_is_read_from_either_kind(
     assert as_lists(data) == [[1, 2, END], [3, END], [4, 5, END]]
     assert not data.chunks[0].flags.owndata
     assert isinstance(sampler_of(data, 8, 0), DocumentSampler)
+
+
+@pytest.mark.parametrize("name", ["text.txt", "tokens.npz", "tokens"])
+@pytest.mark.parametrize("settings", [DataSettings(), DataSettings(respect_documents=True)])
+def test_reading_tells_all_bytes_there_are(
+    tmp_path: Path, bytes_and_endoftext: Tokenizer, name: str, settings: DataSettings
+) -> None:
+    (tmp_path / "text.txt").write_text("One text, and one more.")
+    npz.write(tmp_path / "tokens.npz", arrays([1, 2, END]))
+    shards.write(tmp_path / "tokens", arrays([1, 2, END], [3, END]), 257)
+    path, told = str(tmp_path / name), []
+    dataset.read(path, settings, bytes_and_endoftext, 257, progress=told.append)
+    assert sum(told) == total_size(find_files(path))
+
+
+def test_what_can_be_read_only_once_is_refused(
+    tmp_path: Path, bytes_and_endoftext: Tokenizer
+) -> None:
+    names = ["-"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        names.append(str(tmp_path / "pipe"))
+    for name in names:
+        with pytest.raises(UserError, match=rf"^{name} can be read only once.*encode.py {name} "):
+            dataset.read(name, DataSettings(), bytes_and_endoftext, 257)
 
 
 @pytest.mark.parametrize(

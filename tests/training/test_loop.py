@@ -281,6 +281,25 @@ def test_patience_and_the_best_are_remembered_over_an_interruption(tmp_path, mon
     assert training.run.best.last_step == 1
 
 
+def test_on_another_validation_text_the_best_is_looked_for_anew(tmp_path, monkeypatch) -> None:
+    training = Training(tmp_path)
+    Losses(monkeypatch, training, [9.0, 1.0, 1.1])
+    training.train(max_steps=2, **VALIDATING)
+    assert training.run.best.last_step == 1
+    other = np.array(training.tokenizer.encode(TEXT[5:]), np.uint16)
+    training.validation = validation_sampler_of(Text([other]), training.hparams.n_ctx, seed=1)
+    Losses(monkeypatch, training, [6.0, 5.0, 5.5])
+    happened = training.train(done=2, max_steps=4, patience=2, **VALIDATING)
+    assert "other text than before" in happened[0].sentence
+    assert [event.loss for event in happened if isinstance(event, events.Validated)] == [6, 5, 5.5]
+    assert training.run.best.last_step == 3
+    # On the same text as before there is nothing to say.
+    Losses(monkeypatch, training, [5.01])
+    happened = training.train(done=4, max_steps=5, patience=2, **VALIDATING)
+    assert "Warned" not in names(happened)
+    assert "the best is that of step 3" in happened[-1].reason
+
+
 def test_a_validation_that_an_interruption_left_out_is_made_up_for(tmp_path: Path) -> None:
     training = Training(tmp_path)
     answers = iter([False, False, True])  # before validating, before the step, after it

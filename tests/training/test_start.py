@@ -200,6 +200,15 @@ def test_the_best_of_the_run_goes_on_with_its_step_and_that_of_another_with_none
     assert (other.done, other.state, other.notes) == (0, None, ())
 
 
+def test_a_model_that_is_not_there_is_told_where_the_run_goes_on_without_it(place: Place) -> None:
+    place.train(1)
+    note = "There is no model 'tyni'; the run goes on with its own."
+    assert note in find_start(place.workspace, place.run, "tyni", "latest").notes
+    assert find_start(place.workspace, place.run, "tiny", "latest").notes == ()
+    with pytest.raises(UserError, match="no model 'tyni'"):
+        find_start(place.workspace, place.run, "tyni", "fresh")
+
+
 def test_fresh_begins_with_the_model_and_nothing_of_the_run(place: Place) -> None:
     place.train(2)
     fresh = place.begin(where="fresh")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.data import shards, text
+from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 
@@ -47,7 +48,7 @@ class DataSettings:
             )
         if self.line_by_line and self.respect_documents:
             raise UserError(
-                "With line_by_line each line is a document already; leave respect_documents away."
+                "With --lines each line is a document already; leave --respect_documents away."
             )
 
     @property
@@ -258,6 +259,7 @@ def read(
     *,
     legacy_endoftext: bool = False,
     combine: int = 50000,
+    progress: Callable[[int], object] = lambda size: None,
     **options: Any,
 ) -> Text | Documents:
     """Read a dataset: text, `.npz`, or a folder of shards, which stays on the disk.
@@ -266,14 +268,20 @@ def read(
         path: as for `text.find_files`, or a folder of shards.
         n_vocab: tokens the model knows.
         legacy_endoftext, combine: of continuous text; see `text.read_chunks`.
-        options: that `text.read_chunks` and `text.read_documents` share.
+        progress: called with the size in bytes of what has been read.
+        options: others that `text.read_chunks` and `text.read_documents` share.
 
     Raises:
-        UserError: it cannot be read, or not with these settings.
+        UserError: it cannot be read, or not with these settings, or not a second time.
     """
     settings.check_vocabulary(tokenizer.endoftext, legacy_endoftext)
     encoded = shards.is_shards(Path(path))
     files = [] if encoded else text.find_files(path)
+    if total_size(files) is None:
+        raise UserError(
+            f"{path} can be read only once, but a run that goes on needs its text again; encode it "
+            f"first with: python src/encode.py {path} OUT.npz"
+        )
     if encoded or any(file.suffix == ".npz" for file in files):
         if settings.control_code_from:
             raise UserError(
@@ -283,11 +291,12 @@ def read(
         if settings.line_by_line:
             raise UserError(
                 f"{path} holds tokens, which have no lines; train on the text itself, or encode it "
-                "with src/encode.py --lines and train with --respect_documents."
+                "with src/encode.py --lines and train with --respect_documents instead of --lines."
             )
     if encoded:
-        chunks = shards.read(Path(path), n_vocab)
+        chunks = shards.read(Path(path), n_vocab, progress)
         return documents_in(chunks, tokenizer.endoftext, path) if settings.apart else Text(chunks)
+    options["progress"] = progress
     if not settings.apart:
         options |= {"legacy_endoftext": legacy_endoftext, "combine": combine}
         return Text(list(text.read_chunks(files, tokenizer, n_vocab, **options)))

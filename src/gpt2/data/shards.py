@@ -7,7 +7,7 @@ long the chunks are that follow each other in every shard. A chunk lies in one s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -115,13 +115,16 @@ def _write_header(file: IO[bytes], dtype: np.dtype, length: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def read(folder: Path, n_vocab: int) -> list[np.ndarray]:
+def read(
+    folder: Path, n_vocab: int, progress: Callable[[int], object] = lambda size: None
+) -> list[np.ndarray]:
     """The chunks, each a read-only view of shape [tokens] into the mapped file.
 
     Sizes and types are checked; the tokens themselves are not read.
 
     Args:
         n_vocab: tokens the model knows.
+        progress: called with the size in bytes of each file of the folder.
 
     Raises:
         UserError: it is no such folder, is damaged, or was made with a larger vocabulary.
@@ -149,8 +152,11 @@ def read(folder: Path, n_vocab: int) -> list[np.ndarray]:
         )
     views: list[np.ndarray] = []
     for number, chunks in enumerate(lengths):
-        tokens = _map(folder / _name(number), dtype, sum(chunks))
+        path = folder / _name(number)
+        tokens = _map(path, dtype, sum(chunks))
         views += np.split(tokens, np.cumsum(chunks)[:-1])
+        progress(path.stat().st_size)
+    progress((folder / INDEX).stat().st_size)
     return views
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -107,6 +108,8 @@ class Loop:
         self._began = time.monotonic()
         try:
             with enough_memory():
+                if self._settings.held_out and self._settings.val_every:
+                    yield from self._look_for_another_best()
                 if self._validation_is_due():  # also if a run was cut off before it
                     yield from self._validate()
                 while not self._stop() and self._end() is None:
@@ -237,6 +240,18 @@ class Loop:
     def _validation_is_due(self) -> bool:
         every = self._settings.val_every
         return every > 0 and self._step % every == 0 and self._progress.validated != self._step
+
+    def _look_for_another_best(self) -> Iterator[events.Warned]:
+        """Where the validation batches are others than before, whose losses do not compare."""
+        checksum = 0
+        for number in range(self._settings.val_batch_count):
+            batch = self._validation.batch(number, self._settings.val_batch_size)
+            checksum = zlib.crc32(batch.tobytes(), checksum)
+        if self._progress.validate_on(checksum):
+            yield events.Warned(
+                "Validation is on other text than before, so the best checkpoint is looked for "
+                "anew from here."
+            )
 
     def _validate(self) -> Iterator[events.Event]:
         yield events.Validating()

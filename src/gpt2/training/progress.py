@@ -21,6 +21,7 @@ class Progress:
     loss_sum: float = 0.0  # of the losses so far, each counting MEMORY of the next
     loss_weight: float = 0.0
     validated: int | None = None  # step of the last validation
+    validated_on: int | None = None  # checksum of the batches that the best is of
     best_step: int | None = None  # of the lowest validation loss
     best_loss: float = math.inf  # nats
     best_average: float = math.inf  # of the training losses by then
@@ -61,6 +62,16 @@ class Progress:
         """Take in the validation loss of a step that is lower than all before."""
         self.best_step, self.best_loss, self.best_average = step, loss, self.average
         self.misses = 0
+
+    def validate_on(self, checksum: int) -> bool:
+        """Say on which batches is validated from now on; whether a best of others is forgotten."""
+        other = self.validated_on not in (None, checksum)
+        if other:
+            self.validated = self.best_step = None
+            self.best_loss = self.best_average = math.inf
+            self.misses = 0
+        self.validated_on = checksum
+        return other
 
     def parts(self, loss: float) -> bool:
         """Whether the validation loss has risen while the training loss went on falling."""

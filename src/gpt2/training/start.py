@@ -115,7 +115,11 @@ def find_start(
     if not checkpoints:
         model = _named_model(workspace, model_name)
         return Start(model, model.checkpoint)
-    return _newest_whole(run, _model_of(run.path, workspace, model_name), checkpoints)
+    start = _newest_whole(run, _model_of(run.path, workspace, model_name), checkpoints)
+    if model_name is not None and workspace.model_folder_or_none(model_name) is None:
+        note = f"There is no model {model_name!r}; the run goes on with its own."
+        start = start.with_notes(note)
+    return start
 
 
 def _newest_whole(run: RunFolder, model: ModelFolder, checkpoints: Sequence[Path]) -> Start:

@@ -295,7 +295,7 @@ def test_on_another_validation_text_the_best_is_looked_for_anew(tmp_path, monkey
     assert training.run.best.last_step == 3
     # On the same text as before there is nothing to say.
     Losses(monkeypatch, training, [5.01])
-    happened = training.train(done=4, max_steps=5, patience=2, **VALIDATING)
+    happened = training.train(done=4, max_steps=9, patience=2, **VALIDATING)
     assert "Warned" not in names(happened)
     assert "the best is that of step 3" in happened[-1].reason
 

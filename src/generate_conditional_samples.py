@@ -126,18 +126,13 @@ class JSONLines:
         if out == "-":
             return
         path = Path(out)
-        whole = self._read(path) if path.exists() else 0
-        try:
-            self._file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (to the end)
-            self._file.truncate(whole)
-        except OSError as error:
-            raise files.cannot_write(path, error) from error
+        lines = files.whole_lines(path)
+        self._take_in(path, lines)
+        self._file = files.open_behind(path, lines)
 
-    def _read(self, path: Path) -> int:
-        """Take in what an earlier call has written; the bytes up to the last whole line."""
-        content = files.read_text(path)
-        whole = content[: content.rfind("\n") + 1]
-        for place, line in enumerate(whole.splitlines(), start=1):
+    def _take_in(self, path: Path, lines: list[str]) -> None:
+        """Note what an earlier call has written."""
+        for place, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
                 same = record["settings"] == self._settings
@@ -151,7 +146,6 @@ class JSONLines:
                     f"{path} holds samples that were written with other settings; repeat those to "
                     "go on with it, or choose another --out."
                 )
-        return len(whole.encode())
 
     def has(self, number: int, sample: int) -> bool:
         """Whether a sample is there already."""

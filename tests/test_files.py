@@ -282,3 +282,26 @@ def test_a_new_folder_clears_away_what_an_earlier_kill_left_but_not_what_is_bein
     with files.new_folder(tmp_path / "new"):
         pass
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "new", filling, other])
+
+
+def test_lines_are_added_behind_the_whole_ones(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    assert files.whole_lines(path) == []
+    # A line separator of Unicode inside a line; the half of a character at the end.
+    whole = 'one\N{LINE SEPARATOR}"\x85"\r\n\nthree\n'
+    path.write_bytes((whole + "hal").encode() + "é".encode()[:1])
+    lines = files.whole_lines(path)
+    assert lines == ['one\N{LINE SEPARATOR}"\x85"\r', "", "three"]
+    with files.open_behind(path, lines) as file:
+        file.write("four é\n")
+    assert path.read_bytes() == (whole + "four é\n").encode()
+
+
+def test_lines_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"latin is not UTF-8 text \(byte 3\)"):
+        files.whole_lines(tmp_path / "latin")
+    with pytest.raises(UserError, match="cannot be read"):
+        files.whole_lines(tmp_path)
+    with pytest.raises(UserError, match="cannot be written"):
+        files.open_behind(tmp_path, [])

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -152,6 +152,40 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file that have an end; none if there is no file.
+
+    Only a newline ends one: other characters that do so in Unicode may stand in a line of JSON.
+    What a kill has left of a last line need not be whole characters.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        content = path.read_bytes() if path.exists() else b""
+        return content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def open_behind(path: Path, lines: Sequence[str]) -> IO[str]:
+    """Open a file to add lines to it, behind the `whole_lines` that it has.
+
+    Half a line, which a kill has left, is cut off.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (the caller closes it)
+        file.truncate(sum(len(line.encode()) + 1 for line in lines))
+        return file
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,12 @@ def numbered(*texts: str) -> tuple[list[np.ndarray], dict[str, int]]:
     """The samples as the measures take them, and the numbers of their words."""
     numbers: dict[str, int] = {}
     return [number_words(text, numbers) for text in texts], numbers
+
+
+def copied(samples: list[np.ndarray], numbers: dict[str, int], training: list[str], n: int):
+    """The share of one group."""
+    [share] = diversity.copied([samples], numbers, training, n)
+    return share
 
 
 def random_texts(count: int, longest: int, words: int) -> list[str]:
@@ -132,20 +138,20 @@ def test_self_bleu_is_sacrebleus_mean_against_all_others(
 def test_copied_by_hand() -> None:
     # Of a b c x y only "a b c" is in the training text; "b c x" would be across the words between.
     samples, numbers = numbered("a b c x y", "q r")
-    assert diversity.copied(samples, numbers, ["z a b c, x y"], 3) == pytest.approx(1 / 3)
-    assert diversity.copied(samples, numbers, ["nothing of it"], 3) == 0
-    assert diversity.copied(samples, numbers, [], 3) == 0
-    assert diversity.copied(samples, numbers, ["z a b c"], 6) is None
+    assert copied(samples, numbers, ["z a b c, x y"], 3) == pytest.approx(1 / 3)
+    assert copied(samples, numbers, ["nothing of it"], 3) == 0
+    assert copied(samples, numbers, [], 3) == 0
+    assert copied(samples, numbers, ["z a b c"], 6) is None
     # What comes twice counts twice: of a b, b a, a b, b c all but one is there.
     samples, numbers = numbered("a b a b c")
-    assert diversity.copied(samples, numbers, ["c a b a"], 2) == pytest.approx(3 / 4)
+    assert copied(samples, numbers, ["c a b a"], 2) == pytest.approx(3 / 4)
 
 
 def test_what_is_copied_is_found_across_the_parts_of_the_training_text() -> None:
     samples, numbers = numbered("a b c d e")
     for parts in (["a b c d e"], ["a b", " c ", "d e"], ["a", "", " b c d", " e f"]):
-        assert diversity.copied(samples, numbers, parts, 4) == 1
-    assert diversity.copied(samples, numbers, ["a b c", " unknown ", "d e"], 4) == 0
+        assert copied(samples, numbers, parts, 4) == 1
+    assert copied(samples, numbers, ["a b c", " unknown ", "d e"], 4) == 0
 
 
 @pytest.mark.parametrize("words", [2, 5, 40])
@@ -160,9 +166,9 @@ def test_the_others_are_what_counting_one_by_one_gives(words: int) -> None:
         shares = [1 - len(set(ngrams)) / len(ngrams) for ngrams in found if ngrams]
         assert diversity.distinct(samples, n) == len(set(joined)) / len(joined)
         assert diversity.repetition(samples, n) == pytest.approx(np.mean(shares))
-        copied = sum(ngram in known for ngram in joined) / len(joined)
+        share = sum(ngram in known for ngram in joined) / len(joined)
         parts = [f"{text} " for text in training]
-        assert diversity.copied(samples, numbers, parts, n) == pytest.approx(copied)
+        assert copied(samples, numbers, parts, n) == pytest.approx(share)
     for text, sample in zip(texts, samples, strict=True):
         longest = max(
             (n for n in range(1, 41) if max(Counter(all_ngrams(text, n)).values(), default=0) > 1),
@@ -175,7 +181,7 @@ def test_all_measures_together() -> None:
     # Two words of four, one pair of three, no more; and two words of three, one pair of two, but
     # that one is shorter than the other sample.
     bleus = (2 / 4 * 1 / 3 * 0.1 / 2 * 0.1) ** (1 / 4), (2 / 3 * 1 / 2 * 0.1) ** (1 / 3)
-    found = measure(["a b a b", "", "a b c", "\n"], training=["a b c"])
+    [found] = measure([["a b a b", "", "a b c", "\n"]], training=["a b c"])
     assert asdict(found) == {
         "samples": 4,
         "empty": 2,
@@ -188,12 +194,24 @@ def test_all_measures_together() -> None:
         "longest_repeated_span": 1,
         "copied_8": None,  # there is no sequence of eight words to look for
     }
-    assert measure(["a b"]).copied_8 is None
+
+
+def test_groups_are_measured_apart_and_the_training_text_is_read_once() -> None:
+    eight = "a b c d e f g h"
+    groups = [[f"{eight} x", "q"], [], ["x"], [eight, "h g f e d c b a"]]
+    training = iter([f"z {eight}"])
+    found = measure(groups, training)
+    assert [one.copied_8 for one in found] == [1 / 2, None, None, 1 / 2]
+    assert found == [
+        replace(alone, copied_8=one.copied_8)
+        for one, group in zip(found, groups, strict=True)
+        for alone in measure([group])
+    ]
 
 
 @pytest.mark.parametrize("samples", [[], ["", " \n"]])
 def test_without_words_nothing_is_told(samples: list[str]) -> None:
-    found = asdict(measure(samples, training=["some text"]))
+    [found] = map(asdict, measure([samples], training=["some text"]))
     assert (found.pop("samples"), found.pop("empty")) == (len(samples), len(samples))
     assert set(found.values()) == {None}
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import regex
@@ -55,27 +56,40 @@ class Diversity:
     copied_8: float | None
 
 
-def measure(samples: Sequence[str], training: Iterable[str] | None = None) -> Diversity:
-    """Every measure of some samples.
+def measure(
+    groups: Sequence[Sequence[str]], training: Iterable[str] | None = None
+) -> list[Diversity]:
+    """Every measure of each group of samples.
 
     Args:
-        training: the training text, in parts that cut no word; None leaves `copied_8` out.
+        training: the training text, in parts that cut no word, which is read once for all groups;
+            None leaves `copied_8` out.
     """
     numbers: dict[str, int] = {}
-    numbered = [number_words(sample, numbers) for sample in samples]
-    full = [words for words in numbered if len(words)]
-    spans = [longest_repeated_span(words) for words in full]
+    numbered = [[number_words(sample, numbers) for sample in group] for group in groups]
+    full = [[words for words in group if len(words)] for group in numbered]
+    shares: list[float | None] = [None] * len(full)
+    if training is not None:
+        shares = copied(full, numbers, training, COPIED)
+    return [
+        _measure_group(samples, len(group), share)
+        for group, samples, share in zip(groups, full, shares, strict=True)
+    ]
+
+
+def _measure_group(samples: list[np.ndarray], count: int, copied_8: float | None) -> Diversity:
+    spans = [longest_repeated_span(words) for words in samples]
     return Diversity(
-        samples=len(samples),
-        empty=len(samples) - len(full),
-        length=float(np.mean([len(words) for words in full])) if full else None,
-        distinct_1=distinct(full, 1),
-        distinct_2=distinct(full, 2),
-        distinct_3=distinct(full, 3),
-        self_bleu=self_bleu(full),
-        repetition_4=repetition(full, REPEATED),
-        longest_repeated_span=float(np.mean(spans)) if full else None,
-        copied_8=None if training is None else copied(full, numbers, training, COPIED),
+        samples=count,
+        empty=count - len(samples),
+        length=float(np.mean([len(words) for words in samples])) if samples else None,
+        distinct_1=distinct(samples, 1),
+        distinct_2=distinct(samples, 2),
+        distinct_3=distinct(samples, 3),
+        self_bleu=self_bleu(samples),
+        repetition_4=repetition(samples, REPEATED),
+        longest_repeated_span=float(np.mean(spans)) if spans else None,
+        copied_8=copied_8,
     )
 
 
@@ -126,6 +140,19 @@ def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.unique(pairs, return_inverse=True)[1]
 
 
+class Counted(NamedTuple):
+    """The different n-grams of each sample, and how often it has them: int64 [different]."""
+
+    numbers: np.ndarray
+    owners: np.ndarray
+    counts: np.ndarray
+
+
+def _counted(found: NGrams, samples: int) -> Counted:
+    both, counts = np.unique(found.numbers * samples + found.owners, return_counts=True)
+    return Counted(*np.divmod(both, max(samples, 1)), counts)
+
+
 def distinct(samples: Sequence[np.ndarray], n: int) -> float | None:
     """distinct-n: different n-grams of all samples together, as a share of all their n-grams.
 
@@ -144,10 +171,10 @@ def repetition(samples: Sequence[np.ndarray], n: int) -> float | None:
     Unlikelihood Training", section 6.1, seq-rep-n.
     """
     found = ngrams(samples, n)
-    in_all = np.bincount(found.owners)
-    different = np.unique(np.stack([found.owners, found.numbers]), axis=1)[0]
-    in_all, different = in_all[in_all > 0], np.bincount(different)[in_all > 0]
-    return float(np.mean(1 - different / in_all)) if len(in_all) else None
+    in_all = np.bincount(found.owners, minlength=len(samples))
+    different = np.bincount(_counted(found, len(samples)).owners, minlength=len(samples))
+    have = in_all > 0
+    return float(np.mean(1 - different[have] / in_all[have])) if have.any() else None
 
 
 def longest_repeated_span(words: np.ndarray) -> int:
@@ -202,8 +229,7 @@ def self_bleu(samples: Sequence[np.ndarray]) -> float | None:
 
 def _clipped(found: NGrams, samples: int) -> np.ndarray:
     """How many n-grams of each sample another one has, as often as that one has them: [samples]."""
-    pairs, counts = np.unique(np.stack([found.numbers, found.owners]), axis=1, return_counts=True)
-    numbers, owners = pairs
+    numbers, owners, counts = _counted(found, samples)
     # Of each n-gram, the sample first that has it most often.
     order = np.lexsort((-counts, numbers))
     numbers, owners, counts = numbers[order], owners[order], counts[order]
@@ -227,22 +253,27 @@ def _closest_other(lengths: np.ndarray) -> np.ndarray:
 
 
 def copied(
-    samples: Sequence[np.ndarray], numbers: dict[str, int], training: Iterable[str], n: int
-) -> float | None:
-    """The share of the samples' n-grams that are in the training text, word for word.
+    groups: Sequence[Sequence[np.ndarray]],
+    numbers: dict[str, int],
+    training: Iterable[str],
+    n: int,
+) -> list[float | None]:
+    """The share of each group's n-grams that are in the training text, word for word.
 
     McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?", section 3: one
     minus their n-gram novelty. The training text is read once and may be of any size: in memory are
     the samples' n-grams, as hashes of 64 bits, and a part of it.
 
     Args:
+        groups: samples, each int64 [words].
         numbers: of the samples' words, from `number_words`.
         training: the training text, in parts that cut no word.
     """
-    wanted = np.concatenate([_hashes(sample, n) for sample in [*samples, np.empty(0, np.int64)]])
-    wanted, counts = np.unique(wanted, return_counts=True)
-    if not len(wanted):
-        return None
+    none = np.empty(0, np.uint64)
+    hashes_of = [
+        np.concatenate([none, *(_hashes(sample, n) for sample in group)]) for group in groups
+    ]
+    wanted, places_of = np.unique(np.concatenate([none, *hashes_of]), return_inverse=True)
     found = np.zeros(len(wanted), bool)
     sieve = np.zeros(1 << 24, bool)  # by the first 24 bits, since most n-grams are in no sample
     sieve[wanted >> np.uint64(40)] = True
@@ -253,9 +284,10 @@ def copied(
         before = words[len(words) - min(n - 1, len(words)) :]
         hashes = _hashes(words, n)
         hashes = hashes[sieve[hashes >> np.uint64(40)]]
-        places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+        places = np.searchsorted(wanted, hashes) % max(len(wanted), 1)
         found[places[wanted[places] == hashes]] = True
-    return float(counts[found].sum() / counts.sum())
+    ends = np.cumsum([len(hashes) for hashes in hashes_of])[:-1]
+    return [float(here.mean()) if len(here) else None for here in np.split(found[places_of], ends)]
 
 
 def _hashes(words: np.ndarray, n: int) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""Reads samples, in whichever form they were written, and the training text they are held against."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gpt2.data import npz, text
+from gpt2.data.documents import Reading
+from gpt2.errors import UserError
+from gpt2.tokenizer import Tokenizer
+
+# What stands above each sample of train.py and of the samplers, with more of the signs.
+_BANNER = re.compile(r"^={8,} SAMPLE \d+ ={8,}\n", re.MULTILINE)
+# What the interactive sampler closes an answer with; what follows is the next prompt.
+_END_OF_ANSWER = re.compile(r"^={80}\n.*", re.MULTILINE | re.DOTALL)
+# What stands between, or after, the samples of gpt-2-simple and of a folder of samples.
+_DELIMITER = re.compile(r"^={20}(?:\n|\Z)", re.MULTILINE)
+
+_TOKENS = 2**20  # that are made text at a time
+
+
+def read_samples(file: Path, encoding: str = "utf-8") -> list[str]:
+    """The samples of a file, of which some may be empty.
+
+    Lines of JSON have one in the field "text" of each; a text with lines `==== SAMPLE 1 ====` has
+    one below each of them, one with lines of twenty `=` has them in between; any other is one.
+
+    Raises:
+        UserError: the file cannot be read, or there is no sample in it.
+    """
+    parts = text.read_texts([file], reading=Reading(encoding, format="text"))
+    content = "".join(parts)
+    samples = _split(content, file)
+    if not samples:
+        raise UserError(f"There are no samples in {file}.")
+    return samples
+
+
+def _split(content: str, file: Path) -> list[str]:
+    if _is_json(content):
+        return list(_json_lines(content, file))
+    if _BANNER.search(content):
+        shown = (_END_OF_ANSWER.sub("", sample) for sample in _BANNER.split(content)[1:])
+        return [sample.rstrip("\n") for sample in shown]
+    samples = [sample.rstrip("\n") for sample in _DELIMITER.split(content)]
+    if not samples[-1].strip():
+        samples.pop()  # the delimiter stood after the last sample, or there is nothing at all
+    return samples
+
+
+def _is_json(content: str) -> bool:
+    """Whether the first line is an object of JSON."""
+    if not content.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(content.lstrip().partition("\n")[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(content: str, file: Path) -> Iterator[str]:
+    lines = content.split("\n")
+    for place, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            sample = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if place == len(lines):  # it has no end, as where the writer was killed
+                return
+            sample = None
+        if not isinstance(sample, str):
+            raise UserError(
+                f'{file}, line {place}: this is not an object such as {{"text": "..."}}; mend it '
+                "or leave it out."
+            )
+        yield sample
+
+
+def run_samples(folder: Path) -> list[Path]:
+    """The files of samples that a training has written to `samples/RUN/`, in the order of steps.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [path for path in folder.glob("samples-*") if re.fullmatch(r"samples-\d+", path.name)]
+    if not found:
+        raise UserError(
+            f"There are no samples in {folder}; train.py writes them as --sample_every says."
+        )
+    return sorted(found, key=lambda path: int(path.name.removeprefix("samples-")))
+
+
+def read_training_text(
+    files: list[Path],
+    tokenizer: Tokenizer | None,
+    n_vocab: int,
+    *,
+    reading: Reading,
+    progress: Callable[[int], object] = lambda size: None,
+) -> Iterator[str]:
+    """The text that a model was trained on, in parts of bounded size.
+
+    Args:
+        files: of text, as `text.read_texts` takes them, or of tokens.
+        tokenizer: of the model, and its `n_vocab`: for files of tokens, which are cut every million
+            tokens or so, whatever word that is in.
+        progress: called with the size in bytes of what has been read.
+
+    Raises:
+        UserError: a file cannot be read, or holds tokens that there is no tokenizer for.
+    """
+    for file in files:
+        if file.suffix == ".npz" and tokenizer is not None:
+            for chunk in npz.read(file, n_vocab):
+                for start in range(0, len(chunk), _TOKENS):
+                    yield tokenizer.decode(chunk[start : start + _TOKENS].tolist())
+            progress(file.stat().st_size)
+        else:
+            yield from text.read_texts([file], reading=reading, progress=progress)

@@ -80,7 +80,7 @@ class TrainerSettings:
         if self.schedule_steps is None:
             raise UserError(
                 f"The schedule {self.lr_schedule} needs to know when the training ends; say it "
-                "with --max_steps."
+                "with --max_steps or --epochs."
             )
         if self.warmup_steps >= self.schedule_steps:
             raise UserError(

@@ -48,17 +48,16 @@ VALIDATION_SEED = 1  # one set of validation batches for all runs, as in 2019
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser("Fine-tune GPT-2 on your custom dataset.")
-    add = parser.add_argument
     # fmt: off
-    # What is trained, and on what.
-    add("--dataset", metavar="PATH", required=True, help="input file, folder, or glob pattern (text, or .npz from encode.py)")
+    add = parser.add_argument_group("what is trained, and on what").add_argument
+    add("--dataset", metavar="PATH", required=True, help="text or what encode.py has made of it: a file, a folder, or a glob pattern")
     add("--model_name", metavar="MODEL", help="model to begin with (default: 124M; a run that goes on has its own)")
     add("--models_dir", metavar="PATH", default="models", help="folder that holds the models")
     add("--combine", metavar="CHARS", type=int, default=50000, help="join text files into chunks of this minimum size")
     add("--legacy_endoftext", action="store_true", help="spell <|endoftext|> out as the encoder of 2019 did, not as one token")
     add("--respect_documents", action="store_true", help="keep documents apart, which <|endoftext|> or the end of a file closes")
     add("--control_code_from", choices=("filename",), help="put the name of its file in front of each example, to ask for that kind later")
-    # The step.
+    add = parser.add_argument_group("the step").add_argument
     add("--batch_size", metavar="SIZE", type=int, default=1, help="batch size")
     add("--accumulate_gradients", metavar="N", type=int, default=1, help="accumulate the gradients of N batches for each step")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="optimizer")
@@ -71,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--dropout", metavar="SHARE", type=float, default=0.0, help="share of the activations to leave out, against learning by heart")
     add("--noise", metavar="SHARE", type=float, default=0.0, help="share of the input tokens to replace by random ones")
     add("--seed", metavar="N", type=int, help="for the same training each time (default: a random one; a run that goes on has its own)")
-    # Time and memory.
+    add = parser.add_argument_group("time and memory").add_argument
     add("--precision", choices=PRECISIONS, default="fp32", help="of the matrix products; auto takes bf16 where the hardware has it")
     add("--memory_saving_gradients", "--twremat", action="store_true", help="recompute each layer in the backward pass: less memory, more time")
     add("--twremat_memlimit", metavar="SIZE", help="accepted from commands of 2021 and not used: the recomputation here needs no limit")
@@ -79,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--train_layers", metavar="LAYERS", help="train these layers only, for example 8-11 or 0,5-7")
     add("--lora_rank", metavar="RANK", type=int, default=0, help="train small factors of the matrices instead of themselves, for example 8; 0 for off")
     add("--lora_alpha", metavar="ALPHA", type=float, default=32.0, help="how much the factors count: ALPHA / RANK times")
-    # The run.
+    add = parser.add_argument_group("the run").add_argument
     add("--restore_from", metavar="WHERE", default="latest", help='"latest", "fresh", or a checkpoint: its folder, prefix or .index file')
     add("--run_name", metavar="RUN", default="run1", help="folder of the run under checkpoint/ and samples/")
     add("--max_steps", metavar="N", type=int, help="end when the run has done N steps (default: go on until stopped)")
@@ -92,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--top_k", metavar="K", type=int, default=40, help="draw samples among the K likeliest tokens; 0 for all")
     add("--top_p", metavar="P", type=float, default=0.0, help="draw samples among the likeliest tokens that reach probability P, whatever top_k is; 0 and 1 for off")
     add("--wandb", metavar="PROJECT", help="show the curves at Weights & Biases, too (needs: pip install wandb)")
-    # Validation.
+    add = parser.add_argument_group("validation").add_argument
     add("--val_dataset", metavar="PATH", help="dataset to validate on (default: the training dataset itself)")
     add("--val_batch_size", metavar="SIZE", type=int, default=2, help="batch size of validation")
     add("--val_batch_count", metavar="N", type=int, default=40, help="batches of validation")
@@ -119,6 +118,7 @@ def main() -> None:
         seed = start.progress.seed if start.progress and args.seed is None else args.seed
         seed = randomness.check_seed(seed)
         hparams, tokenizer = start.model.hparams, start.model.tokenizer()
+        run_folder.check_model(start.model)
         loop_settings.check_model(hparams)
         trainer_settings.trained_tensors(hparams)  # whether the model has what they ask for
 
@@ -207,6 +207,8 @@ def load_samplers(
         training, validation = training.split(args.val_split)
     elif args.val_every:
         validation = read(args.val_dataset) if args.val_dataset else training
+    elif args.val_dataset:
+        show_notice("--val_dataset is not used without --val_every N.")
     sampler = sampler_of(training, hparams.n_ctx, seed)
     if validation is None:
         return sampler, None

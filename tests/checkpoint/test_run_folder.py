@@ -308,7 +308,7 @@ def test_adopting_an_incomplete_model_names_the_file(run, model):
     (model.path / "vocab.bpe").unlink()
     with pytest.raises(UserError, match=r"tiny.vocab\.bpe is missing; copy"):
         run.adopt(model)
-    assert not list(run.path.iterdir())
+    assert not run.path.exists()
 
 
 def test_a_run_where_a_file_lies_is_one_sentence(run, model):

@@ -135,6 +135,27 @@ def test_wandb_that_is_missing_is_told_before_tensorflow_is_loaded(
     done.says(1, r"needs the package wandb \(not installed\); install it with: pip install wandb")
 
 
+def test_a_validation_text_that_is_not_used_is_told(home: Home, no_tensorflow: str) -> None:
+    line = "python src/train.py --dataset text.npz --run_name unused --val_dataset text.npz"
+    done = home.toolkit.run(f"{no_tensorflow} {line}")
+    assert "--val_dataset is not used without --val_every N." in done.sentences
+
+
+def test_a_run_of_another_model_is_told_before_tensorflow_is_loaded(
+    home: Home, no_tensorflow: str
+) -> None:
+    run = home.toolkit.root / "checkpoint" / "other"
+    run.mkdir(parents=True)
+    hparams = (home.toolkit.root / "models" / "117M" / "hparams.json").read_text()
+    other = hparams.replace('"n_ctx": 32', '"n_ctx": 33')
+    assert other != hparams
+    (run / "hparams.json").write_text(other)
+    line = "python src/train.py --dataset text.npz --run_name other --model_name 117M"
+    done = home.toolkit.run(f"{no_tensorflow} {line}")
+    done.says(1, r"other belongs to a model with another hparams\.json than .*117M; give this")
+    assert [path.name for path in run.iterdir() if path.name != "lock"] == ["hparams.json"]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

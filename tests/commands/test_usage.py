@@ -26,6 +26,7 @@ TRAIN_FLAGS = """
     val_batch_size=2 val_batch_count=40 val_every=0 max_steps seed
     val_split patience epochs max_minutes wandb lr_schedule=constant warmup_steps=0 clip_norm
     weight_decay momentum=0.0 dropout=0.0 precision=fp32 train_layers lora_rank=0 lora_alpha=32.0
+    respect_documents control_code_from lines line_by_line
 """
 SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
 

@@ -79,22 +79,29 @@ class RunFolder:
             UserError: the run belongs to a model with another size or vocabulary, or the
                 folder cannot be written.
         """
+        self.check_model(model)
         files.make_folder(self.path)
         self._remove_leftovers()
+        for name in _MEANING:
+            if not (self.path / name).is_file():
+                content = _read(model.file(name))
+                with files.written(self.path / name) as file:
+                    file.write(content)
+
+    def check_model(self, model: ModelFolder) -> None:
+        """Find out whether the run can be trained from `model`; nothing is changed.
+
+        Raises:
+            UserError: the run belongs to a model with another size or vocabulary.
+        """
         self._refuse_another_size(model)
-        copies = {}
         for name, meaning in _MEANING.items():
             source, copy = model.file(name), self.path / name
-            if not copy.is_file():
-                copies[copy] = _read(source)
-            elif _read(source) != _read(copy) and meaning(source) != meaning(copy):
+            if copy.is_file() and _read(source) != _read(copy) and meaning(source) != meaning(copy):
                 raise UserError(
                     f"The run {self.path} belongs to a model with another {name} than "
                     f"{model.path}; give this training another run name, or delete that folder."
                 )
-        for copy, content in copies.items():
-            with files.written(copy) as file:
-                file.write(content)
 
     def latest(self) -> tuple[Path, int] | None:
         """Prefix and step of the checkpoint in force, or None if the run has none.

@@ -52,13 +52,8 @@ class LiteRTEngine:
 
     def start(self, rows: int) -> None:
         """See `Engine.start`."""
-        hparams = self._hparams
         if rows != len(self.lengths):
-            shape = [rows, hparams.n_head, hparams.n_ctx, hparams.n_embd // hparams.n_head]
-            # The system gives memory only for what is written to, so a short text takes little.
-            self._keys, self._values = (
-                [np.zeros(shape, np.float32) for _ in range(hparams.n_layer)] for _ in range(2)
-            )
+            self._keys, self._values = self._memory(rows)
         self.lengths = np.zeros(rows, np.int64)
 
     def prime(self, row: int, tokens: Sequence[int]) -> np.ndarray:
@@ -90,11 +85,23 @@ class LiteRTEngine:
         """See `Engine.reorder`."""
         end = int(self.lengths.max())
         self.lengths = self.lengths[sources]
-        for memory in (self._keys, self._values):
-            for layer, old in enumerate(memory):
-                new = np.zeros((len(sources), *old.shape[1:]), np.float32)
-                new[:, :, :end] = old[sources, :, :end]
-                memory[layer] = new
+        old = (self._keys, self._values)
+        if len(sources) != self._keys.shape[1]:
+            self._keys, self._values = self._memory(len(sources))
+        for kept, new in zip(old, (self._keys, self._values), strict=True):
+            for layer in range(self._hparams.n_layer):
+                new[layer, :, :, :end] = kept[layer, sources, :, :end]
+
+    def _memory(self, rows: int) -> np.ndarray:
+        """Empty keys and values, [2, L, B, H, N, D].
+
+        One array, because NumPy asks for huge pages from 4 MB on, and a layer's alone is smaller;
+        in pages of 4 KB attention takes a quarter longer.
+        """
+        hparams = self._hparams
+        width = hparams.n_embd // hparams.n_head
+        shape = [2, hparams.n_layer, rows, hparams.n_head, hparams.n_ctx, width]
+        return np.zeros(shape, np.float32)
 
     def _take_in(self, row: int, tokens: np.ndarray) -> np.ndarray:
         """Put part of a prompt through the layers: ids [T] -> [T, C]."""

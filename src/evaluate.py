@@ -3,11 +3,15 @@
 
 python src/evaluate.py perplexity --model_name run1 --dataset test.txt
 python src/evaluate.py bigram --model_name run1 --dataset train.txt --held_out test.txt
+python src/evaluate.py diversity --run run1 --dataset train.txt
+python src/evaluate.py grid --model_name run1 --temperature 0.7,1.0 --top_k 10,40
 """
 
 from command_line import run_fire
 from evaluate_commands.bigram import bigram
+from evaluate_commands.diversity import diversity
+from evaluate_commands.grid import grid
 from evaluate_commands.perplexity import perplexity
 
 if __name__ == "__main__":
-    run_fire({"perplexity": perplexity, "bigram": bigram})
+    run_fire({"perplexity": perplexity, "bigram": bigram, "diversity": diversity, "grid": grid})

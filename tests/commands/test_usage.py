@@ -63,6 +63,8 @@ def test_help_names_every_flag_of_the_original_with_its_default(
         ("src/new_model.py", "arguments are required: NAME"),
         ("src/generate_unconditional_samples.py --nsample 1", "Could not consume arg: --nsample"),
         ("src/evaluate.py trigram", "Cannot find key: trigram"),
+        ("src/evaluate.py diversity --sample a", "Could not consume arg: --sample"),
+        ("src/evaluate.py grid --temperature 1 2", "Could not consume arg: 2"),
         ("src/evaluate.py bigram", "no value for the required argument: dataset"),
         ("download_model.py", "arguments are required: model"),
         ("download_model.py 118M", "invalid choice: '118M'"),

@@ -158,7 +158,7 @@ def distinct(samples: Sequence[np.ndarray], n: int) -> float | None:
 
     0 is the same over and over, 1 has no n-gram twice. It falls as there is more text: compare
     equal amounts. Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation
-    Models", section 5.1, where the share is that of all words.
+    Models", where the share is that of all words.
     """
     numbers = ngrams(samples, n).numbers
     return len(np.unique(numbers)) / len(numbers) if len(numbers) else None
@@ -168,7 +168,7 @@ def repetition(samples: Sequence[np.ndarray], n: int) -> float | None:
     """rep-n: the share of a sample's n-grams that it has said before, the mean of the samples.
 
     0 repeats nothing, near 1 is a loop. Welleck et al. 2020, "Neural Text Generation with
-    Unlikelihood Training", section 6.1, seq-rep-n.
+    Unlikelihood Training", there seq-rep-n.
     """
     found = ngrams(samples, n)
     in_all = np.bincount(found.owners, minlength=len(samples))
@@ -205,7 +205,7 @@ def self_bleu(samples: Sequence[np.ndarray]) -> float | None:
     """Self-BLEU: the BLEU of each sample against all the others as references, the mean.
 
     0 when no sample has a word of another, 1 when all are alike; None for less than two samples.
-    Zhu et al. 2018, "Texygen", section 2.2.2. BLEU as in Papineni et al. 2002, of n-grams up to 4
+    Zhu et al. 2018, "Texygen: A Benchmarking Platform for Text Generation Models". BLEU as in Papineni et al. 2002, of n-grams up to 4
     (or as many words as the sample has), smoothed where nothing matches by method 1 of Chen and
     Cherry 2014. It is exact, not of some pairs: of how often the others have an n-gram only the
     highest number counts, which one sort finds for all samples.
@@ -260,8 +260,7 @@ def copied(
 ) -> list[float | None]:
     """The share of each group's n-grams that are in the training text, word for word.
 
-    McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?", section 3: one
-    minus their n-gram novelty. The training text is read once and may be of any size: in memory are
+    McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?": one minus their n-gram novelty. The training text is read once and may be of any size: in memory are
     the samples' n-grams, as hashes of 64 bits, and a part of it.
 
     Args:
@@ -306,7 +305,7 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
     """Numbers of 64 bits in which each bit hangs on all; equal ones only of equal ones.
 
     The finalizer of SplitMix64: Steele et al. 2014, "Fast Splittable Pseudorandom Number
-    Generators", figure 15, with Stafford's constants (variant 13).
+    Generators", with Stafford's constants (variant 13).
     """
     bits = bits + np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from gpt2.data import npz, text
 from gpt2.data.documents import Reading
 from gpt2.errors import UserError
@@ -121,3 +123,19 @@ def read_training_text(
             progress(file.stat().st_size)
         else:
             yield from text.read_texts([file], reading=reading, progress=progress)
+
+
+def sample_tokens(sample: str, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
+    """A sample as a model is to predict it: int32 [T + 1], `<|endoftext|>` first if there is one.
+
+    Raises:
+        UserError: it cannot be spelled with this vocabulary.
+    """
+    tokens = tokenizer.encode_array(sample)
+    if tokens.max(initial=0) >= n_vocab:
+        raise UserError(
+            f"A sample holds the token {tokens.max()}, but the model's vocabulary ends at "
+            f"{n_vocab - 1}: encoder.json and hparams.json do not belong together."
+        )
+    start = [] if tokenizer.endoftext is None else [tokenizer.endoftext]
+    return np.concatenate([start, tokens]).astype(np.int32)

@@ -1,0 +1,162 @@
+"""evaluate.py diversity: how varied samples are, and how much of them is copied."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fire.decorators import SetParseFns
+
+from command_line import byte_bar, shown
+from evaluate_commands.shared import (
+    check_json,
+    model_folder,
+    open_scorer,
+    show_table,
+    token_bar,
+    write_json,
+)
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.data import text
+from gpt2.data.documents import Reading
+from gpt2.errors import UserError
+from gpt2.evaluation.samples import read_samples, read_training_text, run_samples, sample_tokens
+from gpt2.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.diversity import Diversity
+
+# The columns of the table: what is in them of the metrics, their heads, and decimals.
+COLUMNS = {
+    "samples": ("samples", 0),
+    "empty": ("empty", 0),
+    "length": ("words", 1),
+    "distinct_1": ("distinct-1", 3),
+    "distinct_2": ("distinct-2", 3),
+    "distinct_3": ("distinct-3", 3),
+    "self_bleu": ("self-BLEU", 3),
+    "repetition_4": ("rep-4", 3),
+    "longest_repeated_span": ("longest span", 1),
+    "copied_8": ("copied-8", 3),
+    "perplexity": ("perplexity", 2),
+}
+
+
+@SetParseFns(
+    samples=str, run=str, dataset=str, model_name=str, json=str, models_dir=str, encoding=str
+)
+def diversity(
+    samples="", run="", dataset="", model_name="", json="", models_dir="models", encoding="utf-8"
+):
+    """Measure how varied samples are, how much they repeat, and how much of them is copied.
+
+    Args:
+        samples: file, folder or pattern: what train.py or a sampler wrote, or any text; - for standard input
+        run: instead of that, a run whose samples lie under samples/
+        dataset: the text that was trained on, to find what is copied from it: file, folder or pattern; .npz needs the model
+        model_name: the model under which to take the samples' perplexity (default: none)
+        json: a file for the result
+        models_dir: the folder that holds the models
+        encoding: of text files
+    """
+    check_json(json)
+    files = find_samples(samples, run, models_dir)
+    groups = {shown(file): read_samples(file, encoding) for file in files}
+    if len(groups) > 1:
+        groups["all of them"] = [sample for group in groups.values() for sample in group]
+    model = model_folder(model_name, models_dir) if model_name else None
+    found = measured(list(groups.values()), dataset, model, Reading(encoding))
+    perplexities = measured_perplexity(list(groups.values()), model)
+    rows = [
+        {"settings": {"samples": name}, "metrics": asdict(metrics) | {"perplexity": perplexity}}
+        for name, metrics, perplexity in zip(groups, found, perplexities, strict=True)
+    ]
+    show_rows({"samples": "samples of"}, rows, bool(dataset), bool(model))
+    write_json(json, {"model": model_name or None, "dataset": dataset or None, "rows": rows})
+
+
+def find_samples(samples: str, run: str, models_dir: str) -> list[Path]:
+    """The files of samples that are asked for."""
+    if bool(samples) == bool(run):
+        raise UserError("Give --samples FILE or --run RUN: the samples of one or of the other.")
+    if run:
+        return run_samples(Workspace.find(models_dir, run).samples_folder(run))
+    return text.find_files(samples)
+
+
+def measured(
+    groups: Sequence[Sequence[str]], dataset: str, model: ModelFolder | None, reading: Reading
+) -> list[Diversity]:
+    """Every measure of each group, with a bar while the training text is read."""
+    from gpt2.evaluation.diversity import measure
+
+    if not dataset:
+        return measure(groups)
+    files = text.find_files(dataset)
+    tokenizer = model.tokenizer() if model else None
+    n_vocab = model.hparams.n_vocab if model else 0
+    with byte_bar(files) as progress:
+        return measure(
+            groups,
+            read_training_text(files, tokenizer, n_vocab, reading=reading, progress=progress),
+        )
+
+
+def measured_perplexity(
+    groups: Sequence[Sequence[str]], model: ModelFolder | None
+) -> list[float | None]:
+    """Of each group under a model, every sample by itself; with a bar."""
+    if model is None:
+        return [None] * len(groups)
+    from gpt2.evaluation.perplexity import exponential
+
+    tokenizer = model.tokenizer()
+    texts = list(dict.fromkeys(sample for group in groups for sample in group))
+    tokens = [sample_tokens(text, tokenizer, model.hparams.n_vocab) for text in texts]
+    scorer = open_scorer(model)
+    with token_bar(sum(len(ids) - 1 for ids in tokens if len(ids))) as progress:
+        scores = list(scorer.score(tokens, progress=progress))
+    nats = {
+        text: (float(score.nats.sum(dtype="float64")), len(score.nats))
+        for text, score in zip(texts, scores, strict=True)
+    }
+    sums = [tuple(map(sum, zip(*(nats[s] for s in group), strict=True))) for group in groups]
+    return [exponential(*both) if both and both[1] else None for both in sums]
+
+
+def show_rows(
+    settings: Mapping[str, str], rows: Sequence[dict[str, Any]], copied: bool, perplexity: bool
+) -> None:
+    """Print a table of settings and metrics, without the columns that were not asked for.
+
+    Args:
+        settings: those that are shown, with the heads of their columns.
+    """
+    metrics = [row["metrics"] for row in rows]
+    asked = {
+        "copied_8": copied,
+        "perplexity": perplexity,
+        "empty": any(m["empty"] for m in metrics),
+    }
+    columns = {name: column for name, column in COLUMNS.items() if asked.get(name, True)}
+    cells = [
+        [
+            *(row["settings"][name] for name in settings),
+            *(_number(row["metrics"][name], decimals) for name, (_, decimals) in columns.items()),
+        ]
+        for row in rows
+    ]
+    show_table([*settings.values(), *(head for head, _ in columns.values())], cells)
+    if any(m["self_bleu"] is None for m in metrics):
+        print(
+            "Self-BLEU compares samples with one another: there is none of fewer than two that "
+            "have words.",
+            file=sys.stderr,
+        )
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"

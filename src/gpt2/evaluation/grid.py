@@ -1,0 +1,171 @@
+"""The same samples under every combination of some settings, kept so that they can be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2 import files
+from gpt2.errors import UserError
+from gpt2.generation.sampling import SamplingSettings
+from gpt2.generation.writing import Text, TextSettings
+
+if TYPE_CHECKING:
+    from gpt2.generation.language_model import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination:
+    """What is varied."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    length: int  # tokens of a sample at most
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return "_".join(f"{name}-{value}" for name, value in dataclasses.asdict(self).items())
+
+    def settings(self, seed: int) -> TextSettings:
+        """As a model takes them.
+
+        Raises:
+            UserError: one makes no sense.
+        """
+        values = dataclasses.asdict(self)
+        length = values.pop("length")
+        return TextSettings(length, SamplingSettings(**values), seed)
+
+
+def combinations(**values: Sequence[Any]) -> list[Combination]:
+    """Every combination of some values of each field of `Combination`, the last varying fastest.
+
+    Raises:
+        UserError: a value makes no sense, or a field has none.
+    """
+    for name, some in values.items():
+        if not some:
+            raise UserError(f"Name at least one value of {name}.")
+    found = []
+    for chosen in itertools.product(*values.values()):
+        combination = Combination(**dict(zip(values, chosen, strict=True)))
+        combination.settings(seed=0)
+        # 1 and 1.0 are one setting, with one file.
+        fractions = ("temperature", "top_p", "repetition_penalty")
+        changed = {name: float(getattr(combination, name)) for name in fractions}
+        found.append(dataclasses.replace(combination, **changed))
+    return list(dict.fromkeys(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What all samples of a grid have in common, and samples that are to be gone on with must."""
+
+    model: str  # a hash of the checkpoint
+    quantize: str
+    prompt: str
+    seed: int
+
+
+class CombinationFile:
+    """The samples of one combination: an object of JSON in each line, written as each is finished.
+
+    Sample n of a seed is the same whenever and beside whichever others it is written.
+    """
+
+    def __init__(self, folder: Path, combination: Combination, origin: Origin):
+        """Take in the samples that are there.
+
+        Raises:
+            UserError: they have another origin, or the file is none of a grid.
+        """
+        self.combination = combination
+        self.path = folder / f"{combination.name}.jsonl"
+        self._origin = dataclasses.asdict(origin)
+        self._lines = files.whole_lines(self.path)
+        self._records: dict[int, dict[str, Any]] = {}
+        for place, line in enumerate(self._lines, start=1):
+            self._take_in(line, place)
+
+    def _take_in(self, line: str, place: int) -> None:
+        try:
+            record = json.loads(line)
+            origin = record["origin"]
+            different = [name for name in self._origin if origin[name] != self._origin[name]]
+            self._records[int(record["number"])] = {
+                "text": str(record["text"]),
+                "tokens": int(record["tokens"]),
+                "finish_reason": str(record["finish_reason"]),
+                "logprob": float(record["logprob"]),
+            }
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(
+                f"{self.path}, line {place} is not a sample of a grid; choose another folder."
+            ) from error
+        if different:
+            name = different[0]
+            was = "" if name == "model" else f" ({origin[name]!r}, not {self._origin[name]!r})"
+            raise UserError(
+                f"{self.path} holds samples of another {name}{was}; repeat that to go on with "
+                "them, or choose another folder."
+            )
+
+    def missing(self, nsamples: int) -> list[int]:
+        """The numbers of the samples that are still to be written."""
+        return [number for number in range(nsamples) if number not in self._records]
+
+    def texts(self, nsamples: int) -> list[str]:
+        """The samples in their order; all are there."""
+        return [self._records[number]["text"] for number in range(nsamples)]
+
+    def perplexity(self, nsamples: int) -> float | None:
+        """Of the samples, under the model that wrote them; None if they have no token.
+
+        It is of the model's own probabilities, before temperature and all else, and counts the end
+        of text as a token where a sample has ended by it.
+        """
+        records = [self._records[number] for number in range(nsamples)]
+        tokens = sum(r["tokens"] + (r["finish_reason"] == "endoftext") for r in records)
+        return math.exp(-sum(r["logprob"] for r in records) / tokens) if tokens else None
+
+    def write(self, model: LanguageModel, nsamples: int, batch_size: int) -> Iterator[Text]:
+        """Write the samples that are missing.
+
+        Yields:
+            A text whenever a token was added to it, for the last time when it is finished and kept.
+        """
+        prompt = model.encode(self._origin["prompt"])
+        prompts = [(number, prompt) for number in self.missing(nsamples)]
+        settings = self.combination.settings(self._origin["seed"])
+        with files.open_behind(self.path, self._lines) as file:
+            for text in model.write(prompts, settings, batch_size):
+                if text.finish_reason:
+                    self._add(text)
+                    file.write(f"{self._lines[-1]}\n")
+                    file.flush()
+                yield text
+
+    def _add(self, text: Text) -> None:
+        record = {
+            "text": text.text,
+            "tokens": len(text.tokens),
+            "finish_reason": text.finish_reason,
+            "logprob": round(text.logprob, 4),
+        }
+        self._records[text.number] = record
+        described = {
+            "number": text.number,
+            "prompt": self._origin["prompt"],
+            **record,
+            "settings": dataclasses.asdict(self.combination),
+            "origin": self._origin,
+        }
+        self._lines.append(json.dumps(described, ensure_ascii=False))

@@ -36,6 +36,7 @@ from text_flags import TextFlags, note_window
     encoding=str,
 )
 def grid(
+    *,
     temperature=1.0,
     top_k=0,
     top_p=1.0,

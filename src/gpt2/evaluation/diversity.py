@@ -205,10 +205,11 @@ def self_bleu(samples: Sequence[np.ndarray]) -> float | None:
     """Self-BLEU: the BLEU of each sample against all the others as references, the mean.
 
     0 when no sample has a word of another, 1 when all are alike; None for less than two samples.
-    Zhu et al. 2018, "Texygen: A Benchmarking Platform for Text Generation Models". BLEU as in Papineni et al. 2002, of n-grams up to 4
-    (or as many words as the sample has), smoothed where nothing matches by method 1 of Chen and
-    Cherry 2014. It is exact, not of some pairs: of how often the others have an n-gram only the
-    highest number counts, which one sort finds for all samples.
+    Zhu et al. 2018, "Texygen: A Benchmarking Platform for Text Generation Models". BLEU as in
+    Papineni et al. 2002, of n-grams up to 4 (or as many words as the sample has), smoothed where
+    nothing matches by method 1 of Chen and Cherry 2014. It is exact, not of some pairs: of how
+    often the others have an n-gram only the highest number counts, which one sort finds for all
+    samples.
     """
     if len(samples) < 2:
         return None
@@ -260,8 +261,9 @@ def copied(
 ) -> list[float | None]:
     """The share of each group's n-grams that are in the training text, word for word.
 
-    McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?": one minus their n-gram novelty. The training text is read once and may be of any size: in memory are
-    the samples' n-grams, as hashes of 64 bits, and a part of it.
+    McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?": one minus their
+    n-gram novelty. The training text is read once and may be of any size: in memory are the
+    samples' n-grams, as hashes of 64 bits, and a part of it.
 
     Args:
         groups: samples, each int64 [words].

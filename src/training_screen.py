@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from command_line import shown
+from command_line import show_notice, shown
 from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.hparams import HParams
 from gpt2.training import events
-from gpt2.training.memory import estimate
+from gpt2.training.memory import REMEDIES, available, estimate, trained_parameters
 from gpt2.training.settings import LoopSettings, TrainerSettings
 
 LITTLE = 300_000  # tokens, about a megabyte of English: what a released model learns by heart soon
@@ -40,26 +39,30 @@ def say_what_is_ahead(
         f"An epoch is {training.steps_per_epoch(batch):,} steps of {batch} x {training.window} "
         "tokens"
     )
-    memory = estimate(hparams, trainer_settings, loop_settings.batch_size, training.window)
-    trained = trained_parameters(trainer_settings, hparams)
+    memory = estimate(
+        hparams,
+        trainer_settings,
+        loop_settings.batch_size,
+        training.window,
+        loop_settings.accumulate_gradients,
+    )
+    trained = trained_parameters(hparams, trainer_settings)
     share = "all" if trained == hparams.parameters else f"{trained:,} of the"
     print(
         f"Training {share} {hparams.parameters:,} parameters, with about {memory / 1e9:.1f} GB of "
         "memory"
     )
+    there_is = available()
+    if there_is is not None and memory > there_is:
+        show_notice(
+            f"There are only {there_is / 1e9:.1f} GB of memory free, so the system may end this "
+            f"training; less is needed with {REMEDIES}."
+        )
     if training.total_size < LITTLE and not loop_settings.held_out:
         print(
             "That is little text, which is soon learnt by heart: to stop in time, add --val_split "
             "0.1 --val_every 50 --patience 3"
         )
-
-
-def trained_parameters(settings: TrainerSettings, hparams: HParams) -> int:
-    """How many numbers a training changes: all of the tensors, or LoRA's factors of them."""
-    shapes = [hparams.tensor_shapes()[name] for name in settings.trained_tensors(hparams)]
-    if settings.lora_rank:
-        return sum(settings.lora_rank * sum(shape[-2:]) for shape in shapes)
-    return sum(math.prod(shape) for shape in shapes)
 
 
 class Screen:

@@ -469,6 +469,16 @@ def test_the_broken_one_of_several_batches_is_named(tmp_path: Path) -> None:
     assert words == f"batch 7, {place}, the text {training.tokenizer.decode(tokens)!r}..."
 
 
+def test_tokens_that_the_vocabulary_does_not_have_are_told_with_their_place(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    chunk = np.full(40, 3, np.uint16)
+    chunk[20:] = 900
+    training.sampler = Sampler([chunk], training.hparams.n_ctx, seed=0)
+    end = training.hparams.n_vocab - 1
+    with pytest.raises(UserError, match=f"damaged: .* token 900 in chunk 0, .* ends at {end};"):
+        training.train(batch_size=9)
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")]
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2.hparams import HParams
-from gpt2.training.memory import estimate
+from gpt2.training.memory import available, estimate
 from gpt2.training.settings import TrainerSettings
 
 SMALLEST = HParams(n_vocab=50257)
@@ -64,6 +64,22 @@ def test_recomputation_keeps_what_grows_with_the_batch_small() -> None:
         for saving in (False, True)
     )
     assert again < kept / 5
+
+
+def test_several_batches_in_a_step_need_room_for_the_sum_of_their_gradients() -> None:
+    settings = TrainerSettings()
+    one, several = (estimate(SMALLEST, settings, 1, 1024, batches) for batches in (1, 2))
+    assert several - one == 4 * SMALLEST.parameters
+    # LoRA's sums are of its factors: of rank 8 for each of four matrices in a layer.
+    settings = TrainerSettings(lora_rank=8)
+    one, several = (estimate(SMALLEST, settings, 1, 1024, batches) for batches in (1, 2))
+    factors = 12 * 8 * ((768 + 3 * 768) + (768 + 768) + 2 * (768 + 4 * 768))
+    assert several - one == 4 * factors
+
+
+def test_the_system_tells_its_memory() -> None:
+    found = available()
+    assert found is None or 10**8 < found < 10**14
 
 
 @pytest.mark.slow

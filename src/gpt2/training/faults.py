@@ -12,6 +12,7 @@ import tensorflow as tf
 from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
+from gpt2.training.memory import REMEDIES
 
 BEGINNING = 12  # tokens
 
@@ -28,9 +29,7 @@ def enough_memory() -> Iterator[None]:
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise UserError(
             "There is not enough memory for this training; what was saved is kept, and less is "
-            "needed with a lower --batch_size (and --accumulate_gradients for the same steps), "
-            "--memory_saving_gradients, --optimizer adafactor or sgd, "
-            "--only_train_transformer_layers, or --lora_rank 8."
+            f"needed with {REMEDIES}."
         ) from error
 
 

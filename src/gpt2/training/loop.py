@@ -176,7 +176,19 @@ class Loop:
 
     def _batches(self, step: int) -> list[np.ndarray]:
         size = self._settings.batch_size
-        return [self._sampler.batch(number, size) for number in self._batch_numbers(step)]
+        return [self._batch(self._sampler, number, size) for number in self._batch_numbers(step)]
+
+    def _batch(self, sampler: Sampler | DocumentSampler, number: int, size: int) -> np.ndarray:
+        batch = sampler.batch(number, size)
+        # Shards are not looked through when they are opened.
+        token, last = int(batch.max()), self._trainer.hparams.n_vocab - 1
+        if token > last:
+            place = sampler.describe(number, size)[int(batch.max(axis=1).argmax())]
+            raise UserError(
+                f"The dataset is damaged: there is the token {token} in {place}, but the "
+                f"vocabulary ends at {last}; encode the text again."
+            )
+        return batch
 
     def _diverged(self, step: int, what: str, value: float) -> UserError:
         kept = (
@@ -259,7 +271,7 @@ class Loop:
         for number in self._bar(range(self._settings.val_batch_count)):
             if self._stop():
                 return
-            batch = self._validation.batch(number, self._settings.val_batch_size)
+            batch = self._batch(self._validation, number, self._settings.val_batch_size)
             losses.append(self._trainer.loss(batch))
         loss = sum(losses) / len(losses)
         yield events.Validated(self._step, time.monotonic() - self._began, loss)

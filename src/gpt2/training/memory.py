@@ -1,8 +1,10 @@
-"""How much memory a training will need."""
+"""How much memory a training will need, how much there is, and what needs less."""
 
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 from gpt2.hparams import HParams
 from gpt2.training.settings import TrainerSettings
@@ -15,15 +17,22 @@ SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}
 LOSS_ROWS = 256  # as in operations.py, which would load TensorFlow
 
 
-def estimate(hparams: HParams, settings: TrainerSettings, batch_size: int, window: int) -> int:
-    """Bytes that a training will need at its peak, to within about a fifth on a processor.
+REMEDIES = (
+    "a lower --batch_size (and --accumulate_gradients for the same steps), "
+    "--memory_saving_gradients, --optimizer adafactor or sgd, --only_train_transformer_layers, or "
+    "--lora_rank 8"
+)
 
-    Where several batches make a step, the sum of their gradients comes on top: as much again as
-    the trained tensors.
+
+def estimate(
+    hparams: HParams, settings: TrainerSettings, batch_size: int, window: int, batches: int = 1
+) -> int:
+    """Bytes that a training will need at its peak, to within about a fifth on a processor.
 
     Args:
         batch_size: sequences in one batch.
         window: tokens in a sequence.
+        batches: that make up a step; the sum of their gradients is as large as what is trained.
     """
     rows = batch_size * window
     block = rows * _kept_by_block(hparams, settings, window)
@@ -32,7 +41,30 @@ def estimate(hparams: HParams, settings: TrainerSettings, batch_size: int, windo
         blocks = hparams.n_layer * rows * hparams.n_embd * FLOAT + block
     else:
         blocks = hparams.n_layer * block
-    return PROGRAM + _tensors(hparams, settings) + blocks + _head(hparams, settings, rows)
+    sums = FLOAT * trained_parameters(hparams, settings) if batches > 1 else 0
+    return PROGRAM + _tensors(hparams, settings) + sums + blocks + _head(hparams, settings, rows)
+
+
+def trained_parameters(hparams: HParams, settings: TrainerSettings) -> int:
+    """How many numbers a training changes: all of the tensors, or LoRA's factors of them."""
+    shapes = [hparams.tensor_shapes()[name] for name in settings.trained_tensors(hparams)]
+    if settings.lora_rank:
+        return settings.lora_rank * sum(sum(shape[-2:]) for shape in shapes)
+    return sum(map(math.prod, shapes))
+
+
+def available() -> int | None:
+    """Bytes of memory that the system can still give, or has at all; None if it does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
 
 
 def _number(settings: TrainerSettings) -> int:
@@ -50,7 +82,7 @@ def _tensors(hparams: HParams, settings: TrainerSettings) -> int:
     slots = SLOTS[settings.optimizer] + bool(settings.momentum)
     if settings.lora_rank:
         total += changed  # the matrices that the factors add to
-        changed = settings.lora_rank * sum(sum(shape[-2:]) for shape in trained)
+        changed = trained_parameters(hparams, settings)
         total += 2 * changed
     total += slots * changed
     rounded = 0 if _number(settings) == FLOAT else everything

@@ -19,13 +19,13 @@ def bigram(dataset, held_out, model_name="124M", models_dir="models", encoding="
     """
     from gpt2.evaluation.bigram import BigramModel
     from gpt2.evaluation.perplexity import bits_per_byte
-    from gpt2.evaluation.texts import read_text
+    from gpt2.evaluation.texts import Vocabulary
 
     model = model_folder(model_name, models_dir)
     hparams, tokenizer = model.hparams, model.tokenizer()
     reading = Reading(encoding)
-    training = read_text(dataset, tokenizer, hparams.n_vocab, reading)
-    text = read_text(held_out, tokenizer, hparams.n_vocab, reading)
+    vocabulary = Vocabulary(tokenizer, hparams)
+    training, text = vocabulary.read(dataset, reading), vocabulary.read(held_out, reading)
     pairs = BigramModel(training.tokens, hparams.n_vocab)
     nats = {"bigram": pairs.negative_log_likelihood(text.tokens)}
     scorer = open_scorer(model)

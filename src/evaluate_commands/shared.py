@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,28 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         print("  ".join([first, *rest]).rstrip())
+
+
+def show_values(values: Mapping[str, object]) -> None:
+    """Print names and values, one below the other."""
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name.replace('_', ' '):{width}}  {shown_number(value)}")
+
+
+def shown_number(value: object) -> str:
+    """A value as a table has it: whole numbers in groups of three digits, others with four or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return (
+        f"{value:,.4f}"
+        if abs(value) < 10
+        else f"{value:,.2f}"
+        if abs(value) < 1e9
+        else f"{value:.3e}"
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -19,12 +19,12 @@ def test_bits_per_byte_by_hand() -> None:
 def test_every_measure_by_hand() -> None:
     # Four tokens, each guessed among 8: 12 bits, for two words of three bytes each.
     found = Perplexity(nll=4 * math.log(8), tokens=4, words=2, bytes=6)
-    assert found.per_token == pytest.approx(8)
-    assert found.per_word == pytest.approx(64)
-    assert found.per_byte == pytest.approx(4)
+    assert found.per("token") == pytest.approx(8)
+    assert found.per("word") == pytest.approx(64)
+    assert found.per("byte") == pytest.approx(4)
     assert found.bits_per_byte == pytest.approx(2)
 
 
 def test_what_is_too_large_for_a_number_is_infinite() -> None:
-    assert Perplexity(1e6, 1000, 1, 3000).per_word == math.inf
-    assert Perplexity(1e6, 1000, 0, 3000).per_word == math.inf
+    assert Perplexity(1e6, 1000, 1, 3000).per("word") == math.inf
+    assert Perplexity(1e6, 1000, 0, 3000).per("word") == math.inf

@@ -32,8 +32,8 @@ def test_each_prediction_counts_once(window: int, stride: int, predictions: int)
 @pytest.mark.parametrize(
     ("window", "stride", "sentence"),
     [
-        (0, None, "window should be at least 1, not 0"),
-        (8, 0, "stride should be at least 1, not 0"),
+        (0, None, "window should be a whole number of at least 1, not 0"),
+        (8, 0, "stride should be a whole number of at least 1, not 0"),
         (8, 9, "stride of 9 is longer than the window of 8"),
         (None, 17, "stride of 17 is longer than the window of 16"),
         (17, None, "window of 17 is longer than the model's, which is 16"),

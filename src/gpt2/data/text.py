@@ -20,7 +20,15 @@ from gpt2.processes import map_in_order
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.words import last_seam
 
-__all__ = ["Document", "find_files", "read_chunks", "read_documents", "read_parts", "read_texts"]
+__all__ = [
+    "Document",
+    "check_ids",
+    "find_files",
+    "read_chunks",
+    "read_documents",
+    "read_parts",
+    "read_texts",
+]
 
 Tag = TypeVar("Tag")
 
@@ -312,14 +320,20 @@ class _Encoder:
 
     def __call__(self, texts: list[str]) -> list[np.ndarray]:
         arrays = self.tokenizer.encode_arrays(texts, legacy_endoftext=self.legacy)
-        return list(map(self._checked, arrays))
+        return [check_ids(ids, self.tokenizer, self.n_vocab) for ids in arrays]
 
-    def _checked(self, ids: np.ndarray) -> np.ndarray:
-        last = int(ids.max(initial=0))
-        if last >= self.n_vocab:
-            raise UserError(
-                f"The text {self.tokenizer.decode([last])!r} is the token {last}, but the model's "
-                f"vocabulary ends at {self.n_vocab - 1}: encoder.json and hparams.json do not "
-                "belong together."
-            )
-        return ids.astype(npz.compact_type(self.n_vocab))
+
+def check_ids(ids: np.ndarray, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
+    """The same tokens in `npz.compact_type`, if the model knows them all.
+
+    Raises:
+        UserError: one is beyond the model's vocabulary.
+    """
+    last = int(ids.max(initial=0))
+    if last >= n_vocab:
+        raise UserError(
+            f"The text {tokenizer.decode([last])!r} is the token {last}, but the model's "
+            f"vocabulary ends at {n_vocab - 1}: encoder.json and hparams.json do not belong "
+            "together."
+        )
+    return ids.astype(npz.compact_type(n_vocab))

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from gpt2.errors import UserError
 from gpt2.evaluation.texts import ScoredText
+from gpt2.evaluation.windows import Cut
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.scoring import Scorer
+
+UNITS = ("token", "word", "byte")
 
 
 @dataclass(frozen=True)
@@ -23,30 +32,42 @@ class Perplexity:
     words: int
     bytes: int
 
-    @classmethod
-    def of(cls, nll: float, text: ScoredText) -> Perplexity:
-        """Of the summed nats of a text."""
-        return cls(nll, text.predicted, text.words, text.size)
-
-    @property
-    def per_token(self) -> float:
-        """Perplexity of a token."""
-        return exponential(self.nll, self.tokens)
-
-    @property
-    def per_word(self) -> float:
-        """Perplexity of a word of the original text."""
-        return exponential(self.nll, self.words)
-
-    @property
-    def per_byte(self) -> float:
-        """Perplexity of a byte of the original text."""
-        return exponential(self.nll, self.bytes)
+    def per(self, unit: str) -> float:
+        """Perplexity of one of `UNITS`: exp(nll / how many there are)."""
+        return exponential(self.nll, getattr(self, f"{unit}s"))
 
     @property
     def bits_per_byte(self) -> float:
         """Comparable across vocabularies."""
         return bits_per_byte(self.nll, self.bytes)
+
+
+def measure(
+    scorer: Scorer,
+    texts: Iterable[ScoredText],
+    cut: Cut,
+    progress: Callable[[int], object] = lambda tokens: None,
+) -> Perplexity:
+    """The perplexity of texts, each predicted by itself."""
+    texts = list(texts)
+    scores = scorer.score((text.tokens for text in texts), cut, progress)
+    return Perplexity(
+        sum(float(each.nats.sum(dtype="float64")) for each in scores),
+        sum(text.predicted for text in texts),
+        sum(text.words for text in texts),
+        sum(text.size for text in texts),
+    )
+
+
+def check_unit(unit: str) -> str:
+    """The unit itself, if it is one.
+
+    Raises:
+        UserError: it is none of `UNITS`.
+    """
+    if unit not in UNITS:
+        raise UserError(f"normalize should be one of {', '.join(UNITS)}, not {unit!r}.")
+    return unit
 
 
 def exponential(nats: float, units: int) -> float:
@@ -59,4 +80,4 @@ def exponential(nats: float, units: int) -> float:
 
 def bits_per_byte(nats: float, size: int) -> float:
     """Nats spent on a text of `size` bytes, as bits per byte: comparable across vocabularies."""
-    return nats / math.log(2) / size
+    return nats / math.log(2) / size if size else math.inf

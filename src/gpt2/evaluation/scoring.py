@@ -14,10 +14,12 @@ from gpt2.evaluation.windows import Cut, Window
 from gpt2.hparams import HParams
 from gpt2.training import loss
 
-# Rows whose logits exist at once; at 50,257 tokens 51 MB.
-HEAD_ROWS = 256
+# Rows whose logits exist at once; at 50,257 tokens 103 MB.
+HEAD_ROWS = 512
 # Texts that are sorted by length together, so that those of a batch are about as long.
-TEXTS = 1024
+TEXTS = 128
+# Tokens that are read at once if nothing else is said. More are no faster.
+BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -28,28 +30,38 @@ class Scores:
         nats: minus the log-probability, float32.
         ranks: how many tokens were likelier; 0 is the likeliest; int32.
         entropies: of the model's whole prediction in nats, float32.
+        content_ranks: as ranks, but the scorer's stop tokens are not counted; int32.
     """
 
     nats: np.ndarray
     ranks: np.ndarray
     entropies: np.ndarray
+    content_ranks: np.ndarray
 
 
 class Scorer:
     """A model at reading. The logits of no more than a few rows exist at once."""
 
-    def __init__(self, weights: model.Weights, hparams: HParams, batch_size: int = 4):
+    def __init__(
+        self,
+        weights: model.Weights,
+        hparams: HParams,
+        batch_size: int | None = None,
+        stop_tokens: Sequence[int] = (),
+    ):
         """Prepare.
 
         Args:
             weights: arrays, tensors or variables.
             batch_size: windows of full length that are read at once; of short ones there are as
                 many as have together as many tokens. It changes no result.
+            stop_tokens: ids that `Scores.content_ranks` does not count.
         """
         # A graph refers to tensors, but takes in a copy of an array at each use.
         self._weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
         self._hparams = hparams
         self._batch_size = batch_size
+        self._content = tf.constant(~np.isin(np.arange(hparams.n_vocab), stop_tokens))
         self._read = tf.function(self._read_batch)
 
     def score(
@@ -77,29 +89,31 @@ class Scorer:
     def _score_group(
         self, texts: list[np.ndarray], cut: Cut, progress: Callable[[int], object]
     ) -> list[Scores]:
-        results = [np.empty((3, max(len(text) - 1, 0)), np.float32) for text in texts]
+        results = [np.empty((4, max(len(text) - 1, 0)), np.float32) for text in texts]
+        batch_size = self._batch_size or max(1, BATCH_TOKENS // cut.window)
         places = [
             _Place(number, window)
             for number, text in enumerate(texts)
             for window in cut.windows(len(text) - 1)
         ]
-        for batch, shape in _batches(places, cut.window, self._batch_size):
+        for batch, shape in _batches(places, cut.window, batch_size):
             tokens = np.zeros((shape[0], shape[1] + 1), np.int32)
             for row, (number, (start, _, end)) in zip(tokens, batch, strict=False):
                 row[: end - start + 1] = texts[number][start : end + 1]
             found = self._read(tf.constant(tokens)).numpy()
-            found = found.reshape(3, *shape)
+            found = found.reshape(4, *shape)
             for row, (number, (start, counted, end)) in enumerate(batch):
                 results[number][:, counted:end] = found[:, row, counted - start : end - start]
                 progress(end - counted)
         return [
-            Scores(nats, ranks.astype(np.int32), entropies) for nats, ranks, entropies in results
+            Scores(nats, ranks.astype(np.int32), entropies, content.astype(np.int32))
+            for nats, ranks, entropies, content in results
         ]
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
-        """Nats, ranks and entropies side by side: int32 [B, T + 1] -> float32 [3, N]."""
+        """What `Scores` holds, side by side: int32 [B, T + 1] -> float32 [4, N]."""
         x, table = loss.hidden_states(self._weights, self._hparams, tokens[:, :-1])
-        return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]))
+        return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]), self._content)
 
 
 class _Place(NamedTuple):
@@ -113,30 +127,34 @@ def _batches(
     """Windows of about the same length together, each batch with its shape [rows, length].
 
     There are few shapes, since each is a graph to be built: lengths are the window's, its half, its
-    quarter and so on; rows as many as fill the batch, or a power of two in the last one of a length.
+    quarter and so on; rows as many as fill the batch, or a power of two if there are never so many.
     """
-    lengths = [window]
-    while lengths[-1] > 1:
-        lengths.append(-(-lengths[-1] // 2))
     remaining = sorted(places, key=lambda place: place.window.start - place.window.end)
-    for length, shorter in zip(lengths, [*lengths[1:], 0], strict=True):
+    filled = 0  # the last length of which there was a full batch
+    while remaining:
+        length, longest = window, remaining[0].window.end - remaining[0].window.start
+        while longest <= -(-length // 2) < length:
+            length = -(-length // 2)
         rows = batch_size * window // length
-        fitting = [p for p in remaining if shorter < p.window.end - p.window.start <= length]
-        for first in range(0, len(fitting), rows):
-            batch = fitting[first : first + rows]
-            yield batch, (min(rows, 1 << (len(batch) - 1).bit_length()), length)
+        batch, remaining = remaining[:rows], remaining[rows:]
+        if len(batch) == rows:
+            filled = length
+        yield batch, (rows if length == filled else 1 << (len(batch) - 1).bit_length(), length)
 
 
-def head_scores(x: tf.Tensor, table: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Nats, ranks and entropies of targets, the logits existing a slice of rows at a time.
+def head_scores(
+    x: tf.Tensor, table: tf.Tensor, targets: tf.Tensor, content: tf.Tensor
+) -> tf.Tensor:
+    """What `Scores` holds of targets, the logits existing a slice of rows at a time.
 
     Args:
         x: the final layer's normalised output, float32 [N, C]; N is known.
         table: the embeddings, float32 [V, C].
         targets: int32 [N].
+        content: which tokens are no stop tokens, bool [V].
 
     Returns:
-        float32 [3, N].
+        float32 [4, N].
     """
     found: list[tf.Tensor] = []
     for start in range(0, x.shape[0], HEAD_ROWS):
@@ -144,17 +162,19 @@ def head_scores(x: tf.Tensor, table: tf.Tensor, targets: tf.Tensor) -> tf.Tensor
         with tf.control_dependencies(found[-1:]):  # one slice after the other
             inputs = tf.identity(x[rows])
         logits = tf.matmul(inputs, table, transpose_b=True)  # [rows, V]
-        found.append(_scores_of_logits(logits, targets[rows]))
+        found.append(_scores_of_logits(logits, targets[rows], content))
     return tf.concat(found, axis=1)
 
 
 @tf.function(jit_compile=True)
-def _scores_of_logits(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def _scores_of_logits(logits: tf.Tensor, targets: tf.Tensor, content: tf.Tensor) -> tf.Tensor:
     scores = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
     exponentials = tf.exp(scores)
     total = tf.reduce_sum(exponentials, axis=-1)
     target = tf.gather(scores, targets, batch_dims=1)
-    ranks = tf.reduce_sum(tf.cast(scores > target[:, None], tf.float32), axis=-1)
+    likelier = scores > target[:, None]
+    ranks = tf.reduce_sum(tf.cast(likelier, tf.float32), axis=-1)
+    content_ranks = tf.reduce_sum(tf.cast(likelier & content, tf.float32), axis=-1)
     mean = tf.reduce_sum(exponentials * scores, axis=-1) / total
     log_total = tf.math.log(total)
-    return tf.stack([log_total - target, ranks, log_total - mean])
+    return tf.stack([log_total - target, ranks, log_total - mean, content_ranks])

@@ -39,8 +39,9 @@ class Cut:
             UserError: one is below 1, or the stride leaves tokens out.
         """
         for name in ("window", "stride"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} should be at least 1, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise UserError(f"{name} should be a whole number of at least 1, not {value!r}.")
         if self.stride > self.window:
             raise UserError(
                 f"A stride of {self.stride} is longer than the window of {self.window} and would "
@@ -55,9 +56,10 @@ class Cut:
             UserError: the window is longer than the model's, or see above.
         """
         window = n_ctx if window is None else window
+        cut = cls(window, window if stride is None else stride)
         if window > n_ctx:
             raise UserError(f"A window of {window} is longer than the model's, which is {n_ctx}.")
-        return cls(window, window if stride is None else stride)
+        return cut
 
     def windows(self, predictions: int) -> Iterator[Window]:
         """The windows of a text of `predictions` + 1 tokens."""

@@ -1,0 +1,147 @@
+"""The Children's Book Test: which of ten words has been left out (Hill et al. 2016)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2.data.documents import UTF_8, Reading
+from gpt2.errors import UserError, in_short
+from gpt2.evaluation.texts import Vocabulary, documents
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.scoring import Scorer
+
+GAP = "XXXXX"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence with a gap, what stands before it, and what may fill it.
+
+    Attributes:
+        context: the sentences before.
+        query: the sentence; `GAP` stands in it once.
+        answer: the choice that is right.
+        choices: several words.
+    """
+
+    context: str
+    query: str
+    answer: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a model answered.
+
+    Attributes:
+        questions: how many there are.
+        right: how many it answered rightly.
+        nll: the summed nats of the right choices and the rests of their sentences.
+        tokens: of the same.
+    """
+
+    questions: int
+    right: int
+    nll: float
+    tokens: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of 1."""
+        return self.right / self.questions
+
+
+def read_questions(path: str, reading: Reading = UTF_8) -> Iterator[Question]:
+    r"""The questions of a file such as `cbtest_CN_test_2500ex.txt`.
+
+    Numbered lines, from 1: sentences, and last the one with the gap, the answer and the choices:
+    `21 He took the XXXXX .\tkey\t\tbox|cat|key`. Blank lines stand between questions.
+
+    Raises:
+        UserError: a line is not of this form.
+    """
+    for document in documents(path, reading):
+        context: list[str] = []
+        for place, line in enumerate(document.splitlines(), start=1):
+            if not line.strip():
+                continue
+            numbered = re.match(r"\s*\d+ ?", line)
+            sentence, *columns = line[numbered.end() if numbered else 0 :].split("\t")
+            if not numbered or (columns and (len(columns) < 2 or sentence.count(GAP) != 1)):
+                raise UserError(
+                    f"{path}: {in_short(line, 60)!r} (line {place}) is not a line of the "
+                    "Children's Book Test: a number and a sentence; or, last, a number, a sentence "
+                    f"with one {GAP}, the answer, and the choices with | between them."
+                )
+            if not columns:
+                context.append(sentence.strip())
+                continue
+            answer, choices = columns[0].strip(), tuple(columns[-1].strip().split("|"))
+            if answer not in choices:
+                raise UserError(
+                    f"{path}: the answer {in_short(answer, 60)!r} (line {place}) is not among the "
+                    "choices."
+                )
+            yield Question(" ".join(context), sentence.strip(), answer, choices)
+            context.clear()
+
+
+def measure(
+    scorer: Scorer,
+    questions: Iterable[Question],
+    vocabulary: Vocabulary,
+    window: int,
+    detokenize: Callable[[str], str],
+    name: str,
+    progress: Callable[[int], object] = lambda questions: None,
+) -> Answers:
+    """Answer each question with the choice that makes itself and the rest of the sentence likeliest.
+
+    Radford et al. 2019, section 3.2. Of a long context the window holds the last part.
+
+    Args:
+        progress: called with the number of questions done.
+
+    Raises:
+        UserError: there is no question.
+    """
+    waiting: list[tuple[Question, list[int]]] = []
+
+    def texts() -> Iterator[np.ndarray]:
+        for question in questions:
+            before, _, after = detokenize(f"{question.context} {question.query}").rpartition(GAP)
+            space = " " if before.endswith((" ", "\n")) else ""
+            beginning = vocabulary.begun(vocabulary.encode(before.rstrip()))
+            sizes: list[int] = []
+            waiting.append((question, sizes))
+            for choice in question.choices:
+                end = vocabulary.encode(f"{space}{choice}{after}")
+                sizes.append(len(end))
+                yield np.concatenate([beginning, end])[-window - 1 :]
+
+    count = right = tokens = 0
+    nll = 0.0
+    nats: list[float] = []
+    for scores in scorer.score(texts()):
+        question, sizes = waiting[0]
+        size = min(sizes[len(nats)], len(scores.nats))
+        nats.append(float(scores.nats[-size:].sum(dtype="float64")))
+        if len(nats) == len(question.choices):
+            waiting.pop(0)
+            place = question.choices.index(question.answer)
+            right += int(np.argmin(nats)) == place
+            nll += nats[place]
+            tokens += sizes[place]
+            count += 1
+            nats = []
+            progress(1)
+    if not count:
+        raise UserError(f"{name} holds no question of the Children's Book Test.")
+    return Answers(count, right, nll, tokens)

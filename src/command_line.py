@@ -196,7 +196,8 @@ def load_tensorflow() -> None:
     Whoever does want them sets TF_CPP_MIN_LOG_LEVEL, for example to 0.
     """
     # TensorFlow may lose a KeyboardInterrupt, or make another exception of it, while it traces.
-    signal.signal(signal.SIGINT, leave_at_once)
+    screen = os.dup(2)  # since standard error is turned aside now and then; see `quiet`
+    signal.signal(signal.SIGINT, lambda *_: leave_at_once(screen))
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -214,9 +215,9 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def leave_at_once(*_: object) -> NoReturn:
-    """Answer Ctrl+C where nothing has to be finished or tidied up."""
-    os.write(2, b"\ninterrupted\n")
+def leave_at_once(screen: int) -> NoReturn:
+    """Answer Ctrl+C, on this descriptor, where nothing has to be finished or tidied up."""
+    os.write(screen, b"\ninterrupted\n")
     os._exit(INTERRUPTED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -230,6 +231,16 @@ def test_a_loss_that_breaks_ends_training_and_only_good_checkpoints_are_kept(
     assert checkpoints(toolkit.contents("checkpoint/run1")) == checkpoints(before)
     new.says(1, "loss of step 2 is nan .*no checkpoint was written.* lower --learning_rate")
     assert not list((toolkit.root / "checkpoint" / "new").glob("*.index"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
+def test_ctrl_c_is_answered_while_tensorflow_is_loaded(toolkit: Toolkit) -> None:
+    slow = toolkit.root / "slow" / "tensorflow"
+    slow.mkdir(parents=True)
+    (slow / "__init__.py").write_text("import time; print('asked for', flush=True); time.sleep(99)")
+    with toolkit.start(f"PYTHONPATH=slow {TRAIN}") as running:
+        running.send_when(signal.SIGINT, lambda: "asked for" in running.out)
+        running.finish().says(130, "^interrupted$")
 
 
 def test_a_checkpoint_folder_that_cannot_be_is_told_before_training(toolkit: Toolkit) -> None:

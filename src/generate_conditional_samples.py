@@ -164,7 +164,11 @@ class JSONLines:
             "seed": self._flags.seed,
             "settings": self._settings,
         }
-        print(json.dumps(record, ensure_ascii=False), file=self._file, flush=True)
+        line = json.dumps(record, ensure_ascii=False)
+        if self._file is sys.stdout:
+            print(line, flush=True)
+        else:
+            files.add_line(self._file, line)
 
 
 class Folder:

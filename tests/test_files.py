@@ -305,3 +305,11 @@ def test_lines_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path) -> Non
         files.whole_lines(tmp_path)
     with pytest.raises(UserError, match="cannot be written"):
         files.open_behind(tmp_path, [])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device of a full disk")
+def test_a_line_for_which_there_is_no_room_is_told() -> None:
+    sentence = "/dev/full cannot be written: No space left on device"
+    with pytest.raises(UserError, match=sentence), open("/dev/full", "a") as file:
+        files.add_line(file, "line")
+    assert file.closed

@@ -188,6 +188,21 @@ def open_behind(path: Path, lines: Sequence[str]) -> IO[str]:
         raise cannot_write(path, error) from error
 
 
+def add_line(file: IO[str], line: str) -> None:
+    """Write a line to the end of an open file so that it outlives this process.
+
+    Raises:
+        UserError: it cannot be written, for example because the disk is full; the file is closed.
+    """
+    try:
+        file.write(f"{line}\n")
+        file.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            file.close()  # which tries again, and would hide this error if it were left for later
+        raise cannot_write(Path(file.name), error) from error
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds one object.
 

@@ -110,12 +110,16 @@ class CombinationFile:
             raise UserError(
                 f"{self.path}, line {place} is not a sample of a grid; choose another folder."
             ) from error
+        if "model" in different:
+            raise UserError(
+                f"{self.path} holds samples of other weights than the model has now; choose "
+                "another folder, or delete this one."
+            )
         if different:
             name = different[0]
-            was = "" if name == "model" else f" ({origin[name]!r}, not {self._origin[name]!r})"
             raise UserError(
-                f"{self.path} holds samples of another {name}{was}; repeat that to go on with "
-                "them, or choose another folder."
+                f"{self.path} holds samples of another {name} ({origin[name]!r}, not "
+                f"{self._origin[name]!r}); repeat that to go on with them, or choose another folder."
             )
 
     def missing(self, nsamples: int) -> list[int]:
@@ -149,8 +153,7 @@ class CombinationFile:
             for text in model.write(prompts, settings, batch_size):
                 if text.finish_reason:
                     self._add(text)
-                    file.write(f"{self._lines[-1]}\n")
-                    file.flush()
+                    files.add_line(file, self._lines[-1])
                 yield text
 
     def _add(self, text: Text) -> None:

@@ -96,9 +96,12 @@ def merge_heads(values: tf.Tensor, hparams: HParams) -> tf.Tensor:
 
 def causal_attention(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     """Each position attends to itself and those before it: [B, H, T, D] -> [B, H, T, D]."""
-    length = tf.shape(query)[2]
-    visible = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)  # [T, T]
-    return scaled_dot_product(query, key, value, visible)
+    return scaled_dot_product(query, key, value, causally_visible(tf.shape(query)[2]))
+
+
+def causally_visible(length: int | tf.Tensor) -> tf.Tensor:
+    """Each position sees itself and those before it: bool [T, T]."""
+    return tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
 
 
 def scaled_dot_product(
@@ -111,9 +114,14 @@ def scaled_dot_product(
         key, value: [B, H, S, D].
         visible: whether a query may look at a key; broadcasts to [B, H, T, S].
     """
+    return tf.matmul(attention_probabilities(query, key, visible), value)
+
+
+def attention_probabilities(query: tf.Tensor, key: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
+    """How much each query looks at each key, [B, H, T, S]; see `scaled_dot_product`."""
     scores = tf.matmul(query * query.shape[-1] ** -0.5, key, transpose_b=True)  # [B, H, T, S]
     scores = tf.where(visible, scores, tf.cast(-1e10, scores.dtype))
-    return tf.matmul(tf.nn.softmax(scores), value)
+    return tf.nn.softmax(scores)
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:

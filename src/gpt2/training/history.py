@@ -8,12 +8,16 @@ The file tells one story: what a run did after the step that it now goes on from
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from gpt2 import files
+from gpt2.errors import UserError
 
 HISTORY = "history.jsonl"
 
@@ -75,6 +79,49 @@ class History:
             return entry["step"] <= last
         except (ValueError, TypeError, KeyError):  # torn by a kill, or not ours
             return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The losses of a run in nats, float64; NaN where there is none."""
+
+    steps: np.ndarray  # [steps]
+    loss: np.ndarray  # [steps]
+    average: np.ndarray  # [steps], of the losses so far
+    val_steps: np.ndarray  # [validations]
+    val_loss: np.ndarray  # [validations]
+
+
+def read_curves(path: Path) -> Curves:
+    """The losses in a history; lines that a kill has torn are left out.
+
+    Raises:
+        UserError: it is missing, or holds no loss.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing, which src/train.py writes; name a run that it has trained."
+        )
+    training, validation = [], []
+    for line in _lines(path):
+        try:
+            entry = json.loads(line)
+            if "val_loss" in entry:
+                validation.append([float(entry["step"]), _number(entry["val_loss"])])
+            else:
+                losses = _number(entry["loss"]), _number(entry.get("average"))
+                training.append([float(entry["step"]), *losses])
+        except (ValueError, TypeError, KeyError):
+            continue
+    if not training and not validation:
+        raise UserError(f"{path} holds no loss of any step; train the run first.")
+    steps, loss, average = np.array(training).reshape(-1, 3).T
+    val_steps, val_loss = np.array(validation).reshape(-1, 2).T
+    return Curves(steps, loss, average, val_steps, val_loss)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _lines(path: Path) -> list[str]:

@@ -50,6 +50,19 @@ def _calls(folder: Path) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
+def read_calls(folder: Path) -> list[dict[str, Any]]:
+    """What `add_call` has written down of each call of a run, the first one first.
+
+    Raises:
+        UserError: the run has no `config.json`, or it is none.
+    """
+    path = folder / CONFIG
+    calls = files.read_json_object(path).get(_CALLS)
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise UserError(f"{path} names no calls of src/train.py; restore the file.")
+    return calls
+
+
 def versions() -> dict[str, str]:
     """Those of Python, of the packages that compute, and of the system."""
     found = {"python": platform.python_version(), "system": platform.platform()}

@@ -1,0 +1,175 @@
+"""What the heads of a model look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2.pictures.labels import label
+from gpt2.pictures.style import Theme, is_drawable, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CELL = 48  # pixels of one head's side in the grid of all, at most
+LABELS = 44  # tokens that are named along a side, at most
+BARS = 24  # tokens in the list of those that the chosen one looks at, at most
+VALUES = 12  # tokens up to which each weight is written into its cell
+GAMMA = 0.45  # weights are drawn as this power of them: most are small, and would not be seen
+
+
+def attention_picture(
+    attention: np.ndarray,
+    tokens: Sequence[bytes],
+    layer: int,
+    head: int,
+    place: int,
+    theme: Theme,
+    first: int = 0,
+) -> Figure:
+    """All heads small, one of them large, and where that one looks from one token.
+
+    Args:
+        attention: float [L, H, T, T]; see `gpt2.evaluation.attention`.
+        tokens: the bytes of each token [T].
+        layer, head: which one is drawn large, from 0.
+        place: of the token that is looked from, from 0.
+        first: tokens of the text that are not shown, before these.
+    """
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    names = [label(token, is_drawable) for token in tokens]
+    layers, heads = attention.shape[:2]
+    colors = {"cmap": theme.colormap(theme.weights), "norm": PowerNorm(GAMMA, 0, 1)}
+    with style(theme):
+        grid_width = 4.2
+        grid_height = min(8.0, max(2.4, grid_width * layers / heads))
+        figure = Figure(figsize=(13, max(7.2, grid_height + 3.4)))
+        left, large = figure.subfigures(1, 2, width_ratios=(grid_width + 0.4, 8))
+        above, below = left.subfigures(2, 1, height_ratios=(grid_height + 0.6, 3.2))
+        small_axes, large_axes, bar_axes = (part.subplots() for part in (above, large, below))
+        _draw_grid(small_axes, attention, layer, head, theme, colors)
+        _draw_head(large_axes, attention[layer, head], names, place, first, theme, colors)
+        large_axes.set_title(f"Layer {layer}, head {head}: from each token (row) to those before")
+        _draw_bars(bar_axes, attention[layer, head, place], names, place, first, theme)
+        return figure
+
+
+def _draw_grid(
+    axes: Axes, attention: np.ndarray, layer: int, head: int, theme: Theme, colors: dict
+) -> None:
+    """All heads in one image: a column for each head, a row for each layer."""
+    layers, heads, length = attention.shape[:3]
+    side = min(length, CELL)
+    gap = max(1, side // 12)
+    pitch = side + gap
+    image = np.full((layers * pitch - gap, heads * pitch - gap), np.nan)
+    future = np.triu(np.ones((side, side), bool), 1)
+    for row in range(layers):
+        for column in range(heads):
+            cell = np.where(future, np.nan, shrunk(attention[row, column], side))
+            top, start = row * pitch, column * pitch
+            image[top : top + side, start : start + side] = cell
+    axes.imshow(image, interpolation="nearest", aspect="equal", **colors)
+    corner = head * pitch - (gap + 1) / 2, layer * pitch - (gap + 1) / 2
+    _mark(axes, corner, pitch, pitch, theme)
+    for set_ticks, count in ((axes.set_xticks, heads), (axes.set_yticks, layers)):
+        every = -(-count // 26)
+        set_ticks([n * pitch + side / 2 for n in range(0, count, every)], range(0, count, every))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("head")
+    axes.set_ylabel("layer")
+    axes.set_title("All heads")
+
+
+def shrunk(weights: np.ndarray, side: int) -> np.ndarray:
+    """A square matrix in fewer cells, each the largest of the weights that fall into it.
+
+    A mean would make a head that looks at one token of many look at none.
+    """
+    starts = np.arange(side) * len(weights) // side
+    return np.maximum.reduceat(np.maximum.reduceat(weights, starts, axis=0), starts, axis=1)
+
+
+def _draw_head(
+    axes: Axes,
+    weights: np.ndarray,
+    names: list[str],
+    place: int,
+    first: int,
+    theme: Theme,
+    colors: dict,
+) -> None:
+    length = len(names)
+    future = np.triu(np.ones((length, length), bool), 1)
+    image = axes.imshow(np.where(future, np.nan, weights), interpolation="nearest", **colors)
+    ticks = ticks_for(length, place)
+    # With many tokens each line says where it is in the text, too.
+    numbered = [f"{names[n]}  {first + n + 1}" if length > LABELS else names[n] for n in ticks]
+    size = 8 if length <= 30 else 7
+    axes.set_xticks(ticks, numbered, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, numbered, fontsize=size)
+    axes.get_yticklabels()[ticks.index(place)].set(color=theme.series[1], fontweight="bold")
+    _mark(axes, (-0.5, place - 0.5), place + 1, 1, theme)
+    if length <= VALUES:
+        _write_values(axes, weights, colors["norm"], theme)
+    axes.spines[:].set_visible(False)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"])
+    bar.outline.set_visible(False)
+
+
+def _mark(
+    axes: Axes, corner: tuple[float, float], width: float, height: float, theme: Theme
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    frame = {"fill": False, "edgecolor": theme.series[1], "linewidth": 1.6, "clip_on": False}
+    axes.add_patch(Rectangle(corner, width, height, **frame))
+
+
+def _write_values(
+    axes: Axes, weights: np.ndarray, norm: Callable[[float], float], theme: Theme
+) -> None:
+    for row, column in zip(*np.tril_indices(len(weights)), strict=True):
+        weight = weights[row, column]
+        color = theme.ground if norm(weight) > 0.55 else theme.ink
+        words = f"{100 * weight:.0f} %"
+        axes.text(column, row, words, color=color, ha="center", va="center", fontsize=8)
+
+
+def ticks_for(length: int, place: int) -> list[int]:
+    """The places that get a label: all, or so many that labels keep clear, and the chosen one."""
+    every = -(-length // LABELS)
+    ticks = list(range(0, length, every))
+    if place not in ticks:
+        ticks = sorted([tick for tick in ticks if abs(tick - place) >= every] + [place])
+    return ticks
+
+
+def strongest(weights: np.ndarray, place: int) -> np.ndarray:
+    """The places that a token looks at most, in the order of the text."""
+    seen = weights[: place + 1]
+    return np.sort(np.argsort(-seen, kind="stable")[:BARS])
+
+
+def _draw_bars(
+    axes: Axes, weights: np.ndarray, names: list[str], place: int, first: int, theme: Theme
+) -> None:
+    shown = strongest(weights, place)
+    rows = np.arange(len(shown))
+    axes.barh(rows, weights[shown], color=theme.series[0], height=0.75)
+    size = 8 if len(shown) <= 16 else 6.5
+    axes.set_yticks(rows, [f"{names[n]}  {first + n + 1}" for n in shown], fontsize=size)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+    axes.grid(True, axis="x")
+    kept = "" if len(shown) > place else f", the {len(shown)} strongest"
+    axes.set_title(f"Where token {first + place + 1}, {names[place]}, looks{kept}")

@@ -16,6 +16,7 @@ COMMANDS = (
     "src/interactive_conditional_samples.py",
     "src/generate_unconditional_samples.py",
     "src/evaluate.py",
+    "src/plot.py",
 )
 # Those of 2019 and 2021 with their defaults, and those that came since.
 TRAIN_FLAGS = """

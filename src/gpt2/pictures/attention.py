@@ -19,6 +19,8 @@ LABELS = 44  # tokens that are named along a side, at most
 BARS = 24  # tokens in the list of those that the chosen one looks at, at most
 VALUES = 12  # tokens up to which each weight is written into its cell
 GAMMA = 0.45  # weights are drawn as this power of them: most are small, and would not be seen
+SCALE = (0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)  # that the scale of colours names
+STRONG = 0.002  # share of the weights that have the strongest colour
 
 
 def attention_picture(
@@ -44,7 +46,8 @@ def attention_picture(
 
     names = [label(token, is_drawable) for token in tokens]
     layers, heads = attention.shape[:2]
-    colors = {"cmap": theme.colormap(theme.weights), "norm": PowerNorm(GAMMA, 0, 1)}
+    norm = PowerNorm(GAMMA, 0, _full_colour(attention))
+    colors = {"cmap": theme.colormap(theme.weights), "norm": norm}
     with style(theme):
         grid_width = 4.2
         grid_height = min(8.0, max(2.4, grid_width * layers / heads))
@@ -57,6 +60,12 @@ def attention_picture(
         large_axes.set_title(f"Layer {layer}, head {head}: from each token (row) to those before")
         _draw_bars(bar_axes, attention[layer, head, place], names, place, first, theme)
         return figure
+
+
+def _full_colour(attention: np.ndarray) -> float:
+    """The weight from which on the colour is the strongest: among many tokens each gets little."""
+    rows, columns = np.tril_indices(attention.shape[-1])
+    return float(np.quantile(attention[:, :, rows, columns], 1 - STRONG))
 
 
 def _draw_grid(
@@ -115,21 +124,31 @@ def _draw_head(
     axes.set_xticks(ticks, numbered, rotation=90, fontsize=size)
     axes.set_yticks(ticks, numbered, fontsize=size)
     axes.get_yticklabels()[ticks.index(place)].set(color=theme.series[1], fontweight="bold")
-    _mark(axes, (-0.5, place - 0.5), place + 1, 1, theme)
+    _mark(axes, (-0.5, place - 0.5), place + 1, 1, theme, 1.6 if length < 100 else 0.6)
     if length <= VALUES:
         _write_values(axes, weights, colors["norm"], theme)
     axes.spines[:].set_visible(False)
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-    bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"])
+    full = colors["norm"].vmax
+    shares = [share for share in SCALE if share < 0.8 * full] + [full]
+    extend = "max" if full < 0.995 else "neither"
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6, ticks=shares, extend=extend)
+    bar.ax.set_yticklabels(
+        [f"{100 * share:.2g} %" if share < 0.995 else "100 %" for share in shares]
+    )
     bar.outline.set_visible(False)
 
 
 def _mark(
-    axes: Axes, corner: tuple[float, float], width: float, height: float, theme: Theme
+    axes: Axes,
+    corner: tuple[float, float],
+    width: float,
+    height: float,
+    theme: Theme,
+    line: float = 1.6,
 ) -> None:
     from matplotlib.patches import Rectangle
 
-    frame = {"fill": False, "edgecolor": theme.series[1], "linewidth": 1.6, "clip_on": False}
+    frame = {"fill": False, "edgecolor": theme.series[1], "linewidth": line, "clip_on": False}
     axes.add_patch(Rectangle(corner, width, height, **frame))
 
 
@@ -172,4 +191,4 @@ def _draw_bars(
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.grid(True, axis="x")
     kept = "" if len(shown) > place else f", the {len(shown)} strongest"
-    axes.set_title(f"Where token {first + place + 1}, {names[place]}, looks{kept}")
+    axes.set_title(f"Where token {first + place + 1:,}, {names[place]}, looks{kept}")

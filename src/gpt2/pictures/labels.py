@@ -36,13 +36,19 @@ def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[Piece]:
 
 
 def label(token: bytes, is_drawable: Callable[[str], bool], longest: int = LONGEST) -> str:
-    """A token in one line of at most `longest` visible characters."""
-    parts = []
+    """A token in one line of visible characters, of about `longest` at most."""
+    line = ""
     for text, is_name in pieces(token, is_drawable):
-        marked = "".join(MARKS.get(character, character) for character in text)
-        parts.append(f"⟨{text}⟩" if is_name else marked)
-    line = "".join(parts)
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+        if is_name:
+            part = f"⟨{text}⟩"
+            if len(line) + len(part) > longest:
+                part = f"⟨{text.split()[0]} …⟩"  # half a number would be another one
+        else:
+            part = "".join(MARKS.get(character, character) for character in text)
+        line += part
+        if len(line) > longest:
+            return line if is_name else line[: longest - 1] + "…"
+    return line
 
 
 def legible(text: str, is_drawable: Callable[[str], bool]) -> str:

@@ -34,19 +34,20 @@ def probabilities_picture(
         likeliest: how many tokens a panel shows.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     columns = min(COLUMNS, len(steps))
     rows = -(-len(steps) // columns)
     with style(theme):
         height = 1.1 + 0.21 * likeliest
         figure = Figure(figsize=(max(5.5, 3.9 * columns), rows * height + 0.6))
+        longest = max(max(step.before.max(), step.after.max()) for step in steps)
         panels = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
         for axes, step in zip(panels, steps, strict=False):
             _draw_step(axes, step, token_bytes, theme, likeliest)
+            axes.set_xlim(0, min(1.0, 1.05 * longest))
         for axes in list(panels)[len(steps) :]:
             axes.remove()
-        from matplotlib.patches import Patch
-
         marks = [Patch(color=theme.faint), Patch(color=theme.series[0])]
         words = ["the model's own", f"drawn with {rules}"]
         figure.legend(marks, words, loc="outside lower center", ncols=2)
@@ -71,7 +72,6 @@ def _draw_step(
     axes.barh(places + 0.2, step.after[shown], height=0.38, color=theme.series[0])
     axes.set_yticks(places, names)
     axes.set_ylim(likeliest + 0.9, -0.7)
-    axes.set_xlim(0, 1)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.grid(True, axis="x")

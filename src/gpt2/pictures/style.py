@@ -18,6 +18,7 @@ from gpt2 import files
 from gpt2.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from matplotlib.ft2font import FT2Font
@@ -97,7 +98,7 @@ THEMES = {
         faint="#6d7480",
         series=("#6cb2f5", "#ff9d5c", "#4fd1a5", "#d59bf0", "#e9c46a", "#ff8ac0"),
         weights=("#232833", "#2b5f8f", "#5aa9e6", "#e3f3ff"),
-        surprise=("#16181d", "#4a2a17", "#7d3b12", "#b34a0c"),
+        surprise=("#16181d", "#4a2a17", "#7d3b12", "#a8440a"),
     ),
 }
 
@@ -197,6 +198,16 @@ def style(theme: Theme) -> Iterator[None]:
     }
     with matplotlib.rc_context(settings):
         yield
+
+
+def logarithmic(axes: Axes) -> None:
+    """Give an axis a logarithmic scale with plain numbers, in a narrow range as in a wide one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def is_drawable(character: str) -> bool:

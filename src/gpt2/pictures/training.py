@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2.pictures.labels import legible
-from gpt2.pictures.style import Theme, is_drawable, style
+from gpt2.pictures.style import Theme, is_drawable, logarithmic, style
 from gpt2.training.history import Curves
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def training_picture(runs: Mapping[str, Curves], theme: Theme) -> Figure:
             _draw_run(loss, perplexity, legible(name, is_drawable), curves, color, dashes)
         loss.set_title("Loss, nats per token")
         perplexity.set_title("Perplexity per token")
-        perplexity.set_yscale("log")
-        _label_perplexities(perplexity)
+        logarithmic(perplexity)
         for axes in (loss, perplexity):
             axes.set_xlabel("step")
             axes.grid(True)
@@ -56,7 +55,7 @@ def _draw_run(
             _thinned(values) for values in (curves.steps, curves.loss, curves.average)
         )
         loss.plot(steps, losses, color=color, linewidth=0.8, alpha=0.3)
-        loss.plot(steps, average, label=f"{name}: training, average", **line)
+        loss.plot(steps, average, label=f"{name}: training, running average", **line)
         perplexity.plot(steps, perplexities(average), **line)
     if len(curves.val_steps):
         marks = {"color": color, "marker": "o", "markersize": 3.5, "linewidth": 1, "alpha": 0.9}
@@ -74,15 +73,6 @@ def perplexities(losses: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         found = np.exp(losses)
     return np.where(np.isfinite(found), found, np.nan)
-
-
-def _label_perplexities(axes: Axes) -> None:
-    """Write numbers, not powers of ten, on the axis, in a narrow range as in a wide one."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""What the settings of sampling do to the samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2 import files
+from gpt2.errors import UserError
+from gpt2.pictures.style import Theme, logarithmic, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# What is drawn of each metric, by its name in the file; those that a file lacks are left out.
+TITLES = {
+    "distinct_1": "distinct words",
+    "distinct_2": "distinct pairs of words",
+    "distinct_3": "distinct triples of words",
+    "self_bleu": "self-BLEU",
+    "repetition_4": "repeated 4-grams",
+    "longest_repeated_span": "longest repeated span, words",
+    "copied_8": "copied 8-grams",
+    "length": "length, words",
+    "perplexity": "perplexity",
+}
+ALONE = 3  # columns of panels for a single setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One combination of settings, and what its samples are like."""
+
+    settings: Mapping[str, float]
+    metrics: Mapping[str, float]  # without those that could not be told
+
+
+def read_grid(path: Path) -> list[Row]:
+    """The rows of a file that `evaluate.py grid --json` has written.
+
+    Raises:
+        UserError: it is something else, or has no row.
+    """
+    rows = files.read_json_object(path).get("rows")
+    try:
+        found = [Row(_numbers(row["settings"]), _numbers(row["metrics"])) for row in rows or ()]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a grid of settings; make one with: "
+            "python src/evaluate.py grid --json FILE"
+        ) from error
+    if not any(row.settings and row.metrics for row in found):
+        raise UserError(
+            f"{path} has no rows of settings and metrics; make it with: "
+            "python src/evaluate.py grid --json FILE"
+        )
+    return found
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def varied(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """The values of each setting that has several; of the first setting, if none has."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    values = {
+        name: sorted({r.settings[name] for r in rows if name in r.settings}) for name in names
+    }
+    several = {name: some for name, some in values.items() if len(some) > 1}
+    return several or dict(list(values.items())[:1])
+
+
+def mean(rows: Sequence[Row], metric: str, setting: str, value: float) -> float:
+    """Of a metric, over the rows with this value of a setting; NaN if none of them has it."""
+    found = [
+        r.metrics[metric] for r in rows if r.settings.get(setting) == value and metric in r.metrics
+    ]
+    return sum(found) / len(found) if found else math.nan
+
+
+def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
+    """A row of panels for each metric, a column for each setting that was varied.
+
+    Each dot is a combination of settings; the line goes through the means.
+    """
+    from matplotlib.figure import Figure
+
+    settings = varied(rows)
+    metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
+    # With one setting there is a single column, which is laid out in several.
+    columns = ALONE if len(settings) == 1 else len(settings)
+    lines = -(-len(metrics) * len(settings) // columns)
+    with style(theme):
+        figure = Figure(figsize=(2.3 * columns + 0.8, 1.6 * lines + 0.6))
+        panels = figure.subplots(
+            lines, columns, sharex="col", sharey="row" if len(settings) > 1 else False
+        ).ravel()
+        pairs = [(metric, setting) for metric in metrics for setting in settings]
+        for axes, (metric, setting) in zip(panels, pairs, strict=False):
+            values = settings[setting]
+            _draw_panel(axes, rows, metric, setting, values, theme)
+            if setting == next(iter(settings)):
+                axes.set_title(TITLES[metric])
+            axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+            axes.set_xlim(-0.5, len(values) - 0.5)
+        for axes in panels[len(pairs) :]:
+            axes.set_axis_off()
+        for axes, (_, setting) in list(zip(panels, pairs, strict=False))[-columns:]:
+            axes.set_xlabel(setting)
+            axes.tick_params(axis="x", labelbottom=True)
+        return figure
+
+
+def _draw_panel(
+    axes: Axes,
+    rows: Sequence[Row],
+    metric: str,
+    setting: str,
+    values: Sequence[float],
+    theme: Theme,
+) -> None:
+    dots = [
+        (values.index(row.settings[setting]), row.metrics[metric])
+        for row in rows
+        if setting in row.settings and metric in row.metrics
+    ]
+    if not dots:
+        return
+    axes.plot(*zip(*dots, strict=True), "o", color=theme.faint, markersize=3, alpha=0.6)
+    means = [mean(rows, metric, setting, value) for value in values]
+    axes.plot(range(len(values)), means, "o-", color=theme.series[0], markersize=5)
+    if metric == "perplexity" and max(y for _, y in dots) > 20 * min(y for _, y in dots) > 0:
+        logarithmic(axes)
+    axes.grid(True, axis="y")

@@ -1,0 +1,1 @@
+"""One file for each subcommand of plot.py, and what they share."""

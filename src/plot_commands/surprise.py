@@ -1,0 +1,42 @@
+"""plot.py surprise: a text coloured by how little the model expected each token."""
+
+from fire.decorators import SetParseFns
+
+from command_line import load_tensorflow
+from plot_commands.shared import check_picture, model_folder, read_tokens, save
+
+
+@SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
+def surprise(
+    text="",
+    file="",
+    model_name="124M",
+    out="surprise.png",
+    theme="light",
+    models_dir="models",
+):
+    """Draw a text, each token on a ground the stronger the less the model expected it.
+
+    Args:
+        text: the text
+        file: a file that holds it, instead
+        model_name: a model under models/, a run under checkpoint/, or the path of a folder
+        out: the picture, .png or .svg
+        theme: light or dark
+        models_dir: the folder that holds the models
+    """
+    path, colors = check_picture(out, theme)
+    model = model_folder(model_name, models_dir)
+    tokens = read_tokens(text, file, model)
+    from gpt2.pictures.surprise import MOST, surprise_picture
+
+    shown = tokens[:MOST]
+    if len(shown) < len(tokens):
+        print(f"The text has {len(tokens):,} tokens: the first {MOST:,} are shown.")
+    load_tensorflow()
+    from gpt2.evaluation.surprise import surprise as surprise_of
+
+    tokenizer = model.tokenizer()
+    nats = surprise_of(model.weights(), model.hparams, shown, tokenizer.endoftext)
+    texts = [tokenizer.decode_bytes([token]) for token in shown]
+    save(surprise_picture(texts, nats, len(tokens), colors), path, colors)

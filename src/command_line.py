@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import functools
 import io
 import os
@@ -16,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from gpt2.quiet import quiet
 
 Item = TypeVar("Item")
 
+_HANG_UP, _BREAK = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
 
@@ -224,7 +226,7 @@ def leave_at_once(screen: int) -> NoReturn:
 class StopSignal:
     """Ctrl+C and SIGTERM: the first asks the work to end well, the second ends it at once.
 
-    A thread does the listening, since the main one answers signals only between its own steps and
+    A terminal that is closed asks, too, unless `nohup` has been told not to mind. A thread does the listening, since the main one answers signals only between its own steps and
     one of those may be half a minute inside TensorFlow.
     """
 
@@ -232,7 +234,7 @@ class StopSignal:
         """Prepare.
 
         Args:
-            message: shown on standard error at the first signal.
+            message: shown on standard error when asked.
         """
         self._message = message
         self._requested = threading.Event()
@@ -243,11 +245,15 @@ class StopSignal:
         """Whether the work should end."""
         return self._requested.is_set()
 
+    def ask(self) -> None:
+        """Ask the work to end, as a signal does."""
+        self._requested.set()
+
     def __enter__(self) -> StopSignal:
         self._outbox.setblocking(False)
         signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGBREAK", None)):
-            if number is not None:
+        for number in (signal.SIGINT, signal.SIGTERM, _BREAK, _HANG_UP):
+            if number and not (number == _HANG_UP and signal.getsignal(number) == signal.SIG_IGN):
                 self._handlers[number] = signal.signal(number, lambda *_: None)
         threading.Thread(target=self._listen, daemon=True).start()
         return self
@@ -259,9 +265,51 @@ class StopSignal:
         self._outbox.close()  # which ends the listening, too
 
     def _listen(self) -> None:
+        impatient = False
         while signals := self._inbox.recv(16):
-            if self() or len(signals) > 1:
-                os._exit(INTERRUPTED)
-            self._requested.set()
-            print(self._message, file=sys.stderr, flush=True)
+            for number in signals:
+                # A terminal that goes sends its signal more than once.
+                if number not in self._handlers or (number == _HANG_UP and self()):
+                    continue
+                if impatient:
+                    os._exit(INTERRUPTED)
+                impatient = number != _HANG_UP
+                self.ask()
+                with contextlib.suppress(OSError):
+                    print(self._message, file=sys.stderr, flush=True)
         self._inbox.close()
+
+
+class Outlasting:
+    """A stream whose writer outlasts its reader: what cannot be written to it is dropped."""
+
+    def __init__(self, stream: TextIO, left: Callable[[], object]):
+        """Take a stream of the process, such as standard output.
+
+        Args:
+            left: called when nobody reads it any more, as when `head` or the terminal has gone.
+        """
+        self._stream = stream
+        self._left = left
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO, errno.EINVAL):
+                # Or what waits in the stream would fail again when the program ends.
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), self._stream.fileno())
+                self._left()

@@ -153,7 +153,7 @@ def main() -> None:
             encoding=args.encoding,
         )
         stop = StopSignal("Finishing the step, then saving; once more leaves at once.")
-        with stop, Screen(beginning.start.done, last_step) as screen:
+        with stop, Screen(beginning.start.done, last_step, stop.ask) as screen:
             print("Training...", flush=True)
             for event in loop.train(stop, screen.validation_bar):
                 screen.show(event)

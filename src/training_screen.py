@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tqdm import tqdm
 
-from command_line import show_notice, shown
+from command_line import Outlasting, show_notice, shown
 from gpt2.data.sampler import DocumentSampler, Sampler
 from gpt2.hparams import HParams
 from gpt2.training import events
@@ -66,10 +67,23 @@ def say_what_is_ahead(
 
 
 class Screen:
-    """Shows the events of a training; on a terminal with a bar below them."""
+    """Shows the events of a training; on a terminal with a bar below them.
 
-    def __init__(self, done: int, last_step: int | None):
-        """Begin, with a bar from `done` to `last_step`, or an endless one."""
+    A training is worth more than its screen: where nothing can be shown any more, it goes on.
+    """
+
+    def __init__(self, done: int, last_step: int | None, left: Callable[[], object]):
+        """Begin, with a bar from `done` to `last_step`, or an endless one.
+
+        Args:
+            left: called when nobody looks any more; see `Outlasting`.
+        """
+        self._streams = contextlib.ExitStack()
+        for turn, stream in (
+            (contextlib.redirect_stdout, sys.stdout),
+            (contextlib.redirect_stderr, sys.stderr),
+        ):
+            self._streams.enter_context(turn(Outlasting(stream, left)))
         # A bar is for people, and on standard error, so that the output stays as in 2019.
         self._bar = tqdm(
             total=last_step,
@@ -84,6 +98,7 @@ class Screen:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+        self._streams.close()
 
     def validation_bar(self, batches: Iterable) -> Iterable:
         """Show a bar over the batches of a validation; with the other bar only while it lasts."""

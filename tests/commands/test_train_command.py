@@ -6,10 +6,21 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 
 import pytest
 
-from tests.commands.toolkit_copy import DATA, INDEX, MODEL_FILES, TRAIN, Done, Home, Story, Toolkit
+from tests.commands.toolkit_copy import (
+    DATA,
+    INDEX,
+    MODEL_FILES,
+    PATIENCE,
+    TRAIN,
+    Done,
+    Home,
+    Story,
+    Toolkit,
+)
 
 LOG_LINE = re.compile(r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", re.MULTILINE)
 SAVING = re.compile(r"^Saving checkpoint/run1/model-(\d+)$", re.MULTILINE)
@@ -231,6 +242,53 @@ def test_a_loss_that_breaks_ends_training_and_only_good_checkpoints_are_kept(
     assert checkpoints(toolkit.contents("checkpoint/run1")) == checkpoints(before)
     new.says(1, "loss of step 2 is nan .*no checkpoint was written.* lower --learning_rate")
     assert not list((toolkit.root / "checkpoint" / "new").glob("*.index"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
+def test_what_is_trained_is_saved_where_tee_has_gone_with_the_same_ctrl_c(home: Home) -> None:
+    line = f"{TRAIN} --run_name tee --max_steps 100000 --save_every 100000"
+    process = home.toolkit.start_with(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while not process.stdout.readline().startswith(b"[5 |"):
+            assert process.poll() is None
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+    [index] = (home.toolkit.root / "checkpoint" / "tee").glob(f"model-*{INDEX}")
+    assert int(re.search(r"model-(\d+)", index.name)[1]) >= 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
+def test_a_terminal_that_goes_asks_once_however_often_its_signal_comes(toolkit: Toolkit) -> None:
+    program = """
+import os, signal, sys, time
+sys.path.insert(0, "src")
+from command_line import StopSignal
+with StopSignal("asked") as stop:
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT):
+        os.kill(os.getpid(), number)
+        in_vain = number == signal.SIGHUP and "nohup" in sys.argv
+        for _ in range(30 if in_vain else 3000):
+            if not stop():
+                time.sleep(0.01)
+        print(stop(), flush=True)
+    time.sleep(0.3)
+    print("at work")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    (toolkit.root / "program.py").write_text(program)
+    assert toolkit.run("python program.py").out == "True\nTrue\nTrue\nat work\n"
+    # nohup tells the program not to mind; then only Ctrl+C asks.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        done = toolkit.run("python program.py nohup")
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert done.code == 130
+    assert done.out == "False\nFalse\nTrue\nat work\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")

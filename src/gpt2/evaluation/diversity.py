@@ -284,7 +284,8 @@ def copied(
         words = np.append(before, words)
         before = words[len(words) - min(n - 1, len(words)) :]
         hashes = _hashes(words, n)
-        hashes = hashes[sieve[hashes >> np.uint64(40)]]
+        # In their order the search for them finds its way in the processor's cache.
+        hashes = np.sort(hashes[sieve[hashes >> np.uint64(40)]])
         places = np.searchsorted(wanted, hashes) % max(len(wanted), 1)
         found[places[wanted[places] == hashes]] = True
     ends = np.cumsum([len(hashes) for hashes in hashes_of])[:-1]

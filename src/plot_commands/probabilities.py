@@ -52,10 +52,13 @@ def probabilities(
 
     language_model = open_model(model.path, "tensorflow")
     found = list(next_tokens(language_model, tokens, settings, steps))
-    rules = f"temperature {temperature:g}, top_k {top_k}, top_p {top_p:g}"
     decode = language_model.tokenizer.decode_bytes
     figure = probabilities_picture(
-        found, lambda number: decode([number]), rules, colors, min(likeliest, model.hparams.n_vocab)
+        found,
+        lambda number: decode([number]),
+        settings,
+        colors,
+        min(likeliest, model.hparams.n_vocab),
     )
     save(figure, path, colors)
     if len(found) <= len(tokens):

@@ -74,6 +74,43 @@ def test_probabilities_draws_the_last_steps(trained: Toolkit) -> None:
     assert (trained.root / "probabilities.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_surprise_draws_a_text(trained: Toolkit) -> None:
+    done = trained.run(f"{PLOT} surprise --text '{TEXT}' --model_name run1 --out s.png")
+    assert done.succeeds().out == "Wrote s.png\n"
+    assert (trained.root / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_diversity_draws_a_grid_without_tensorflow(trained: Toolkit, no_tensorflow: str) -> None:
+    row = {"settings": {"temperature": 0.7}, "metrics": {"distinct_1": 0.5, "copied_8": None}}
+    (trained.root / "grid.json").write_text(json.dumps({"rows": [row]}))
+    done = trained.run(f"{no_tensorflow} {PLOT} diversity grid.json --out d.svg")
+    assert done.succeeds().out == "Wrote d.svg\n"
+    assert ElementTree.parse(trained.root / "d.svg").getroot().tag.endswith("svg")
+
+
+def test_a_report_is_one_page_with_all_of_the_run(trained: Toolkit) -> None:
+    sample = trained.root / "samples" / "run1" / "samples-900"
+    words = "<script>alert(1)</script> \U0001f600 and \x00 words"
+    sample.write_text(f"======== SAMPLE 1 ========\n{words}\n", encoding="utf-8")
+    done = trained.run(f"{PLOT} report")
+    sample.unlink()
+    assert done.succeeds().out == "Wrote run1.html\n"
+    page = (trained.root / "run1.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; \U0001f600" in page
+    for said in ("samples-900", "samples-4", "--batch_size", "text.npz", "sha256", "Perplexity"):
+        assert said in page, said
+    assert page.count("<picture>") == 3  # no grid was named
+
+
+def test_a_report_of_a_run_that_has_only_begun_says_what_is_not_there(trained: Toolkit) -> None:
+    shutil.copytree(trained.root / "models" / "117M", trained.root / "checkpoint" / "bare")
+    trained.run(f"{PLOT} report --run bare --out bare.html").succeeds()
+    page = (trained.root / "bare.html").read_text(encoding="utf-8")
+    for sentence in ("no history", "no samples yet", "no config.json", "no record of its data"):
+        assert sentence in page, sentence
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -92,6 +129,11 @@ def test_probabilities_draws_the_last_steps(trained: Toolkit) -> None:
         ("attention --text word --head 2", "head should be a whole number from 0 to 1, not 2"),
         ("attention --text word --head one", "head should be a whole number"),
         ("attention --text a --token 2", "token should be a whole number from 1 to 1, not 2"),
+        ("surprise --text a --file text.npz", "one of the two"),
+        ("diversity empty.txt", r"empty\.txt is not valid JSON"),
+        ("report --run nowhere", "There is no run 'nowhere'"),
+        ("report --out run1.pdf", r"run1\.pdf should end in \.html"),
+        ("report --grid nowhere.json", r"nowhere\.json cannot be read"),
         ("probabilities --text a --steps 0", "steps should be a whole number from 1 to 60, not 0"),
         ("probabilities --text a --top_p 2", "top_p should be a number from 0 to 1, not 2"),
         ("probabilities --text a --top_k 9999", "top_k is 9999, but the vocabulary has only 300"),
@@ -102,7 +144,8 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(
     trained: Toolkit, no_tensorflow: str, line: str, sentence: str
 ) -> None:
     (trained.root / "empty.txt").write_text("")
-    name = "" if "--model_name" in line or "training" in line else "--model_name run1"
+    named = "--text" in line or line.startswith("attention")
+    name = "--model_name run1" if named and "--model_name" not in line else ""
     before = trained.contents()
     trained.run(f"{no_tensorflow} {PLOT} {line} {name}").says(1, sentence)
     assert trained.contents() == before

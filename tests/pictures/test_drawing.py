@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2.evaluation.next_tokens import Step
+from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures import attention as attention_drawing
 from gpt2.pictures.attention import attention_picture, shrunk, strongest, ticks_for
 from gpt2.pictures.probabilities import probabilities_picture
@@ -119,7 +120,9 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
     before, after = random.dirichlet(np.ones(20)), random.dirichlet(np.ones(20))
     rare = int(before.argmin())
     steps = [Step((1, 2), rare, before, after), Step((1, 2, rare), None, before, after)]
-    figure = probabilities_picture(steps, lambda n: f"<{n}>".encode(), "top_k 3", LIGHT, 4)
+    figure = probabilities_picture(
+        steps, lambda n: f"<{n}>".encode(), SamplingSettings(top_k=3), LIGHT, 4
+    )
     first, second = figure.axes
     order = sorted(range(20), key=lambda n: -before[n])[:4]
     for axes, shown in ((first, [*order, rare]), (second, order)):
@@ -129,6 +132,8 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
     assert [text.get_text() for text in first.get_yticklabels()] == [*names, f"<{rare}>  #20"]
     assert first.get_title(loc="left") == f"<1><2> ▸ <{rare}>"
     assert second.get_title(loc="left").endswith("▸ ?")
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["the model's own", "drawn with temperature 1, top_k 3, top_p 0"]
 
 
 @pytest.mark.parametrize("length", [5, 44, 500])

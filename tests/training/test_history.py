@@ -6,10 +6,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.training.history import History
+from gpt2.training.history import HISTORY, History, read_curves
 
 
 def lines(path: Path) -> list[dict[str, float]]:
@@ -63,3 +64,32 @@ def test_lines_that_could_not_be_written_come_later(tmp_path: Path) -> None:
     history.numbers(4, loss=1.0)
     history.close()
     assert [line["step"] for line in lines(path)] == [1, 2, 3, 4]
+
+
+def test_curves_are_the_losses_of_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / HISTORY
+    lines = (
+        '{"step": 1, "loss": 5.5, "average": 5.25, "learning_rate": 1e-4}',
+        '{"step": 2, "loss": null, "average": 5}',
+        '{"step": 2, "val_loss": 4.5, "val_perplexity": 90.0}',
+        '{"step": 3, "loss": 4}',
+        '{"step": 4, "val_loss": null}',
+        '{"step": "five"}',
+        "[1]",
+        '{"step": 6, "lo',
+    )
+    path.write_text("\n".join(lines))
+    curves = read_curves(path)
+    assert curves.steps.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(curves.loss, [5.5, math.nan, 4])
+    np.testing.assert_array_equal(curves.average, [5.25, 5, math.nan])
+    assert curves.val_steps.tolist() == [2, 4]
+    np.testing.assert_array_equal(curves.val_loss, [4.5, math.nan])
+
+
+def test_a_history_without_losses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing"):
+        read_curves(tmp_path / HISTORY)
+    (tmp_path / HISTORY).write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(UserError, match="holds no loss"):
+        read_curves(tmp_path / HISTORY)

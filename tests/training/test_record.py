@@ -54,3 +54,13 @@ def test_what_was_known_before_may_be_anything(tmp_path: Path, known: object) ->
     (tmp_path / "a.txt").write_text("one")
     found = record.data_in_short([tmp_path / "a.txt"], known)
     assert found["sha256"] == hashlib.sha256(b"one").hexdigest()
+
+
+def test_calls_are_read_as_they_were_written(tmp_path: Path) -> None:
+    for number in (1, 2):
+        record.add_call(tmp_path, seed=number, flags={"batch_size": number})
+    assert [call["seed"] for call in record.read_calls(tmp_path)] == [1, 2]
+    for content in ("{}", '{"calls": 1}', '{"calls": [1]}'):
+        (tmp_path / record.CONFIG).write_text(content)
+        with pytest.raises(UserError, match="names no calls"):
+            record.read_calls(tmp_path)

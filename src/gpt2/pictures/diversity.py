@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2 import files
 from gpt2.errors import UserError
-from gpt2.pictures.style import Theme, logarithmic, style
+from gpt2.pictures.labels import legible
+from gpt2.pictures.style import Theme, is_drawable, logarithmic, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
         for axes in panels[len(pairs) :]:
             axes.set_axis_off()
         for axes, (_, setting) in list(zip(panels, pairs, strict=False))[-columns:]:
-            axes.set_xlabel(setting)
+            axes.set_xlabel(legible(setting, is_drawable))
             axes.tick_params(axis="x", labelbottom=True)
         return figure
 

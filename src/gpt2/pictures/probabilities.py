@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2.evaluation.next_tokens import Step
+from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures.labels import label
 from gpt2.pictures.style import Theme, is_drawable, style
 
@@ -22,7 +23,7 @@ CONTEXT = 5  # tokens before, at most, that a panel names
 def probabilities_picture(
     steps: Sequence[Step],
     token_bytes: Callable[[int], bytes],
-    rules: str,
+    settings: SamplingSettings,
     theme: Theme,
     likeliest: int = 10,
 ) -> Figure:
@@ -30,7 +31,7 @@ def probabilities_picture(
 
     Args:
         token_bytes: the bytes of a token.
-        rules: what the tokens are drawn with, in words.
+        settings: what the tokens are drawn with.
         likeliest: how many tokens a panel shows.
     """
     from matplotlib.figure import Figure
@@ -49,6 +50,8 @@ def probabilities_picture(
         for axes in list(panels)[len(steps) :]:
             axes.remove()
         marks = [Patch(color=theme.faint), Patch(color=theme.series[0])]
+        rules = f"temperature {settings.temperature:g}, top_k {settings.top_k}"
+        rules += f", top_p {settings.top_p:g}"
         words = ["the model's own", f"drawn with {rules}"]
         figure.legend(marks, words, loc="outside lower center", ncols=2)
         return figure

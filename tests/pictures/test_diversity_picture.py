@@ -1,0 +1,79 @@
+"""The grid of settings: read as it was written, its means those of the rows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.pictures.diversity import TITLES, Row, diversity_picture, mean, read_grid, varied
+from gpt2.pictures.style import THEMES, drawn
+
+pytest.importorskip("matplotlib")
+LIGHT = THEMES["light"]
+
+
+def rows() -> list[Row]:
+    """distinct_1 is the temperature plus a hundredth of top_k; self-BLEU is known of one only."""
+    return [
+        Row({"temperature": t, "top_k": k, "length": 50}, {"distinct_1": t + k / 100})
+        for t, k in itertools.product((0.5, 1.0), (10, 20, 40))
+    ] + [Row({"temperature": 0.5, "top_k": 10, "length": 50}, {"self_bleu": 0.3})]
+
+
+def test_what_was_varied_and_its_means() -> None:
+    assert varied(rows()) == {"temperature": [0.5, 1.0], "top_k": [10, 20, 40]}
+    assert varied(rows()[:1]) == {"temperature": [0.5]}
+    # (10 + 20 + 40) / 3 hundredths are 0.2333.
+    assert mean(rows(), "distinct_1", "temperature", 1.0) == pytest.approx(1.23333, abs=1e-5)
+    assert mean(rows(), "distinct_1", "top_k", 20) == pytest.approx(0.95)
+    assert np.isnan(mean(rows(), "self_bleu", "top_k", 20))
+
+
+def test_dots_and_lines_are_the_rows_and_their_means() -> None:
+    figure = diversity_picture(rows(), LIGHT)
+    temperature, top_k = figure.axes[:2]
+    assert temperature.get_title(loc="left") == TITLES["distinct_1"]
+    dots, line = top_k.lines
+    expected = {(place, t + k / 100) for t in (0.5, 1.0) for place, k in enumerate((10, 20, 40))}
+    assert set(map(tuple, dots.get_xydata().tolist())) == expected
+    np.testing.assert_allclose(line.get_ydata(), [0.85, 0.95, 1.15])
+    assert [text.get_text() for text in figure.axes[-1].get_xticklabels()] == ["10", "20", "40"]
+    assert figure.axes[-1].get_xlabel() == "top_k"
+
+
+def test_one_combination_and_one_setting_can_be_drawn() -> None:
+    some = [Row({"top_k": k}, dict.fromkeys(TITLES, k)) for k in (1, 1000)]
+    for grid in (some[:1], some):
+        assert drawn(diversity_picture(grid, LIGHT), "png", LIGHT)
+
+
+def test_a_grid_is_read_without_what_could_not_be_told(tmp_path: Path) -> None:
+    file = tmp_path / "grid.json"
+    row = {"settings": {"top_k": 10, "name": "x"}, "metrics": {"distinct_1": 0.5, "copied_8": None}}
+    file.write_text(json.dumps({"model": "run1", "rows": [row]}))
+    assert read_grid(file) == [Row({"top_k": 10}, {"distinct_1": 0.5})]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{}", "has no rows"),
+        ('{"rows": []}', "has no rows"),
+        ('{"rows": [{"settings": {}, "metrics": {"distinct_1": NaN}}]}', "has no rows"),
+        ('{"rows": [1]}', "not a grid"),
+        ('{"rows": 1}', "not a grid"),
+        ('{"rows": [{"settings": [], "metrics": {}}]}', "not a grid"),
+        ("[]", "JSON object"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_what_is_no_grid_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    file = tmp_path / "grid.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        read_grid(file)

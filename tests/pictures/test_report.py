@@ -1,0 +1,177 @@
+"""The page of a run: closed in itself, escaped, and holding what it was given."""
+
+from __future__ import annotations
+
+import base64
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from gpt2.evaluation.next_tokens import Step
+from gpt2.generation.sampling import SamplingSettings
+from gpt2.pictures.diversity import Row
+from gpt2.pictures.report import Reading, Report, busiest_head
+from gpt2.training.history import Curves
+from tests.golden_model import Golden
+
+pytest.importorskip("matplotlib")
+EVIL = (
+    "<script>alert('ü')</script>\"><img src=x onerror=alert(1)> & \x00\x1b\ud800 </pre></details>"
+)
+# What of it a reader should see.
+SEEN = "<script>alert('ü')</script>\"><img src=x onerror=alert(1)> & ��� </pre></details>"
+VOID = {"meta", "source", "img"}
+# Attributes by which a page may fetch or run something.
+FETCHING = {"src", "srcset", "href", "action", "data", "poster", "background", "formaction"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []  # of each tag
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def texts_of(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+    def pictures(self) -> list[bytes]:
+        """The content of every picture, light and dark."""
+        links = [a.get("src") or a["srcset"] for tag, a in self.tags if tag in ("img", "source")]
+        kind = "data:image/svg+xml;base64,"
+        assert all(link.startswith(kind) for link in links)
+        return [base64.b64decode(link.removeprefix(kind)) for link in links]
+
+
+@pytest.fixture(scope="module")
+def full(golden: Golden) -> Report:
+    """A page of everything, hostile words wherever there are words."""
+    tokens = [EVIL.encode("utf-8", "replace"), "中".encode(), b"\xe4\xb8", b"\n", b"<|endoftext|>"]
+    shares = np.array([0.5, 0.3, 0.2])
+    evil_settings = {"temperature": 0.7, EVIL: 1.0}
+    return Report(
+        run=EVIL,
+        curves=Curves(*(np.array([1.0, 2.0]) for _ in range(5))),
+        parameters=123456,
+        samples={EVIL: EVIL, "samples-1": "x" * 30_000},
+        more_samples=3,
+        calls=[
+            {"time": EVIL, "flags": {EVIL: EVIL, "lora_rank": 8, "patience": None}, "seed": 5},
+            {"data": {EVIL: {"files": 2, "bytes": 1234567, "sha256": EVIL}}, "hparams": None},
+        ],
+        reading=Reading(
+            name=EVIL,
+            tokens=tokens,
+            nats=np.array([np.nan, 0.0, 2.302585, 100.0, 0.5]),
+            attention=golden.arrays["attention"][:, 0, :, :5, :5],
+            steps=[Step((0, 1), 2, shares, shares), Step((0, 1, 2), None, shares, shares)],
+            settings=SamplingSettings(top_k=2),
+            token_bytes=lambda token: tokens[token],
+        ),
+        grid=[
+            Row(evil_settings, {"distinct_1": 0.25, EVIL: 2.0}),
+            Row(evil_settings | {"temperature": 1.0}, {"distinct_1": 0.5, "perplexity": 30.0}),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def page(full: Report) -> Page:
+    return Page(full.page())
+
+
+def test_words_from_outside_are_shown_and_never_obeyed(page: Page) -> None:
+    assert page.open == []
+    assert not {tag for tag, _ in page.tags} & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+    }
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    for tag in ("h1", "title", "pre", "summary", "th", "td", "h3"):
+        assert SEEN in "".join(page.texts_of(tag)), tag
+
+
+def test_the_page_refers_to_nothing_outside_itself(full: Report, page: Page) -> None:
+    for tag, attributes in page.tags:
+        for name in FETCHING & set(attributes):
+            assert re.match("#|data:", attributes[name]), (tag, name)
+    [sheet] = page.texts_of("style")
+    assert "url(" not in sheet and "@import" not in sheet and "prefers-color-scheme" in sheet
+    policy = [a["content"] for tag, a in page.tags if a.get("http-equiv")]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    anchors = {a["id"] for tag, a in page.tags if tag == "section"}
+    assert {a["href"] for tag, a in page.tags if tag == "a"} == {f"#{name}" for name in anchors}
+
+
+def test_every_picture_is_a_whole_svg_in_light_and_in_dark(page: Page) -> None:
+    pictures = page.pictures()
+    assert len(pictures) == 2 * 4  # training, attention, probabilities, diversity
+    for content in pictures:
+        root = ElementTree.fromstring(content)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        for element in root.iter():
+            assert not element.tag.endswith("script")
+            for name, value in element.attrib.items():
+                if name.endswith("href"):
+                    assert re.match("#|data:image/png", value)
+    dark, light = pictures[:2]
+    assert b"#16181d" in dark and b"#ffffff" in light
+    assert all(a["alt"] for tag, a in page.tags if tag == "img")
+
+
+def test_a_token_has_its_probability_and_what_is_no_character_its_bytes(page: Page) -> None:
+    spans = [attributes for tag, attributes in page.tags if tag == "span"]
+    titles = [attributes["title"] for attributes in spans]
+    assert titles == ["not predicted", "1e+02 %", "10 %", "3.7e-42 %", "61 %"]
+    strengths = [float(attributes["style"].removeprefix("--s:")) for attributes in spans]
+    # 10 % is a quarter of the way, in logarithms, to 0.01 %, which has the full colour.
+    assert strengths == [0, 0, 0.25, 1, pytest.approx(0.5 / 9.21034, abs=1e-3)]
+    assert "E4 B8" in page.texts_of("b")
+    assert {"中", "↵\n", "<|endoftext|>"} <= set(page.texts_of("span"))
+
+
+def test_numbers_of_the_run_are_on_the_page(page: Page) -> None:
+    cells = page.texts_of("td")
+    assert {"2.000 nats per token", "123,456", "1,234,567", "0.25", "30", "8"} <= set(cells)
+    assert "1.000 nats per token at step 1" in cells
+    assert "--patience" not in page.texts_of("th")  # a flag that was not given
+    assert "… 10,000 more characters" in "".join(page.texts_of("pre"))
+    assert "3 older files are left out." in page.texts_of("p")
+
+
+def test_a_run_with_nothing_gets_a_page_that_says_so() -> None:
+    page = Page(Report(run="new").page())
+    assert page.pictures() == []
+    assert len([a for _, a in page.tags if a.get("class") == "none"]) == 8
+
+
+def test_the_head_drawn_large_is_the_one_that_looks_around_most() -> None:
+    attention = np.zeros((2, 3, 4, 4))
+    attention[:, :, :, 0] = 1  # all look at the first token
+    attention[0, 1] = np.eye(4)  # one at themselves
+    attention[1, 2] = np.eye(4, k=-1)  # one at the token before
+    attention[1, 2, 0, 0] = 1
+    assert busiest_head(attention) == (1, 2)
+    assert busiest_head(attention[:1, :, :1, :1]) == (0, 0)

@@ -129,7 +129,7 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
         widths = [bar.get_width() for bar in axes.patches]
         assert widths == [*before[shown], *after[shown]]
     names = [f"<{n}>" for n in order]
-    assert [text.get_text() for text in first.get_yticklabels()] == [*names, f"<{rare}>  #20"]
+    assert [text.get_text() for text in first.get_yticklabels()] == [*names, f"▸ <{rare}>  #20"]
     assert first.get_title(loc="left") == f"<1><2> ▸ <{rare}>"
     assert second.get_title(loc="left").endswith("▸ ?")
     said = [text.get_text() for text in figure.legends[0].get_texts()]

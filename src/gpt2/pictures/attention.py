@@ -89,7 +89,7 @@ def _draw_grid(
     for set_ticks, count in ((axes.set_xticks, heads), (axes.set_yticks, layers)):
         every = -(-count // 26)
         set_ticks([n * pitch + side / 2 for n in range(0, count, every)], range(0, count, every))
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=7)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
@@ -123,7 +123,7 @@ def _draw_head(
     size = 8 if length <= 30 else 7
     axes.set_xticks(ticks, numbered, rotation=90, fontsize=size)
     axes.set_yticks(ticks, numbered, fontsize=size)
-    axes.get_yticklabels()[ticks.index(place)].set(color=theme.series[1], fontweight="bold")
+    axes.get_yticklabels()[ticks.index(place)].set_color(theme.series[1])
     _mark(axes, (-0.5, place - 0.5), place + 1, 1, theme, 1.6 if length < 100 else 0.6)
     if length <= VALUES:
         _write_values(axes, weights, colors["norm"], theme)

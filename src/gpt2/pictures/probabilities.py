@@ -65,11 +65,11 @@ def _draw_step(
 
     shown = step.likeliest(likeliest).tolist()
     rows = list(range(len(shown)))
-    names = [name(token) for token in shown]
+    names = [f"▸ {name(token)}" if token == step.token else name(token) for token in shown]
     if step.token is not None and step.token not in shown:
         shown.append(step.token)
         rows.append(len(rows) + 0.3)
-        names.append(f"{name(step.token)}  #{step.rank(step.token):,}")
+        names.append(f"▸ {name(step.token)}  #{step.rank(step.token):,}")
     places = np.array(rows)
     axes.barh(places - 0.2, step.before[shown], height=0.38, color=theme.faint)
     axes.barh(places + 0.2, step.after[shown], height=0.38, color=theme.series[0])
@@ -79,8 +79,8 @@ def _draw_step(
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.grid(True, axis="x")
     if step.token is not None:
-        chosen = axes.get_yticklabels()[shown.index(step.token)]
-        chosen.set(color=theme.series[1], fontweight="bold")
+        # Not in bold: few fonts with Chinese have it, and matplotlib would complain.
+        axes.get_yticklabels()[shown.index(step.token)].set_color(theme.series[1])
     before = "".join(label(token_bytes(token), is_drawable) for token in step.context[-CONTEXT:])
     before = before if len(before) <= 24 else "…" + before[-23:]
     came = "?" if step.token is None else name(step.token)

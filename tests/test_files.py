@@ -313,3 +313,16 @@ def test_a_line_for_which_there_is_no_room_is_told() -> None:
     with pytest.raises(UserError, match=sentence), open("/dev/full", "a") as file:
         files.add_line(file, "line")
     assert file.closed
+
+
+def test_two_processes_do_not_add_lines_to_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    with files.open_behind(path, []) as file:
+        with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
+            files.open_behind(path, [])
+        files.add_line(file, "one")
+    # It has ended, but what it wrote is not what this one knows.
+    with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
+        files.open_behind(path, [])
+    assert path.read_text() == "one\n"
+    files.open_behind(path, ["one"]).close()

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,16 +172,21 @@ def whole_lines(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def open_behind(path: Path, lines: Sequence[str]) -> IO[str]:
+def open_behind(path: Path, lines: list[str]) -> IO[str]:
     """Open a file to add lines to it, behind the `whole_lines` that it has.
 
     Half a line, which a kill has left, is cut off.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or another process is at it.
     """
     try:
         file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (the caller closes it)
+        if not try_lock(file.fileno()) or whole_lines(path) != lines:
+            file.close()
+            raise UserError(
+                f"Another process is writing {path}; wait for its end, or choose another file."
+            )
         file.truncate(sum(len(line.encode()) + 1 for line in lines))
         return file
     except OSError as error:

@@ -2,6 +2,8 @@
 """Measure how well a model predicts a text.
 
 python src/evaluate.py perplexity --model_name run1 --dataset test.txt
+python src/evaluate.py score --model_name run1 --text 'To be, or not to be'
+python src/evaluate.py compare --models run1,117M --dataset test.txt
 python src/evaluate.py bigram --model_name run1 --dataset train.txt --held_out test.txt
 python src/evaluate.py diversity --run run1 --dataset train.txt
 python src/evaluate.py grid --model_name run1 --temperature 0.7,1.0 --top_k 10,40
@@ -9,9 +11,12 @@ python src/evaluate.py grid --model_name run1 --temperature 0.7,1.0 --top_k 10,4
 
 from command_line import run_fire
 from evaluate_commands.bigram import bigram
+from evaluate_commands.compare import compare
 from evaluate_commands.diversity import diversity
 from evaluate_commands.grid import grid
 from evaluate_commands.perplexity import perplexity
+from evaluate_commands.score import score
 
 if __name__ == "__main__":
-    run_fire({"perplexity": perplexity, "bigram": bigram, "diversity": diversity, "grid": grid})
+    commands = (perplexity, score, bigram, compare, diversity, grid)
+    run_fire({command.__name__: command for command in commands})

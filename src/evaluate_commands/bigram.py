@@ -1,37 +1,109 @@
-"""evaluate.py bigram: a model beside a bigram model of the same tokens."""
+"""evaluate.py bigram: a model beside bigram models of the same tokens."""
 
+from __future__ import annotations
+
+import numpy as np
 from fire.decorators import SetParseFns
 
-from evaluate_commands.shared import model_folder, open_scorer, token_bar
+from command_line import byte_bar, not_empty
+from evaluate_commands.shared import (
+    check_json,
+    model_folder,
+    open_scorer,
+    token_bar,
+    write_json,
+)
+from gpt2 import randomness
+from gpt2.data import text as texts
 from gpt2.data.documents import Reading
+from gpt2.evaluation.bigram import AddK, Counts, Interpolated
+from gpt2.evaluation.perplexity import bits_per_byte
+from gpt2.evaluation.texts import Vocabulary
+from gpt2.generation.sampling import check_count
 
 
-@SetParseFns(model_name=str, dataset=str, held_out=str, models_dir=str, encoding=str)
-def bigram(dataset, held_out, model_name="124M", models_dir="models", encoding="utf-8"):
-    """Compare a model with a bigram model of the same tokens, in bits per byte of a held-out text.
+@SetParseFns(model_name=str, dataset=str, held_out=str, json=str, models_dir=str, encoding=str)
+def bigram(
+    dataset,
+    held_out,
+    model_name="124M",
+    length=60,
+    seed=None,
+    json="",
+    models_dir="models",
+    encoding="utf-8",
+):
+    """Compare a model with bigram models of the same tokens, in bits per byte of a held-out text.
+
+    A sample of each is shown, drawn as the probabilities are.
 
     Args:
-        dataset: what the bigram model counts its pairs in: file, folder or pattern, text or .npz
-        held_out: text that neither has seen: file, folder or pattern
+        dataset: what the bigram models count their pairs in: file, folder or pattern, text or .npz
+        held_out: text that none has seen: file, folder or pattern
         model_name: a model under models/, a run under checkpoint/, or the path of a folder
+        length: tokens in each sample; 0 for none
+        seed: a whole number; the same one gives the same samples (default: random)
+        json: a file for the result
         models_dir: the folder that holds the models
         encoding: of text files
     """
-    from gpt2.evaluation.bigram import BigramModel
-    from gpt2.evaluation.perplexity import bits_per_byte
-    from gpt2.evaluation.texts import Vocabulary
-
+    check_count("length", length, least=0)
+    seed = randomness.check_seed(seed)
+    check_json(json)
     model = model_folder(model_name, models_dir)
     hparams, tokenizer = model.hparams, model.tokenizer()
     reading = Reading(encoding)
-    vocabulary = Vocabulary(tokenizer, hparams)
-    training, text = vocabulary.read(dataset, reading), vocabulary.read(held_out, reading)
-    pairs = BigramModel(training.tokens, hparams.n_vocab)
-    nats = {"bigram": pairs.negative_log_likelihood(text.tokens)}
+    text = Vocabulary(tokenizer, hparams).read(held_out, reading)
+    files = texts.find_files(dataset)
+    with byte_bar(files) as progress:
+        chunks = texts.read_chunks(
+            files, tokenizer, hparams.n_vocab, reading=reading, progress=progress
+        )
+        chunks = not_empty(chunks, f"{dataset} holds no text.")
+        # A document begins after the mark, the first one too.
+        mark = tokenizer.endoftext
+        start = [] if mark is None else [np.array([mark])]
+        counts = Counts((chunk for part in (start, chunks) for chunk in part), hparams.n_vocab)
+    pairs = {"bigram, interpolated": Interpolated(counts), "bigram, add-k": AddK(counts)}
+    nats = {name: each.negative_log_likelihood(text.tokens) for name, each in pairs.items()}
     scorer = open_scorer(model)
     with token_bar(text.predicted) as progress:
         [scores] = scorer.score([text.tokens], progress=progress)
     nats[model_name] = float(scores.nats.sum(dtype="float64"))
+    k = pairs["bigram, add-k"].k
     print(f"{held_out}: {text.size:,} bytes, {text.predicted:,} tokens")
     for name, value in nats.items():
-        print(f"{bits_per_byte(value, text.size):.3f} bits per byte  {name}")
+        note = f" (k = {k:.1e})" if name.endswith("add-k") else ""
+        print(f"{bits_per_byte(value, text.size):.3f} bits per byte  {name}{note}")
+    samples: dict[str, str] = {}
+    if length:
+        from gpt2.generation.language_model import LanguageModel
+        from gpt2.generation.tensorflow import TensorFlowEngine
+
+        writer = LanguageModel(TensorFlowEngine(model.weights(), hparams), hparams, tokenizer)
+        for name, each in pairs.items():
+            random = np.random.default_rng(seed)
+            tokens = each.sample(writer.start, length, random, end=tokenizer.endoftext)
+            samples[name] = tokenizer.decode(tokens)
+        [sample] = writer.generate(length=length, seed=seed)
+        samples[model_name] = sample.text
+        for name, sample in samples.items():
+            print(f"\n======== a sample of {name} ========\n{sample}")
+    result = {
+        "dataset": dataset,
+        "held_out": held_out,
+        "bytes": text.size,
+        "tokens": text.predicted,
+        "k": k,
+        "seed": seed,
+        "models": [
+            {
+                "model": name,
+                "nll": value,
+                "bits_per_byte": bits_per_byte(value, text.size),
+                "sample": samples.get(name),
+            }
+            for name, value in nats.items()
+        ],
+    }
+    write_json(json, result)

@@ -24,10 +24,23 @@ if TYPE_CHECKING:
 def model_folder(model_name: str, models_dir: str = "models") -> ModelFolder:
     """A model under models/, a run under checkpoint/, or a folder by its path; without TensorFlow.
 
+    After a slash, a name may say which checkpoint is meant: `run1/model-200`.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it has no checkpoint.
     """
-    return ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
+    folder, slash, checkpoint = model_name.rpartition("/")
+    place = Workspace.find(models_dir, folder)
+    if (
+        slash
+        and not Path(model_name).is_dir()
+        and (place.model_folder_or_none(folder) or Path(folder).is_dir())
+    ):
+        model = ModelFolder(place.model_folder(folder), checkpoint)
+    else:
+        model = ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
+    _ = model.checkpoint  # which is looked at before any text is read
+    return model
 
 
 def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
@@ -43,9 +56,11 @@ def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
 
 
 @contextlib.contextmanager
-def token_bar(tokens: int | None = None) -> Iterator[Callable[[int], object]]:
+def token_bar(
+    tokens: int | None = None, name: str | None = None
+) -> Iterator[Callable[[int], object]]:
     """Show a bar over tokens; yields what to tell how many have been predicted."""
-    with tqdm(total=tokens, unit="token", unit_scale=True) as bar:
+    with tqdm(total=tokens, desc=name, unit="token", unit_scale=True) as bar:
         yield bar.update
 
 
@@ -64,7 +79,7 @@ def check_json(path: str) -> None:
 def write_json(path: str, result: object) -> None:
     """Write a result, if a file is asked for."""
     if path:
-        text = json.dumps(_finite(result), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite(result), indent=1, ensure_ascii=False, allow_nan=False)
         files.write_text(Path(path), f"{text}\n")
 
 
@@ -88,7 +103,7 @@ def show_values(values: Mapping[str, object]) -> None:
 
 
 def shown_number(value: object) -> str:
-    """A value as a table has it: whole numbers in groups of three digits, others with four or more."""
+    """A value as a table has it: whole numbers in groups of three digits, others in short."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):
@@ -102,9 +117,10 @@ def shown_number(value: object) -> str:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value as JSON can hold it: what is infinite becomes null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The samplers and evaluate.py, on a run by its name and on its files copied as in 2019."""
+"""The samplers, on a run by its name and on its files copied as in 2019."""
 
 from __future__ import annotations
 
@@ -88,20 +88,6 @@ def test_samples_without_a_prompt_are_as_many_as_asked_for(story: Story) -> None
     endless.says(130, "^interrupted$")
     assert list(samples(endless.out))[:5] == [1, 2, 3, 4, 5]
     assert [samples(endless.out)[number] for number in three] == list(three.values())
-
-
-def test_a_run_is_compared_with_a_bigram_model(story: Story) -> None:
-    held_out = "Held out: the quick brown fox jumps over the lazy dog.\n"
-    (story.toolkit.root / "held_out.txt").write_text(held_out, newline="\n")
-    done = story.toolkit.run(
-        "python src/evaluate.py bigram --model_name run1 --dataset text.npz --held_out held_out.txt"
-    ).succeeds()
-    size = len(held_out)
-    assert re.fullmatch(
-        rf"held_out\.txt: {size} bytes, \d+ tokens\n"
-        r"\d\.\d{3} bits per byte  bigram\n\d\.\d{3} bits per byte  run1\n",
-        done.out,
-    )
 
 
 def test_broken_checkpoints_are_told(toolkit: Toolkit) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -45,6 +45,12 @@ class WrittenScorer:
             yield Scores(
                 nats.astype(np.float32), ranks.astype(int), np.zeros(len(rows)), content.astype(int)
             )
+
+    def score_endings(
+        self, beginning: np.ndarray, endings: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        found = self.score(np.concatenate([beginning, ending]) for ending in endings)
+        return [scores.nats[-len(ending) :] for scores, ending in zip(found, endings, strict=True)]
 
 
 @pytest.fixture

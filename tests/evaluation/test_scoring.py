@@ -99,6 +99,15 @@ def test_the_batch_size_changes_nothing(golden: Golden, text: np.ndarray) -> Non
             np.testing.assert_array_equal(ours.ranks, theirs.ranks)
 
 
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_endings_are_scored_as_whole_texts(scorer: Scorer, text: np.ndarray, length: int) -> None:
+    beginning, endings = text[:length], [text[20:23], text[30:31], text[40:48]]
+    found = scorer.score_endings(beginning, endings)
+    whole = scorer.score(np.concatenate([beginning, ending]) for ending in endings)
+    for nats, scores in zip(found, whole, strict=True):
+        np.testing.assert_allclose(nats, scores.nats[length - 1 :], rtol=1e-5)
+
+
 def test_progress_counts_the_predicted_tokens(scorer: Scorer, text: np.ndarray) -> None:
     seen: list[int] = []
     list(scorer.score([text[:50], text[:1], text[:20]], Cut(16, 3), seen.append))

@@ -182,8 +182,14 @@ class ModelFolder:
     says how to get it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, name: str | None = None):
+        """Prepare.
+
+        Args:
+            name: of the checkpoint that is meant; None for the newest.
+        """
         self.path = path
+        self._name = name
 
     @functools.cached_property
     def hparams(self) -> HParams:
@@ -198,7 +204,9 @@ class ModelFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The prefix of the newest checkpoint, its files being there."""
+        """The prefix of the checkpoint that is meant, its files being there."""
+        if self._name is not None:
+            return find_checkpoint(self.path / self._name)
         prefix = latest_checkpoint(self.path)
         if prefix is None:
             raise missing(self.path / STATE_FILE)

@@ -112,36 +112,23 @@ def measure(
     Raises:
         UserError: there is no question.
     """
-    waiting: list[tuple[Question, list[int]]] = []
-
-    def texts() -> Iterator[np.ndarray]:
-        for question in questions:
-            before, _, after = detokenize(f"{question.context} {question.query}").rpartition(GAP)
-            space = " " if before.endswith((" ", "\n")) else ""
-            beginning = vocabulary.begun(vocabulary.encode(before.rstrip()))
-            sizes: list[int] = []
-            waiting.append((question, sizes))
-            for choice in question.choices:
-                end = vocabulary.encode(f"{space}{choice}{after}")
-                sizes.append(len(end))
-                yield np.concatenate([beginning, end])[-window - 1 :]
-
     count = right = tokens = 0
     nll = 0.0
-    nats: list[float] = []
-    for scores in scorer.score(texts()):
-        question, sizes = waiting[0]
-        size = min(sizes[len(nats)], len(scores.nats))
-        nats.append(float(scores.nats[-size:].sum(dtype="float64")))
-        if len(nats) == len(question.choices):
-            waiting.pop(0)
-            place = question.choices.index(question.answer)
-            right += int(np.argmin(nats)) == place
-            nll += nats[place]
-            tokens += sizes[place]
-            count += 1
-            nats = []
-            progress(1)
+    for question in questions:
+        before, _, after = detokenize(f"{question.context} {question.query}").rpartition(GAP)
+        space = " " if before.endswith((" ", "\n")) else ""
+        endings = [
+            vocabulary.encode(f"{space}{choice}{after}")[-window:] for choice in question.choices
+        ]
+        room = window + 1 - max(map(len, endings))
+        beginning = vocabulary.begun(vocabulary.encode(before.rstrip()))[-room:]
+        nats = [float(each.sum()) for each in scorer.score_endings(beginning, endings)]
+        place = question.choices.index(question.answer)
+        right += int(np.argmin(nats)) == place
+        nll += nats[place]
+        tokens += len(endings[place])
+        count += 1
+        progress(1)
     if not count:
         raise UserError(f"{name} holds no question of the Children's Book Test.")
     return Answers(count, right, nll, tokens)

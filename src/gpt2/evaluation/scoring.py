@@ -63,6 +63,13 @@ class Scorer:
         self._batch_size = batch_size
         self._content = tf.constant(~np.isin(np.arange(hparams.n_vocab), stop_tokens))
         self._read = tf.function(self._read_batch)
+        self._read_endings = tf.function(
+            self._read_all_endings,
+            input_signature=[
+                tf.TensorSpec([1, None], tf.int32),
+                tf.TensorSpec([None] * 2, tf.int32),
+            ],
+        )
 
     def score(
         self,
@@ -85,6 +92,26 @@ class Scorer:
                 yield from self._score_group(group, cut, progress)
                 group = []
         yield from self._score_group(group, cut, progress)
+
+    def score_endings(
+        self, beginning: np.ndarray, endings: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The nats of each token of several endings of one text; the beginning is read once.
+
+        Args:
+            beginning: ids [tokens], at least one.
+            endings: ids [tokens] each; with the beginning at most n_ctx + 1 of them.
+
+        Returns:
+            float32 [tokens] for each ending.
+        """
+        tokens = np.zeros((len(endings), 1 + max(map(len, endings))), np.int32)
+        tokens[:, 0] = beginning[-1]
+        for row, ending in zip(tokens, endings, strict=True):
+            row[1 : 1 + len(ending)] = ending
+        prefix = np.asarray(beginning[:-1], np.int32)[None]
+        nats = self._read_endings(tf.constant(prefix), tf.constant(tokens)).numpy()
+        return [row[: len(ending)] for row, ending in zip(nats, endings, strict=True)]
 
     def _score_group(
         self, texts: list[np.ndarray], cut: Cut, progress: Callable[[int], object]
@@ -114,6 +141,34 @@ class Scorer:
         """What `Scores` holds, side by side: int32 [B, T + 1] -> float32 [4, N]."""
         x, table = loss.hidden_states(self._weights, self._hparams, tokens[:, :-1])
         return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]), self._content)
+
+    def _read_all_endings(self, prefix: tf.Tensor, endings: tf.Tensor) -> tf.Tensor:
+        """Nats of endings [B, T + 1] but for their first tokens, after a prefix [1, S]: [B, T]."""
+        hparams, weights = self._hparams, self._weights
+        memory: list[tuple[tf.Tensor, tf.Tensor]] = []  # keys and values of the prefix, by layer
+
+        def remember(layer: int, *qkv: tf.Tensor) -> tf.Tensor:
+            memory.append(qkv[1:])
+            return model.causal_attention(layer, *qkv)
+
+        before = tf.shape(prefix)[1]
+        model.hidden_states(weights, hparams, prefix, tf.range(before), remember)
+        rows, length = tf.unstack(tf.shape(endings) - [0, 1])
+        visible = tf.range(before + length) <= before + tf.range(length)[:, None]  # [T, S + T]
+
+        def look_back(layer: int, query: tf.Tensor, *own: tf.Tensor) -> tf.Tensor:
+            key, value = (
+                tf.concat([tf.repeat(old, rows, axis=0), new], axis=2)
+                for old, new in zip(memory[layer], own, strict=True)
+            )
+            return model.scaled_dot_product(query, key, value, visible)
+
+        positions = before + tf.range(length)
+        x = model.hidden_states(weights, hparams, endings[:, :-1], positions, look_back)
+        logits = model.head(weights, tf.reshape(x, [-1, hparams.n_embd]))
+        labels = tf.reshape(endings[:, 1:], [-1])
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        return tf.reshape(nats, [rows, length])
 
 
 class _Place(NamedTuple):

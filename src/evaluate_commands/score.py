@@ -1,0 +1,174 @@
+"""evaluate.py score: what a model thinks of each token of a text."""
+
+from __future__ import annotations
+
+import codecs
+import json as json_module
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fire.decorators import SetParseFns
+
+from command_line import show_notice
+from evaluate_commands.shared import (
+    check_json,
+    finite,
+    model_folder,
+    open_scorer,
+    show_table,
+    show_values,
+    token_bar,
+)
+from gpt2 import files
+from gpt2.data.documents import Reading
+from gpt2.errors import UserError
+from gpt2.evaluation.perplexity import Perplexity
+from gpt2.evaluation.texts import ScoredText, Vocabulary, documents
+from gpt2.evaluation.windows import Cut
+from gpt2.tokenizer import Tokenizer
+
+ROWS = 40  # of the table; of a longer text the least expected tokens are shown
+MARKED = 0.1  # the share of the tokens that is marked as the least expected
+MARK, HALF_MARK, PLAIN = "\x1b[1;31m", "\x1b[33m", "\x1b[0m"  # bold red, yellow
+
+
+@SetParseFns(text=str, file=str, model_name=str, json=str, models_dir=str, encoding=str)
+def score(
+    text="",
+    file="",
+    model_name="124M",
+    window=None,
+    stride=None,
+    lines=False,
+    json="",
+    models_dir="models",
+    encoding="utf-8",
+):
+    """Tell the log-probability, rank and entropy of each token of a text, and its perplexity.
+
+    On a terminal the least expected tokens are marked in colour. Of a file with several texts, each
+    is a line of JSON on standard output.
+
+    Args:
+        text: the text
+        file: instead of that, a file of texts: one text, .jsonl or .csv with one in each record; - for standard input
+        model_name: a model under models/, a run under checkpoint/, or the path of a folder; RUN/model-200 for a certain checkpoint
+        window: tokens that the model looks back at, at most (default: all that it can)
+        stride: tokens from one window to the next (default: the window)
+        lines: take each line of the file for a text
+        json: a file for the results, a line of JSON for each text
+        models_dir: the folder that holds the models
+        encoding: of the file
+    """
+    if bool(text) == bool(file):
+        raise UserError("Give a text with --text, or a file of texts with --file.")
+    check_json(json)
+    model = model_folder(model_name, models_dir)
+    cut = Cut.of(model.hparams.n_ctx, window, stride)
+    tokenizer = model.tokenizer()
+    vocabulary = Vocabulary(tokenizer, model.hparams)
+    originals = [text] if text else list(documents(file, Reading(encoding, lines=lines)))
+    if not originals:
+        raise UserError(f"{file} holds no text.")
+    name = "The text" if text else file
+    texts: list[tuple[int, ScoredText]] = []
+    for number, original in enumerate(originals, start=1):
+        try:
+            texts.append((number, vocabulary.text([original], f"{name}, text {number},")))
+        except UserError as error:
+            if len(originals) == 1:
+                raise UserError(str(error).replace(f", text {number},", "")) from error
+            show_notice(f"{error}")
+    scorer = open_scorer(model)
+    written: list[str] = []
+    with token_bar(sum(text.predicted for _, text in texts)) as progress:
+        scores = scorer.score((text.tokens for _, text in texts), cut, progress)
+        for (number, scored), found in zip(texts, scores, strict=True):
+            record = record_of(number, scored, found, tokenizer)
+            written.append(json_module.dumps(finite(record), ensure_ascii=False))
+            if len(originals) > 1 and not json:
+                print(written[-1], flush=True)
+    if len(originals) == 1:
+        show(record, tokenizer)
+    if json:
+        files.write_text(Path(json), "".join(f"{line}\n" for line in written))
+    if len(texts) < len(originals):
+        sys.exit(1)
+
+
+def record_of(number: int, text: ScoredText, scores: Any, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What is written of a text; ranks count from 1."""
+    tokens = text.tokens[1:].tolist()
+    perplexity = Perplexity(
+        float(scores.nats.sum(dtype="float64")), text.predicted, text.words, text.size
+    )
+    return {
+        "number": number,
+        "text": tokenizer.decode(tokens),
+        "tokens": tokens,
+        "pieces": [tokenizer.decode([token]) for token in tokens],
+        "logprobs": [round(-float(nats), 5) for nats in scores.nats],
+        "ranks": [int(rank) + 1 for rank in scores.ranks],
+        "entropies": [round(float(entropy), 5) for entropy in scores.entropies],
+        "nll": perplexity.nll,
+        "perplexity_per_token": perplexity.per("token"),
+        "perplexity_per_word": perplexity.per("word"),
+        "bits_per_byte": perplexity.bits_per_byte,
+    }
+
+
+def show(record: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Show the text, a table of its tokens, and what is to be said of all of it."""
+    logprobs = np.array(record["logprobs"])
+    order = np.argsort(logprobs, kind="stable")  # the least expected first
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        print("".join(coloured(record["tokens"], order, tokenizer)), end="\n\n")
+    places = sorted(order[:ROWS].tolist())
+    if len(places) < len(logprobs):
+        print(f"The {ROWS} least expected of {len(logprobs):,} tokens:")
+    rows = [
+        [
+            json_module.dumps(record["pieces"][place], ensure_ascii=False),
+            place + 1,
+            f"{record['logprobs'][place]:.3f}",
+            f"{record['ranks'][place]:,}",
+            f"{record['entropies'][place]:.3f}",
+        ]
+        for place in places
+    ]
+    show_table(["token", "place", "log-probability", "rank", "entropy"], rows)
+    print()
+    values = {"tokens": len(logprobs)}
+    names = ("nll", "perplexity_per_token", "perplexity_per_word", "bits_per_byte")
+    show_values(values | {name: record[name] for name in names})
+
+
+def coloured(tokens: Sequence[int], order: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
+    """The text in pieces, the least expected tokens in colour.
+
+    Args:
+        order: the places of the tokens, the least expected first.
+    """
+    marked = max(1, round(MARKED * len(tokens)))
+    colours = dict.fromkeys(order[marked : 3 * marked].tolist(), HALF_MARK)
+    colours |= dict.fromkeys(order[:marked].tolist(), MARK)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    colour = None  # of the tokens whose bytes wait for the rest of a character
+    for place, token in enumerate(tokens):
+        colour = MARK if MARK in (colour, colours.get(place)) else colour or colours.get(place)
+        piece = decoder.decode(tokenizer.decode_bytes([token]), final=place + 1 == len(tokens))
+        # A text may hold signs that steer the terminal; no colour goes on over the end of a line.
+        piece = "".join(
+            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in piece
+        )
+        if piece:
+            yield (
+                f"{PLAIN}\n{colour}".join(f"{colour}{piece}{PLAIN}".split("\n"))
+                if colour
+                else piece
+            )
+            colour = None

@@ -184,7 +184,9 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
             if exit_.code and (wrong := re.search("ERROR: (.*)", said.getvalue())):
                 print(f"{program}: {wrong[1]}; see {program} --help.", file=sys.stderr)
             else:
-                print(said.getvalue(), end="")
+                # What fire notes on a function for itself it also lists, as if it were a command.
+                shown = re.sub(r"\n+GROUPS\n.*FIRE_METADATA", "", said.getvalue(), flags=re.DOTALL)
+                print(shown.replace(" GROUP | ", " "), end="")
             raise
         for call in calls:
             call()

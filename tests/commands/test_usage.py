@@ -16,6 +16,7 @@ COMMANDS = (
     "src/interactive_conditional_samples.py",
     "src/generate_unconditional_samples.py",
     "src/evaluate.py",
+    "src/evaluate.py score",
     "src/plot.py",
 )
 # Those of 2019 and 2021 with their defaults, and those that came since.
@@ -36,6 +37,7 @@ SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k to
 def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str, command: str) -> None:
     done = home.toolkit.run(f"{no_tensorflow} python {command} --help").succeeds()
     assert command.rpartition("/")[2] in done.out
+    assert "FIRE_METADATA" not in done.out
 
 
 def test_help_names_every_flag_of_the_original_with_its_default(

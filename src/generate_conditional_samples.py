@@ -92,7 +92,7 @@ def seed_in(out: Path) -> int | None:
     try:
         with open(out, encoding="utf-8") as file:
             return int(json.loads(file.readline())["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return None  # a new one, or one that is refused when it is gone on with
 
 
@@ -137,7 +137,7 @@ class JSONLines:
                 record = json.loads(line)
                 same = record["settings"] == self._settings
                 self._done.add((int(record["number"]), int(record["sample"])))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{path}, line {place} is not a sample of this command; choose another --out."
                 ) from error
@@ -146,6 +146,11 @@ class JSONLines:
                     f"{path} holds samples that were written with other settings; repeat those to "
                     "go on with it, or choose another --out."
                 )
+
+    def close(self) -> None:
+        """End the file."""
+        if self._file is not sys.stdout:
+            self._file.close()
 
     def has(self, number: int, sample: int) -> bool:
         """Whether a sample is there already."""

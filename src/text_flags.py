@@ -216,10 +216,13 @@ def _strings(name: str, value: Any) -> list[str]:
     if text.startswith("["):
         try:
             strings = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{name} is not a list of texts ({error}): {text}") from error
         return [str(string) for string in strings]
-    return [codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape")]
+    try:
+        return [codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape")]
+    except ValueError as error:
+        raise UserError(f"{name}: {text} ends or goes on wrongly after a backslash.") from error
 
 
 def print_banner(number: int) -> None:

@@ -269,19 +269,35 @@ def test_a_json_object_is_read(tmp_path: Path) -> None:
     assert files.read_json_object(tmp_path / "file.json") == {"a": [1, "ï"]}
 
 
-def test_a_new_folder_clears_away_what_an_earlier_kill_left_but_not_what_is_being_filled(
-    tmp_path: Path,
+@pytest.mark.parametrize("write", ["written(Path('new'))", "new_folder(Path('new'))"])
+def test_the_next_writer_clears_away_what_kills_left_but_not_what_is_being_written(
+    tmp_path: Path, write: str
 ) -> None:
-    left, filling = files.partial_path(tmp_path / "new"), files.partial_path(tmp_path / "new")
-    other = files.partial_path(tmp_path / "other")
-    for folder in (left, filling, other):
+    both = "files.written(Path('text.npz')), files.new_folder(Path('old'))"
+    dies(f"with {both}:\n    os._exit(9)", tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    mine = tmp_path / f"mine.{'0' * 13}{files.PARTIAL}"  # of another form, so not ours
+    mine.write_text("mine")
+    with files.written(tmp_path / "file") as file, files.new_folder(tmp_path / "folder") as folder:
+        file.write(b"half")
+        file.flush()
+        dies(f"with files.{write}: pass\nos._exit(9)", tmp_path)
+        assert len(list(tmp_path.iterdir())) == 4
+        (folder / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", mine.name, "new"]
+
+
+def test_where_no_lock_tells_a_leftover_is_known_by_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_lock", lambda descriptor: None)
+    old, fresh = files.partial_path(tmp_path / "new"), files.partial_path(tmp_path / "new")
+    for folder in (old, fresh):
         folder.mkdir()
     long_ago = time.time() - 2 * files.ABANDONED
-    os.utime(left, (long_ago, long_ago))
-    os.utime(other, (long_ago, long_ago))
-    with files.new_folder(tmp_path / "new"):
-        pass
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "new", filling, other])
+    os.utime(old, (long_ago, long_ago))
+    files.write_text(tmp_path / "file", "text")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "file", fresh])
 
 
 def test_lines_are_added_behind_the_whole_ones(tmp_path: Path) -> None:

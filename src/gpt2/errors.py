@@ -14,6 +14,11 @@ class UserError(Exception):
 
 def in_short(words: object, most: int = 200) -> str:
     """Words from a file or another library as part of a sentence: one line, visible, not long."""
-    line = "".join(c if c.isprintable() else " " for c in str(words))
-    line = " ".join(line.split())
+    line = visible(words)
     return line if len(line) <= most else line[:most] + "..."
+
+
+def visible(words: object) -> str:
+    """The same in one line, without characters that a terminal obeys instead of showing them."""
+    line = "".join(c if c.isprintable() else " " for c in str(words))
+    return " ".join(line.split())

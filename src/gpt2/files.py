@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
+import functools
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -20,7 +21,9 @@ from gpt2.errors import UserError
 PARTIAL = ".partial"
 # What a system says of a lock that somebody else has.
 _TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
-ABANDONED = 3600  # seconds after which a folder is not being filled any more, but a leftover
+# Seconds after which a leftover is taken for one where no lock can tell.
+ABANDONED = 3600
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{12}" + re.escape(PARTIAL))
 
 
 def partial_path(path: Path) -> Path:
@@ -50,53 +53,109 @@ def move_into_place(partial: Path, final: Path) -> None:
 def written(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
     """Open a file that appears under its name only when the block ends without an error.
 
-    A kill at any instant leaves either the old file or the new one, whole.
+    A kill at any instant leaves either the old file or the new one, whole; what it leaves beside
+    it is cleared away by the next program that writes into the folder.
 
     Raises:
         UserError: the file cannot be written (no such folder, no permission, disk full).
     """
     path = Path(path)
-    partial = partial_path(path)
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "there is a folder or a device of that name")
-        try:
-            with open(partial, mode, **open_options) as file:
+        _clear(path.parent.absolute())
+        with contextlib.ExitStack() as stack:
+            partial, file = _open_partial(path, stack, mode, open_options)
+            stack.callback(partial.unlink, missing_ok=True)
+            with file:
                 yield file
             move_into_place(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _open_partial(
+    path: Path, stack: contextlib.ExitStack, mode: str, options: dict[str, Any]
+) -> tuple[Path, IO]:
+    """A new file that is ours until the stack ends, also when it has been closed."""
+    while True:
+        partial = partial_path(path)
+        file = open(partial, mode, **options)  # noqa: SIM115
+        if os.name == "nt":  # where an open file cannot be renamed, and so not be held
+            return partial, file
+        descriptor = os.dup(file.fileno())
+        if _is_ours(descriptor, partial):
+            stack.callback(os.close, descriptor)
+            return partial, file
+        os.close(descriptor)
+        file.close()
+
+
+def _is_ours(descriptor: int, partial: Path) -> bool:
+    """Lock what was just made, unless another process has taken it for a leftover."""
+    return try_lock(descriptor) and is_still(descriptor, partial)
+
+
+@functools.lru_cache(maxsize=1000)  # once in a process, as a folder may hold very many files
+def _clear(folder: Path) -> None:
+    """Delete what killed writers left half-written in a folder, and no living one still holds."""
+    with contextlib.suppress(OSError):
+        for partial in [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]:
+            _remove_if_abandoned(partial)
+
+
+def _remove_if_abandoned(partial: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        free = None
+        with contextlib.suppress(OSError):
+            if os.name != "nt":
+                descriptor = os.open(partial, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                free = _lock(descriptor)
+            if free is None:
+                free = time.time() - partial.stat().st_mtime > ABANDONED
+            if free and partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            elif free:
+                partial.unlink()
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a folder that appears under its name only when the block ends without an error.
 
-    Yields the folder to write into until then.
+    Yields the folder to write into until then; leftovers are cleared away as by `written`.
 
     Raises:
         UserError: it cannot be written, or there is something under that name.
     """
-    partial = partial_path(path)
-    for old in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL}"):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > ABANDONED:
-                shutil.rmtree(old, ignore_errors=True)
+    _clear(path.parent.absolute())
     try:
-        try:
-            partial.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            partial = _make_partial(path, stack)
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
             yield partial
             for file in partial.iterdir():
                 sync(file)
             sync(partial)
             partial.rename(path)
             sync(path.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
+    """A new folder that is ours until the stack ends."""
+    while True:
+        partial = partial_path(path)
+        partial.mkdir(parents=True)
+        if os.name == "nt":  # which has no handles on folders
+            return partial
+        descriptor = os.open(partial, os.O_RDONLY)
+        if _is_ours(descriptor, partial):
+            stack.callback(os.close, descriptor)
+            return partial
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,6 +185,11 @@ def try_lock(descriptor: int) -> bool:
     The system lets go of it when the file is closed or the process ends, however it ends. File
     systems without locks, as on some networks, let everybody in.
     """
+    return _lock(descriptor) is not False
+
+
+def _lock(descriptor: int) -> bool | None:
+    """As `try_lock`, but None where there are no locks."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -136,8 +200,15 @@ def try_lock(descriptor: int) -> bool:
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _TAKEN
+        return False if error.errno in _TAKEN else None
     return True
+
+
+def is_still(descriptor: int, path: Path) -> bool:
+    """Whether an open file lies where it was opened; its last owner may just have deleted it."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
 
 
 def read_text(path: Path) -> str:

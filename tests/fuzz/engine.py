@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as hypothesis_seed
 
 from gpt2.errors import UserError
-from tests.fuzz.readers import Reader
+from tests.fuzz.readers import Reader, wrong_words
 
 LONGEST = 10.0  # seconds for one file of a few kilobytes
 BATCH = 2000  # made-up contents between two new seeds, so that Hypothesis need not remember many
@@ -93,7 +93,7 @@ def _attempt(
     except UserError as error:
         figures.refused += 1
         end = _place(error)
-        wrong = _wrong_words(str(error))
+        wrong = wrong_words(str(error))
         if wrong:
             raise _finding(content, seed, keep, wrong) from error
     except Exception as error:
@@ -103,16 +103,6 @@ def _attempt(
     if seconds > LONGEST:
         raise _finding(content, seed, keep, f"took {seconds:.0f} s")
     return end
-
-
-def _wrong_words(sentence: str) -> str | None:
-    if "\n" in sentence or "\r" in sentence:
-        return f"more than one line: {sentence!r}"
-    if len(sentence) > 2000:
-        return f"a sentence of {len(sentence)} characters"
-    if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", sentence):
-        return f"control characters, which a terminal obeys: {sentence!r}"
-    return None
 
 
 def _finding(content: bytes, seed: int, keep: Path | None, what: str) -> Finding:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
 import json
+import lzma
+import re
+import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import requests
 from hypothesis import strategies as st
 
+from generate_conditional_samples import JSONLines, seed_in
 from gpt2 import files
-from gpt2.checkpoint import bundle, folder, index
-from gpt2.data import npz
+from gpt2.checkpoint import bundle, folder, index, state
+from gpt2.checkpoint.run import RunFolder
+from gpt2.data import npz, shards
+from gpt2.data.documents import Reading, read_pieces
+from gpt2.download import transfer
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
+from gpt2.training import record
+from gpt2.training.history import History
+from gpt2.training.progress import Progress
 from tests.fuzz import index_files
 from tests.fuzz.index_files import Block
 
@@ -35,6 +48,7 @@ class Reader:
         wraps: what may be done to a mutated content, such as giving it its right checksums.
         made_up: contents of the right form and any meaning.
         beside: other files of the folder.
+        forgives: whether it makes do with any content, and refuses none.
     """
 
     seeds: Sequence[bytes]
@@ -43,6 +57,7 @@ class Reader:
     made_up: st.SearchStrategy[bytes]
     wraps: Sequence[Callable[[bytes], bytes]] = (bytes,)
     beside: Sequence[tuple[str, bytes]] = ()
+    forgives: bool = False
 
 
 def readers() -> dict[str, Reader]:
@@ -53,8 +68,16 @@ def readers() -> dict[str, Reader]:
     vocabulary, merges = train_vocabulary(["so much text in so few words, so it is " * 9], 270)
     encoder = json.dumps(vocabulary).encode()
     merged = "\n".join(["#version: 0.2", *map(" ".join, merges), ""]).encode()
-    state = b'model_checkpoint_path: "model-7"\nall_model_checkpoint_paths: "model-7"\n'
+    named = b'model_checkpoint_path: "model-7"\nall_model_checkpoint_paths: "model-7"\n'
     hparams = json.dumps(vars(TINY)).encode()
+    checkpoint = [("model-7" + bundle.DATA, data), ("model-7.index", whole_index)]
+    state_tensors = [("state-7" + bundle.DATA, data), ("state-7.index", whole_index)]
+    identity = hashlib.sha256(whole_index).hexdigest().encode()
+
+    def belonging(facts: bytes) -> bytes:
+        """These facts as those of the state beside."""
+        return b'{"weights": "%b", "tensors": "%b", "facts": %b}' % (identity, identity, facts)
+
     return {
         "index": Reader(
             [whole_index, block], lambda path: index.read(path), "m.index", INDEXES, (bytes, sealed)
@@ -75,11 +98,46 @@ def readers() -> dict[str, Reader]:
             beside=[("m.index", whole_index)],
         ),
         "checkpoint": Reader(
-            [state],
-            _read_state,
+            [named],
+            _read_names,
             "checkpoint",
             STATES,
-            beside=[("model-7" + bundle.DATA, data), ("model-7.index", whole_index)],
+            beside=checkpoint,
+        ),
+        "state": Reader(
+            [json.dumps(Progress(3, 1.5, 0.5, 7).facts()).encode()],
+            _read_state,
+            "state-7.json",
+            json_with(*vars(Progress(0))),
+            (belonging, bytes, belonging),
+            [*checkpoint, *state_tensors],
+        ),
+        "state's tensors": Reader(
+            [block],
+            lambda path: bundle.read_all(path.parent / "state-7"),
+            "state-7.index",
+            INDEXES,
+            (sealed,),
+            state_tensors,
+        ),
+        "counter": Reader(
+            [b"7\n"], _read_counter, "counter", st.integers().map(lambda n: str(n).encode())
+        ),
+        "history": Reader(
+            [
+                b'{"step": 1, "loss": 3.5}\n{"step": 2, "val_loss": 3.25}\n{"step": 9}\n',
+            ],
+            _read_history,
+            "history.jsonl",
+            _lines_of(json_with("step", "loss", "val_loss")),
+            forgives=True,
+        ),
+        "config": Reader(
+            [b'{"calls": [{"seed": 3}]}'],
+            _read_config,
+            "config.json",
+            json_with("calls"),
+            forgives=True,
         ),
         "hparams.json": Reader([hparams], HParams.load, "hparams.json", JSON),
         "encoder.json": Reader(
@@ -97,6 +155,81 @@ def readers() -> dict[str, Reader]:
             beside=[("encoder.json", encoder)],
         ),
         "npz": Reader(_npz_files(), _read_npz, "tokens.npz", NPZS, (bytes, zipped)),
+        "shards' index": Reader(
+            [SHARDS],
+            lambda path: shards.read(path.parent, 300),
+            "shards.json",
+            json_with("version", "type", "n_vocab", "chunk_lengths"),
+            beside=[("shard-00000.npy", _array_file("<u2", (6,), bytes(range(12))))],
+        ),
+        "shard": Reader(
+            [*_npz_files(), _array_file("<u2", (6,), bytes(range(12)))],
+            lambda path: shards.read(path.parent, 300),
+            "shard-00000.npy",
+            ARRAYS,
+            beside=[("shards.json", SHARDS)],
+        ),
+        "table": Reader(
+            [b"a,b\n1,2\n", b'id,text\n1,"so, \n so"\n2,x\n'],
+            _read_text,
+            "text.csv",
+            st.lists(st.lists(st.text(max_size=5), max_size=3).map(",".join)).map(
+                lambda rows: _utf8("\n".join(rows))
+            ),
+        ),
+        "JSON lines": Reader(
+            [b'{"text": "a"}\n"b"\nnull\n'], _read_text, "text.jsonl", _lines_of(json_with("text"))
+        ),
+        "JSON": Reader(
+            [b'[{"text": "a"}, "b"]', b'"a" {"text": null}'],
+            _read_text,
+            "text.json",
+            json_with("text"),
+        ),
+        "zip": Reader(
+            _packed_files("zip"), _read_text, "text.zip", st.text(max_size=9).map(_named_in_zip)
+        ),
+        "tar": Reader(
+            [gzip.decompress(_packed_files("tar.gz")[0])],
+            _read_text,
+            "text.tar",
+            st.text(max_size=9).map(_named_in_tar),
+        ),
+        "gzip": Reader(
+            [*_packed_files("tar.gz"), gzip.decompress(_packed_files("tar.gz")[0])],
+            _read_text,
+            "text.tar.gz",
+            st.binary(max_size=200).map(gzip.compress),
+            (bytes, gzip.compress),
+        ),
+        "xz": Reader(
+            [lzma.compress(b"some text, and more")],
+            _read_text,
+            "text.xz",
+            st.binary(max_size=200).map(lzma.compress),
+        ),
+        "download's note": Reader(
+            [b'{"url": "http://a/b", "version": "\\"1\\"", "size": 9}'],
+            _read_note,
+            "file.partial.json",
+            json_with("url", "version", "size"),
+            forgives=True,
+        ),
+        "samples": Reader(
+            [b'{"number": 1, "sample": 0, "seed": 3, "settings": {}}\n' * 2],
+            _read_samples,
+            "samples.jsonl",
+            _lines_of(
+                st.fixed_dictionaries(
+                    {
+                        "number": _numbers | _values,
+                        "sample": _values,
+                        "settings": st.just({}),
+                        "seed": _numbers | _values,
+                    }
+                ).map(_json_bytes)
+            ),
+        ),
         "prompts": Reader(
             [b"one\ntwo\n", b"a\nb\n---\nc\n", b'{"prompt": "x", "n": 1}\n{"prompt": "y"}\n'],
             _read_prompts,
@@ -104,6 +237,17 @@ def readers() -> dict[str, Reader]:
             st.lists(JSON, max_size=3).map(b"\n".join),
         ),
     }
+
+
+def wrong_words(sentence: str) -> str | None:
+    """What a sentence for the user should not have, if it has."""
+    if "\n" in sentence or "\r" in sentence:
+        return f"more than one line: {sentence!r}"
+    if len(sentence) > 2000:
+        return f"a sentence of {len(sentence)} characters"
+    if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", sentence):
+        return f"control characters, which a terminal obeys: {sentence!r}"
+    return None
 
 
 # --- reading ---
@@ -114,7 +258,7 @@ def _read_tensors(path: Path) -> None:
         assert array.shape == TINY.tensor_shapes()[name]
 
 
-def _read_state(path: Path) -> None:
+def _read_names(path: Path) -> None:
     names = folder.listed_checkpoints(path.parent)
     for name in names:
         for part in bundle.parts(path.parent / name):
@@ -143,6 +287,63 @@ def _read_prompts(path: Path) -> None:
             assert isinstance(prompt.text, str)
 
 
+def _read_state(path: Path) -> None:
+    run = RunFolder(path.parent)
+    prefix = path.parent / "model-7"
+    facts = state.read_facts(run.state_of(prefix), prefix)
+    progress = Progress.from_facts(facts)
+    assert Progress.from_facts(json.loads(json.dumps(progress.facts()))) == progress
+
+
+def _read_counter(path: Path) -> None:
+    assert 0 <= RunFolder(path.parent).step_of(path.parent / "model.ckpt") < 10**18
+
+
+def _read_history(path: Path) -> None:
+    history = History(path, done=3)
+    history.numbers(4, loss=2.5)
+    history.close()
+    *lines, last = path.read_bytes().decode().split("\n")
+    assert last == ""
+    assert json.loads(lines[-1]) == {"step": 4, "loss": 2.5}
+    assert all(json.loads(line)["step"] <= 3 for line in lines[:-1])
+
+
+def _read_config(path: Path) -> None:
+    record.add_call(path.parent, seed=7)
+    assert json.loads(path.read_text())["calls"][-1]["seed"] == 7
+
+
+def _read_text(path: Path) -> None:
+    said: list[str] = []
+    for piece in read_pieces(path, Reading(), notice=said.append):
+        assert isinstance(piece.text, str)
+    for sentence in said:
+        if wrong := wrong_words(sentence):
+            raise AssertionError(wrong)
+
+
+def _read_note(path: Path) -> None:
+    url, version, size = transfer.read_note(path)
+    headers = {"If-Range": version} if version else {}
+    requests.Request("GET", "http://localhost/", headers=headers).prepare()
+    assert url is None or isinstance(url, str)
+    assert size is None or size >= 0
+
+
+def _read_samples(path: Path) -> None:
+    seed = seed_in(path)
+    assert seed is None or isinstance(seed, int)
+
+    class Flags:
+        def recorded(self) -> dict:
+            return {}
+
+    output = JSONLines(str(path), Flags())
+    assert isinstance(output.has(1, 0), bool)
+    output.close()
+
+
 # --- valid contents ---
 
 
@@ -169,7 +370,44 @@ def _npz_files() -> list[bytes]:
     return [*contents, file.getvalue()]
 
 
+def _packed_files(ending: str) -> list[bytes]:
+    file = io.BytesIO()
+    texts = {"a.txt": b"one\n", "b/c.csv": b"text\nx\n", "d.jsonl.gz": gzip.compress(b'"x"\n')}
+    if ending == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in texts.items():
+                archive.writestr(name, text)
+    else:
+        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for name, text in texts.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text))
+    return [file.getvalue()]
+
+
+SHARDS = b'{"version": 1, "type": "uint16", "n_vocab": 300, "chunk_lengths": [[2, 4]]}'
+
+
 # --- contents of the right form ---
+
+
+def _named_in_zip(name: str) -> bytes:
+    """An archive of a file of that name."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"text")
+    return file.getvalue().replace(b"x", _utf8(name)[:1] or b"x")
+
+
+def _named_in_tar(name: str) -> bytes:
+    """An archive of a file of that name."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo(name + ".jsonl")
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"text"))
+    return file.getvalue()
 
 
 def sealed(content: bytes) -> bytes:
@@ -195,10 +433,23 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
-_keys = st.sampled_from([*vars(TINY), "prompt", "<|endoftext|>", "Ġ"]) | st.text(max_size=5)
-JSON = (st.dictionaries(_keys, _numbers | _values, max_size=6) | _values).map(
-    lambda value: json.dumps(value).encode("utf-8", "surrogatepass")
-)
+
+
+def _json_bytes(value: object) -> bytes:
+    return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+def json_with(*keys: str) -> st.SearchStrategy[bytes]:
+    """JSON of any kind; among its keys are these."""
+    names = st.sampled_from(keys) | st.text(max_size=5)
+    return (st.dictionaries(names, _numbers | _values, max_size=6) | _values).map(_json_bytes)
+
+
+def _lines_of(lines: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    return st.lists(lines, max_size=3).map(lambda some: b"".join(line + b"\n" for line in some))
+
+
+JSON = json_with(*vars(TINY), "prompt", "<|endoftext|>", "Ġ")
 STATES = st.lists(
     st.tuples(
         st.sampled_from(["model_checkpoint_path", "all_model_checkpoint_paths"]),
@@ -229,9 +480,10 @@ def _array_file(descr: str, shape: tuple[int, ...], content: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
 
 
-NPZS = st.builds(
+ARRAYS = st.builds(
     _array_file,
     st.sampled_from(["<i8", "<u2", ">i4", "|O", "<f8", "|S9", "<U99999", "|V0", "x"]),
     st.lists(_numbers, max_size=3).map(tuple),
     st.binary(max_size=40),
-).map(zipped)
+)
+NPZS = ARRAYS.map(zipped)

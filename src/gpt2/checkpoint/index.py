@@ -111,7 +111,10 @@ def _parse(content: bytes) -> Index:
                 raise ValueError("the names are out of order or too long")
             before = key
             if key[0]:  # a part of a tensor in several slices has a key of another kind
-                entries[key.decode("utf-8")] = _entry(entry, shards)
+                name = key.decode("utf-8")
+                if not name.isprintable():
+                    raise ValueError("a name that TensorFlow does not give")
+                entries[name] = _entry(entry, shards)
     if shards is None:
         raise ValueError("no header")
     return Index(shards, entries)

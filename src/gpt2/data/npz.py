@@ -109,17 +109,8 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in a way that NumPy does not use")
-    with archive.open(info) as entry, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a header is in the words of Python 2
-        version = np.lib.format.read_magic(entry)
-        if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(entry)
-        elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(entry)
-        else:
-            raise ValueError(f"{name} is of a version that NumPy does not write for numbers")
-        if dtype.hasobject:
-            raise ValueError(f"{name} holds objects of Python, not numbers")
+    with archive.open(info) as entry:
+        shape, fortran_order, dtype = read_header(entry, name)
         size = math.prod(shape) * dtype.itemsize  # bytes
         if min(shape, default=0) < 0 or size > info.file_size:
             raise ValueError(f"{name} promises more numbers than it has")
@@ -131,6 +122,26 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         if entry.read(1):  # only at the end of the entry is its checksum compared
             raise ValueError(f"{name} goes on after its array")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the order is Fortran's, and type of a `.npy` file; the numbers follow.
+
+    Raises:
+        ValueError: it is no such file, or is not of numbers; NumPy raises others, too.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a header is in the words of Python 2
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            header = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"{name} is of a version that NumPy does not write for numbers")
+    if header[2].hasobject:
+        raise ValueError(f"{name} holds objects of Python, not numbers")
+    return header
 
 
 def _checked(path: Path, name: str, chunk: np.ndarray, n_vocab: int) -> np.ndarray:

@@ -7,6 +7,7 @@ long the chunks are that follow each other in every shard. A chunk lies in one s
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
@@ -14,7 +15,8 @@ from typing import IO
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.data import npz
+from gpt2.errors import UserError, in_short
 
 INDEX = "shards.json"
 VERSION = 1
@@ -162,17 +164,19 @@ def read(
 
 def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        size = path.stat().st_size
+        with open(path, "rb") as file:
+            shape, _, found = npz.read_header(file, path.name)
+            offset, size = file.tell(), os.fstat(file.fileno()).st_size
     except Exception as error:  # NumPy has several kinds for what is broken
-        raise _damaged(path, str(error) or type(error).__name__) from error
-    if mapped.dtype != dtype or mapped.shape != (length,):
-        raise _damaged(
-            path, f"it holds {mapped.shape} of {mapped.dtype}, not {(length,)} of {dtype}"
-        )
-    if size != mapped.offset + mapped.nbytes:
-        raise _damaged(path, f"it has {size} bytes, not {mapped.offset + mapped.nbytes}")
-    return np.asarray(mapped)  # slices of the plain type are made several times faster
+        raise _damaged(path, in_short(error) or type(error).__name__) from error
+    # Before anything is mapped, as the file may promise any number.
+    if found != dtype or shape != (length,):
+        raise _damaged(path, in_short(f"it holds {shape} of {found}, not {(length,)} of {dtype}"))
+    end = offset + length * dtype.itemsize
+    if size != end:
+        raise _damaged(path, f"it has {size} bytes, not {end}")
+    # Slices of the plain type are made several times faster.
+    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
 
 
 def _name(number: int) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short, visible
 
 BLOCK = 2**20  # bytes read at a time
 
@@ -125,17 +125,22 @@ def _unpacked(name: str, stream: BinaryIO, file: Path, inside: bool = False) -> 
                 # Neither folders nor what Finder adds to each archive.
                 if not member.endswith("/") and not member.startswith("__MACOSX/"):
                     with archive.open(member) as unpacked:
-                        yield from _unpacked(f"{name}/{member}", unpacked, file, inside=True)
+                        yield from _unpacked(_inside(name, member), unpacked, file, inside=True)
     elif ending == ".tar":
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:  # in their own order, as they may be millions
                 if member.isfile():
                     with archive.extractfile(member) as unpacked:
-                        inner = f"{name}/{member.name}"
+                        inner = _inside(name, member.name)
                         yield from _unpacked(inner, unpacked, file, inside=True)
                 archive.members.clear()  # where each one was is not needed any more
     else:
         yield Source(name, _blocks(stream, file), inside)
+
+
+def _inside(archive: str, member: str) -> str:
+    """What a file in an archive is called here; archives may hold names of any length and kind."""
+    return f"{archive}/{visible(member)[-200:]}"
 
 
 def _blocks(stream: BinaryIO, file: Path) -> Iterator[bytes]:
@@ -153,7 +158,7 @@ def _cannot_read(file: Path, error: Exception) -> UserError:
     """The sentence for what the system, gzip, lzma or zipfile, each in its own way, say."""
     if isinstance(error, OSError) and error.strerror:
         return UserError(f"{file} cannot be read: {error.strerror}.")
-    reason = str(error) or type(error).__name__
+    reason = in_short(error) or type(error).__name__
     return UserError(f"{file} cannot be unpacked ({reason}); fetch it again or unpack it yourself.")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2.errors import UserError
-from gpt2.files import PARTIAL, cannot_write, try_lock
+from gpt2.files import PARTIAL, cannot_write, is_still, try_lock
 
 LOCK_FILE = "download" + PARTIAL
 
@@ -44,7 +44,6 @@ def _open_locked(path: Path, folder: Path) -> int:
             raise UserError(
                 f"{folder} is being filled by another download; wait until that one has ended."
             )
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+        if is_still(descriptor, path):
+            return descriptor
         os.close(descriptor)  # of a file that its last owner has just deleted

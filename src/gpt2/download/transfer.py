@@ -221,10 +221,9 @@ class _Transfer:
     def _try_once(self) -> None:
         headers = {"Accept-Encoding": "identity"}  # parts of a compressed file fit nothing
         offset = received(self.path)
-        note = self._read_note()
-        same_place = note.get("url") == self.url
-        version = note.get("version") if same_place else None
-        known = note.get("size") if same_place else self.size
+        url, version, known = read_note(self.note)
+        if url != self.url:
+            version, known = None, self.size
         # Without a version only a checksum can tell whether the parts belong together.
         resume = offset > 0 and bool(version or (self.checked_by_sum and self.size))
         if resume and offset == known:
@@ -326,11 +325,19 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
 
-    def _read_note(self) -> dict[str, object]:
-        try:
-            return files.read_json_object(self.note)
-        except UserError:
-            return {}  # there is none, or a kill came in its way
+
+def read_note(path: Path) -> tuple[str | None, str | None, int | None]:
+    """Where a partial file came from, of which version, and its size; None for what is unknown."""
+    try:
+        note = files.read_json_object(path)
+    except UserError:
+        note = {}  # there is none, or a kill came in its way
+    url, version, size = (note.get(name) for name in ("url", "version", "size"))
+    return (
+        url if isinstance(url, str) else None,
+        version if isinstance(version, str) and re.fullmatch(r"[!-~][ -~]*", version) else None,
+        size if type(size) is int and size >= 0 else None,
+    )
 
 
 def _version(answer: requests.Response) -> str | None:

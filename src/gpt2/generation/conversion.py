@@ -68,7 +68,7 @@ def is_whole(folder: Path) -> bool:
         return known.pop("version") == VERSION and all(
             (folder / name).stat().st_size == size for name, size in known.items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

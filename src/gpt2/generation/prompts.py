@@ -35,7 +35,7 @@ def read_prompts(text: str, name: str) -> Iterator[Prompt | UserError]:
     Args:
         name: of the file, for the errors.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")  # not splitlines, for which a text may hold more ends of lines
     if text.lstrip().startswith("{"):
         yield from _json_lines(lines, name)
         return

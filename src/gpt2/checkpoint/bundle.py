@@ -393,4 +393,6 @@ def _meta_graph(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> bytes:
                 name, shape, initializer=tf.compat.v1.zeros_initializer(), use_resource=False
             )
         saver = tf.compat.v1.train.Saver()
-        return saver.export_meta_graph(strip_default_attrs=True).SerializeToString()
+        return saver.export_meta_graph(strip_default_attrs=True).SerializeToString(
+            deterministic=True
+        )

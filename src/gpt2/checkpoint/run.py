@@ -172,30 +172,34 @@ class RunFolder:
         names = folder.checkpoint_names(self.path)
         others = [other for other in names if other not in (name, name + ASIDE)]
         kept = [*others, name][-self.keep :]
-        with contextlib.ExitStack() as stack:
-            partial = stack.enter_context(bundle.staged(prefix, tensors))
-            if state is not None:
-                partial_state = stack.enter_context(
-                    state_files.staged(self.state_of(prefix), state, partial)
-                )
-            if name in names:
-                # Also where no file names the only checkpoint, since there are going to be two.
-                folder.write_checkpoint_state(self.path, names)
-            try:
-                if name in names:
-                    self._set_aside(name, names)
-                state_files.remove(self.state_of(prefix))
+        try:
+            with contextlib.ExitStack() as stack:
+                partial = stack.enter_context(bundle.staged(prefix, tensors))
                 if state is not None:
-                    state_files.place(partial_state, self.state_of(prefix))
-                bundle.place(partial, prefix)
-                files.write_text(self.path / COUNTER, f"{step}\n")
-                folder.write_checkpoint_state(self.path, kept)
-            except BaseException:
-                self._remove_unlisted(name, name + ASIDE)
-                raise
+                    partial_state = stack.enter_context(
+                        state_files.staged(self.state_of(prefix), state, partial)
+                    )
+                if name in names:
+                    # Also where no file names the only checkpoint, since there are going to be two.
+                    folder.write_checkpoint_state(self.path, names)
+                try:
+                    if name in names:
+                        self._set_aside(name, names)
+                    state_files.remove(self.state_of(prefix))
+                    if state is not None:
+                        state_files.place(partial_state, self.state_of(prefix))
+                    bundle.place(partial, prefix)
+                    files.write_text(self.path / COUNTER, f"{step}\n")
+                    folder.write_checkpoint_state(self.path, kept)
+                except BaseException:
+                    with contextlib.suppress(OSError, UserError):
+                        self._remove_unlisted(name, name + ASIDE)
+                    raise
+        except OSError as error:
+            raise files.cannot_write(prefix, error) from error
         # Not a model.ckpt that the user put here and named.
         fallen_out = [old for old in names if old not in kept and _NAME.fullmatch(old)]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UserError):
             self._remove_unlisted(name + ASIDE, *fallen_out)
             self._remove_old_states()
         return prefix

@@ -1,0 +1,216 @@
+"""Runs commands of the toolkit in processes that are killed, on a disk that seems slow.
+
+Importing TensorFlow takes seconds and forking does not: whoever uses this has imported it, has
+started nothing of it, and each command runs in a fork, from the first line of its script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import runpy
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2 import files
+from gpt2.checkpoint.run import RunFolder
+from gpt2.data import shards
+from gpt2.download import transfer
+from gpt2.training import history
+from gpt2.training.loop import Loop
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 300  # seconds that no command here needs
+
+
+class Seen(ctypes.Structure):
+    """What a child is doing; in memory that its parent sees too, also after a kill."""
+
+    _fields_ = (
+        ("writing", ctypes.c_int),  # how many writers of files or folders are at work
+        ("first", ctypes.c_long),  # step of this training, 0 before it
+        ("step", ctypes.c_long),  # that is done
+        ("saving", ctypes.c_long),  # that is being saved, or was
+        ("saved", ctypes.c_long),  # that has been saved, 0 if none has
+    )
+
+
+class Child:
+    """A command that is running."""
+
+    def __init__(self, line: str, folder: Path, slow: float = 0.0):
+        """Begin it.
+
+        Args:
+            line: such as `src/train.py --dataset text.npz`.
+            folder: where it is called.
+            slow: seconds that each thing takes which changes the disk.
+        """
+        self.seen = Seen.from_buffer(mmap.mmap(-1, ctypes.sizeof(Seen)))
+        self.began = time.monotonic()
+        self.output = folder / "output.txt"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.process = os.fork()
+        if self.process == 0:
+            _become(line, folder, self.output, self.seen, slow)
+
+    def ended(self) -> int | None:
+        """Its exit code, negative for a signal, or None while it runs."""
+        process, status = os.waitpid(self.process, os.WNOHANG)
+        return None if process == 0 else os.waitstatus_to_exitcode(status)
+
+    def kill_after(self, seconds: float, condition: Callable[[], object] = lambda: True) -> bool:
+        """SIGKILL it so long after a condition holds; False if it came to its end before."""
+        wait_until(lambda: condition() or self._gone(), f"{self.output} shows nothing")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._gone():
+            time.sleep(min(0.002, max(end - time.monotonic(), 0)))
+        os.kill(self.process, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        assert code in (0, -signal.SIGKILL), self.output.read_text(errors="replace")
+        return code != 0
+
+    def finish(self) -> float:
+        """Wait for its end, which has to be a good one; the seconds it took."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        assert code == 0, self.output.read_text(errors="replace")
+        return time.monotonic() - self.began
+
+    def _gone(self) -> bool:
+        """Whether it has ended; it is waited for later."""
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.process, options) is not None
+
+
+def wait_until(condition: Callable[[], object], otherwise: str) -> None:
+    """Wait for something, but not for ever."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.002)
+
+
+def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> None:
+    """Be the command; does not return."""
+    code = 70
+    try:
+        os.chdir(folder)
+        with open(output, "wb") as file, open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        slow_open = _slow_down(seen, slow)
+        _watch(seen)
+        script, *sys.argv[1:] = shlex.split(line)
+        sys.argv[0] = script
+        runpy.run_path(str(REPOSITORY / script), {"open": slow_open}, "__main__")
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _watch(seen: Seen) -> None:
+    """Note what is being done."""
+    save, train_step = RunFolder.save, Loop._train_step
+
+    def watched_save(self: RunFolder, step: int, *arguments: Any, **named: Any) -> Path:
+        seen.writing += 1
+        if self.path.name != "best":
+            seen.saving = step
+        prefix = save(self, step, *arguments, **named)
+        if self.path.name != "best":
+            seen.saved = step
+        seen.writing -= 1
+        return prefix
+
+    def watched_step(self: Loop) -> Iterator:
+        seen.first = seen.first or self._step + 1
+        yield from train_step(self)
+        seen.step = self._step
+
+    RunFolder.save, Loop._train_step = watched_save, watched_step
+    for name in ("written", "new_folder"):
+        setattr(files, name, _noted(getattr(files, name), seen))
+
+
+def _noted(manager: Callable, seen: Seen) -> Callable:
+    @contextlib.contextmanager
+    def noted(*arguments: Any, **named: Any) -> Iterator:
+        seen.writing += 1
+        with manager(*arguments, **named) as found:
+            yield found
+        seen.writing -= 1
+
+    return noted
+
+
+def _slow_down(seen: Seen, seconds: float) -> Callable:
+    """Let all that changes the disk take so long, and be done by halves; returns a slow `open`."""
+
+    def slowly(change: Callable) -> Callable:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if change is save_v2:  # which writes on its own, and would be too quick to be killed
+                half = named["prefix"] + ".data-00000-of-00001.tempstate12"
+                Path(half).write_bytes(b"half")
+            time.sleep(seconds)
+            result = change(*arguments, **named)
+            time.sleep(seconds)
+            return result
+
+        return call
+
+    class SlowFile:
+        """A file that is written by halves."""
+
+        def __init__(self, file: Any):
+            self._file = file
+
+        def write(self, content: Any) -> int:
+            half = len(content) // 2
+            seen.writing += 1
+            for part in (content[:half], content[half:]):
+                self._file.write(part)
+                self._file.flush()
+                time.sleep(seconds)
+            seen.writing -= 1
+            return len(content)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def __enter__(self) -> SlowFile:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+    def slow_open(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        file = open(path, mode, *arguments, **named)  # noqa: SIM115
+        return SlowFile(file) if seconds and set(mode) & set("wa+x") else file
+
+    if seconds:
+        save_v2 = tf.raw_ops.SaveV2
+        changes = [(os, name) for name in ("replace", "fsync", "link", "ftruncate")]
+        changes += [(Path, name) for name in ("unlink", "rename", "write_bytes", "write_text")]
+        for place, name in [*changes, (tf.raw_ops, "SaveV2")]:
+            setattr(place, name, slowly(getattr(place, name)))
+        for module in (files, shards, transfer, history):
+            module.open = slow_open
+    return slow_open

@@ -1,0 +1,332 @@
+"""Kills the toolkit's commands at random moments, calls them again, and looks at what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gpt2 import files
+from gpt2.checkpoint import bundle, state
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.checkpoint.run import RunFolder
+from gpt2.download.transfer import received
+from gpt2.generation import conversion
+from tests.download.misbehaving_server import Behaviour, File, Request, Server, well
+from tests.faults.children import Child
+
+SLOW = 0.004  # seconds
+SAVE_EVERY = 3
+# Adam, dropout, noise, validation and the best so far: all that a run has to remember.
+TRAIN = (
+    f"src/train.py --dataset text.npz --seed 5 --save_every {SAVE_EVERY} --sample_every 100000"
+    " --learning_rate 0.01 --noise 0.1 --dropout 0.1 --val_split 0.1 --val_every 4"
+    " --val_batch_count 2"
+)
+NEW_MODEL = (
+    "src/new_model.py 117M --dataset text.txt --seed 1 --n_vocab 300 --n_ctx 16 --n_embd 8"
+    " --n_head 2 --n_layer 1"
+)
+
+
+@dataclasses.dataclass
+class Kills:
+    """What came of killing one command again and again."""
+
+    kills: int = 0
+    writing: int = 0  # of these, while files were being written
+    resumed: int = 0  # of these, with nothing lost and nothing half-written
+    most_lost: int | None = None  # steps since the last save
+    note: str = ""
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    """The files below a folder and what is in them, but for curves, locks and logs of calls."""
+    passing = ("events.out", "lock", "config.json", "output.txt")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(passing)
+    }
+
+
+def assert_equal(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    """The same files, to the bit."""
+    assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
+    different = [name for name in found if found[name] != expected[name]]
+    assert not different, different
+
+
+class Home:
+    """A folder with a text, a model and the encoded text, made by the commands."""
+
+    def __init__(self, folder: Path, chance: random.Random):
+        self.folder, self.chance = folder, chance
+        (folder / "models").mkdir(parents=True)
+        words = [f"{'bcdfgklmnprst'[a]}{'aeiou'[b]}" for a in range(13) for b in range(5)]
+        text = random.Random(1)
+        lines = (" ".join(text.choices(words, k=9)) for _ in range(400))
+        (folder / "text.txt").write_text("\n".join(lines))
+        Child(NEW_MODEL, folder).finish()
+        Child("src/encode.py text.txt text.npz", folder).finish()
+
+    def room(self, name: str) -> Path:
+        """A folder of its own with the same things in it."""
+        room = self.folder.with_name(name)
+        shutil.copytree(self.folder, room)
+        return room
+
+
+# --- training ---
+
+
+def training(home: Home, kills: int) -> Kills:
+    """One training, killed so often, then let come to its end; and the same without a kill."""
+    room, found = home.room("training"), Kills(most_lost=0)
+    run = RunFolder(room / "checkpoint" / "killed")
+    before, begins = 0, 5.0  # the step in force; seconds until a training begins
+    while found.kills < kills:
+        child = Child(f"{TRAIN} --run_name killed", room, SLOW)
+        if home.chance.random() < 0.1:  # before it has begun
+            killed = child.kill_after(home.chance.uniform(0, begins))
+        else:
+            killed = child.kill_after(home.chance.uniform(0, 2.5), lambda c=child: c.seen.first)
+        seen, now = child.seen, run.last_step
+        assert killed, child.output.read_text(errors="replace")
+        found.kills += 1
+        found.writing += seen.writing > 0
+        if seen.first:
+            assert seen.first == before + 1, (seen.first, before)
+        assert now in (seen.saved or before, seen.saving), (now, before, seen.saved, seen.saving)
+        found.most_lost = max(found.most_lost, seen.step - now if seen.first else 0)
+        assert found.most_lost <= SAVE_EVERY, found
+        _assert_whole(run)
+        found.resumed += 1
+        before = now
+    end = before + 2 * SAVE_EVERY + 1
+    for name in ("killed", "whole"):
+        Child(f"{TRAIN} --run_name {name} --max_steps {end}", room).finish()
+    whole = listing(room / "checkpoint" / "whole")
+    last = listing(room / "checkpoint" / "killed")
+    # Speeds are no two times the same.
+    assert _losses(last.pop("history.jsonl")) == _losses(whole.pop("history.jsonl"))
+    assert_equal(last, whole)
+    assert RunFolder(room / "checkpoint" / "whole").last_step == end
+    found.note = f"{end} steps, equal to those of an unbroken run bit for bit"
+    return found
+
+
+def _assert_whole(run: RunFolder) -> None:
+    """What is in force can be read, every byte held against its checksum, and its state too."""
+    latest = run.latest()
+    if latest is None:
+        return
+    prefix, _ = latest
+    hparams = ModelFolder(run.path).hparams
+    assert dict(bundle.read_tensors(prefix, hparams)).keys() == hparams.tensor_shapes().keys()
+    prefix_of_state = run.state_of(prefix)
+    assert state.read_facts(prefix_of_state, prefix) is not None
+    assert state.read_tensors(prefix_of_state)
+
+
+def _losses(content: bytes) -> list[dict]:
+    lines = [json.loads(line) for line in content.splitlines()]
+    return [{n: v for n, v in line.items() if n != "tokens_per_second"} for line in lines]
+
+
+# --- commands that make something ---
+
+
+def making(
+    home: Home,
+    name: str,
+    line: str,
+    made: str,
+    kills: int,
+    *,
+    check: Callable[[Path, bool], object] = lambda made, fresh: None,
+    equal: Callable[[bytes], object] = lambda content: content,
+    goes_on: bool = False,
+) -> Kills:
+    """A command, killed so often while it makes a file or folder.
+
+    Args:
+        made: what it makes.
+        check: asserts that what lies there after a kill is as it should be; is told whether the
+            call that was killed began anew.
+        equal: what of a file's content has to be equal to an unbroken call's.
+        goes_on: whether what a kill leaves is gone on with, not made anew.
+    """
+    room, found = home.room(name), Kills()
+    before = set(listing(room))
+    seconds = Child(line, room, SLOW).finish()
+    whole = listing(room)
+    fresh = True
+    while found.kills < kills:
+        if fresh:
+            _remove(room / made)
+        child = Child(line, room, SLOW)
+        if home.chance.random() < 0.5:
+            killed = child.kill_after(home.chance.uniform(0, seconds))
+        else:
+            killed = child.kill_after(home.chance.uniform(0, 0.2), lambda c=child: c.seen.writing)
+        if killed:
+            found.kills += 1
+            found.writing += child.seen.writing > 0
+            if not goes_on and (room / made).exists():
+                assert_equal(_only(listing(room), made), _only(whole, made))
+            check(room / made, fresh)
+            beside = (room / made).parent.iterdir()
+            strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
+            assert len(strays) <= 1, strays  # those of one kill, never of two
+            found.resumed += 1
+        fresh = not (goes_on and killed)
+    if not goes_on:
+        _remove(room / made)
+    Child(line, room).finish()
+    last = listing(room)
+    assert last.keys() == whole.keys() > before, (last.keys(), whole.keys())
+    for path in _only(whole, made):
+        assert equal(last[path]) == equal(whole[path]), path
+    return found
+
+
+def _only(contents: dict[str, bytes], made: str) -> dict[str, bytes]:
+    return {
+        name: content
+        for name, content in contents.items()
+        if name == made or name.startswith(made + "/")
+    }
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def encoding(home: Home, kills: int) -> Kills:
+    """A file of tokens."""
+    return making(home, "encoding", "src/encode.py text.txt out.npz --workers 1", "out.npz", kills)
+
+
+def encoding_shards(home: Home, kills: int) -> Kills:
+    """A folder of tokens."""
+    line = "src/encode.py text.txt out/ --workers 1"
+    return making(home, "shards", line, "out", kills)
+
+
+def new_model(home: Home, kills: int) -> Kills:
+    """A new model."""
+    line = NEW_MODEL.replace("117M", "small")
+    return making(home, "new_model", line, "models/small", kills)
+
+
+def conversions(home: Home, kills: int) -> Kills:
+    """The programs that a model is converted into when samples are first asked for."""
+    prefix = home.folder / "models" / "117M" / "model.ckpt"
+    made = f"models/117M/{conversion.folder_name(prefix, 'none')}"
+
+    def check(folder: Path, fresh: bool) -> None:
+        assert conversion.is_whole(folder) or not folder.exists()
+
+    line = (
+        "src/generate_unconditional_samples.py --model_name 117M --engine litert --length 3"
+        " --nsamples 1 --seed 1"
+    )
+    return making(home, "conversions", line, made, kills, check=check)
+
+
+def samples_of_prompts(home: Home, kills: int) -> Kills:
+    """A file of samples, gone on with after each kill."""
+    (home.folder / "prompts.txt").write_text("".join(f"ba {n}\n" for n in range(40)))
+    line = (
+        "src/generate_conditional_samples.py --model_name 117M --engine tensorflow --length 4"
+        " --seed 1 --prompts prompts.txt --out out.jsonl"
+    )
+    lines = 0
+
+    def check(path: Path, fresh: bool) -> None:
+        nonlocal lines
+        now = path.read_bytes().count(b"\n") if path.exists() else 0
+        assert fresh or now >= lines, (now, lines)
+        lines = now
+
+    def equal(content: bytes) -> list[bytes]:
+        return sorted(content.splitlines())
+
+    return making(home, "prompts", line, "out.jsonl", kills, check=check, equal=equal, goes_on=True)
+
+
+# --- downloads ---
+
+
+def downloads(home: Home, kills: int) -> Kills:
+    """A model, gone on with after each kill."""
+    source = listing(home.folder / "models" / "117M")
+    came = 0
+
+    def check(folder: Path, fresh: bool) -> None:
+        nonlocal came
+        now = 0
+        for name, content in source.items():
+            path = folder / name
+            assert not path.exists() or path.read_bytes() == content, name
+            now += len(content) if path.exists() else received(path)
+        assert fresh or now >= came, (now, came)
+        came = now
+
+    with serving({f"/mine/{name}": content for name, content in source.items()}) as address:
+        line = f"download_model.py mine --url {address}"
+        return making(home, "downloads", line, "models/mine", kills, check=check, goes_on=True)
+
+
+@contextlib.contextmanager
+def serving(contents: dict[str, bytes]) -> Iterator[str]:
+    """The address of a slow server of these files, a process of its own."""
+    with Server() as server:
+        server.files = {path: File(content) for path, content in contents.items()}
+        server.script = Always()
+        process = os.fork()
+        if process == 0:
+            server.serve_forever()
+        yield server.address
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+class Always(list):
+    """What a server does at every request: its best, but slowly."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def pop(self, _: int = 0) -> Behaviour:
+        return slowly
+
+
+def slowly(request: Request) -> None:
+    real = request.wfile
+
+    class Slow:
+        def write(self, content: bytes) -> None:
+            size = len(content) // 20 + 1
+            for start in range(0, len(content), size):
+                real.write(content[start : start + size])
+                real.flush()
+                time.sleep(SLOW)
+
+        def flush(self) -> None:
+            real.flush()
+
+    request.wfile = Slow()
+    well(request)
+    request.wfile = real

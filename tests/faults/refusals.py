@@ -1,0 +1,170 @@
+"""Lets every call that writes fail, one after the other, while a checkpoint is saved.
+
+The errors are real ones of the system: `strace` makes the k-th call of a kind fail in a process
+that saves. That needs Linux and strace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import errno
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from gpt2 import files
+from gpt2.checkpoint import bundle, folder, state
+from gpt2.checkpoint.run import RunFolder
+from gpt2.checkpoint.state import State
+from gpt2.errors import UserError
+from tests.checkpoint.checkpoint_helpers import TINY, random_tensors
+from tests.faults.children import wait_until
+
+CALLS = ("openat", "write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "link")
+ERRORS = (errno.ENOSPC, errno.EIO)
+OLD, NEW = 2, 77  # seeds of the tensors in force, and of those that are being saved
+SAVED, REFUSED, DEFECT = 1, 2, 3
+
+
+@dataclasses.dataclass
+class Refusals:
+    """What came of it."""
+
+    calls: int = 0  # that failed, each in a save of its own
+    refused: int = 0  # saves that ended with a sentence; the others did without the call
+    old: int = 0  # after which the checkpoint before was in force, whole
+    new: int = 0  # after which the new one was
+
+
+def saves(step: int) -> Refusals:
+    """Save a step into a run that has the steps 1 and 2, each time with another call failing."""
+    found = Refusals()
+    with tempfile.TemporaryDirectory() as place, Saver(Path(place), step) as saver:
+        for error in ERRORS:
+            for calls in CALLS:
+                for which in range(1, 1000):
+                    if not _refuse_one(saver, calls, error, which, found):
+                        break
+    return found
+
+
+def _refuse_one(saver: Saver, calls: str, error: int, which: int, found: Refusals) -> bool:
+    """One call fails; False if there were not so many."""
+    outcome, injected = saver.save(f"{calls}:error={errno.errorcode[error]}:when={which}")
+    what = f"{calls} number {which}, {errno.errorcode[error]}"
+    assert outcome in (SAVED, REFUSED), (what, saver.said.read_text())
+    now = in_force(saver.run)
+    if injected:
+        found.calls += 1
+        found.refused += outcome == REFUSED
+        found.old += now == OLD
+        found.new += now == NEW
+    assert now == NEW or outcome == REFUSED, what
+    assert not list(saver.run.path.glob(f"*{files.PARTIAL}*")), what
+    # With the disk in order again, the same save succeeds.
+    assert saver.save(again=True)[0] == SAVED, what
+    assert in_force(saver.run) == NEW, what
+    listed = {f"model-{step}" for step in (1, 2, 3)} | {"checkpoint", "counter"}
+    strays = {path.name.partition(".")[0] for path in saver.run.path.iterdir()} - listed
+    assert all(name.startswith("state-") for name in strays), (what, strays)
+    return injected
+
+
+def in_force(run: RunFolder) -> int:
+    """The seed of the checkpoint in force, which is whole and has its state beside it."""
+    prefix, _ = run.latest()
+    tensors = dict(bundle.read_tensors(prefix, TINY))
+    prefix_of_state = run.state_of(prefix)
+    seed = state.read_facts(prefix_of_state, prefix)["seed"]
+    assert state.read_tensors(prefix_of_state)["adam/steps"] == seed
+    for name, tensor in random_tensors(TINY, seed).items():
+        np.testing.assert_array_equal(tensors[name], tensor)
+    return seed
+
+
+class _Shared(ctypes.Structure):
+    _fields_ = (("done", ctypes.c_long), ("outcome", ctypes.c_long))
+
+
+class Saver:
+    """A process that saves when it is told to, perhaps while strace lets a call fail."""
+
+    def __init__(self, place: Path, step: int):
+        self._place, self._step = place, step
+        self._shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
+        self.run = RunFolder(place / "run", keep=2)
+        self.said = place / "said"
+
+    def __enter__(self) -> Saver:
+        told, self._tell = os.pipe()
+        self._process = os.fork()
+        if self._process == 0:
+            self._serve(told)
+        os.close(told)
+        wait_until(lambda: self._shared.done, "the first saves do not end")
+        assert self._shared.outcome == SAVED
+        self._begun = self._place / "begun"
+        shutil.copytree(self.run.path, self._begun)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        os.close(self._tell)
+
+    def save(self, injection: str | None = None, again: bool = False) -> tuple[int, bool]:
+        """Save, into a fresh copy of the run or once more; what came of it, and whether one failed."""
+        if not again:
+            shutil.rmtree(self.run.path)
+            shutil.copytree(self._begun, self.run.path)
+        done, log = self._shared.done, self._place / "strace.txt"
+        if injection:
+            words = ["strace", "-f", "-qq", "-o", str(log), "-p", str(self._process)]
+            words += ["-e", f"inject={injection}", "-e", f"trace={injection.partition(':')[0]}"]
+            tracer = subprocess.Popen(words)
+            wait_until(self._is_traced, "strace does not begin")
+        os.write(self._tell, b"x")
+        wait_until(lambda: self._shared.done > done, "the save does not end")
+        if not injection:
+            return self._shared.outcome, False
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+        return self._shared.outcome, "(INJECTED)" in log.read_text(errors="replace")
+
+    def _is_traced(self) -> bool:
+        status = Path(f"/proc/{self._process}/task").glob("*/status")
+        return all("TracerPid:\t0\n" not in path.read_text() for path in status)
+
+    def _serve(self, told: int) -> None:
+        try:
+            for step in (1, OLD):
+                self._save(step, step)
+            self._shared.outcome, self._shared.done = SAVED, 1
+            while os.read(told, 1):
+                try:
+                    self._save(self._step, NEW)
+                    outcome = SAVED
+                except UserError as error:
+                    outcome = REFUSED if "cannot be" in str(error) else DEFECT
+                    said = str(error)
+                except BaseException:
+                    outcome, said = DEFECT, traceback.format_exc()
+                if outcome == DEFECT:
+                    self.said.write_text(said)
+                self._shared.outcome = outcome
+                self._shared.done += 1
+        finally:
+            os._exit(1)
+
+    def _save(self, step: int, seed: int) -> None:
+        tensors = random_tensors(TINY, seed)
+        its_state = State({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
+        self.run.save(step, tensors, TINY, its_state)

@@ -3,7 +3,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: demo test lint fuzz
+.PHONY: demo test lint fuzz faults
 
 demo: $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 	$(PYTHON) examples/demo.py
@@ -15,9 +15,13 @@ lint: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-# Every reader of foreign files reads 100,000 of them that are broken or made up; half an hour.
+# Every reader of foreign files reads 100,000 of them that are broken or made up; an hour.
 fuzz: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 	$(PYTHON) -m tests.fuzz.run
+
+# Every command that writes is killed at random moments, and every call of a save fails once.
+faults: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+	$(PYTHON) -m tests.faults.run
 
 .venv/installed: requirements.txt
 	python3 -m venv .venv

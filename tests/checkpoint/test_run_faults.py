@@ -168,19 +168,20 @@ def fail_at(monkeypatch, fatal, error):
 
 
 @each_case
-def test_a_full_disk_at_any_point_leaves_the_old_checkpoint_or_the_new_one(
+def test_a_full_or_broken_disk_at_any_point_leaves_the_old_checkpoint_or_the_new_one(
     tmp_path, monkeypatch, before, step
 ):
     outcomes = []
     for fatal in range(1, 100):
         run = saved_run(tmp_path / str(fatal), before)
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        number = (errno.ENOSPC, errno.EIO)[fatal % 2]
+        error = OSError(number, os.strerror(number))
         with monkeypatch.context() as patch:
             calls = fail_at(patch, fatal, error)
             try:
                 run.save(step, random_tensors(TINY, NEW), TINY, state_of(NEW))
             except UserError as refusal:
-                assert "cannot be written: No space left on device; check" in str(refusal)
+                assert f"cannot be written: {os.strerror(number)}; check" in str(refusal)
         if calls[0] < fatal:
             break
         outcomes.append(in_force(run, before, step))

@@ -97,7 +97,7 @@ def training(home: Home, kills: int) -> Kills:
         if home.chance.random() < 0.1:  # before it has begun
             killed = child.kill_after(home.chance.uniform(0, begins))
         else:
-            killed = child.kill_after(home.chance.uniform(0, 2.5), lambda c=child: c.seen.first)
+            killed = child.kill_after(home.chance.uniform(0, 2.5), lambda c=child: c.seen.step)
         seen, now = child.seen, run.last_step
         assert killed, child.output.read_text(errors="replace")
         found.kills += 1

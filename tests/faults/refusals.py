@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt2 import files
-from gpt2.checkpoint import bundle, folder, state
+from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import State
 from gpt2.errors import UserError
@@ -121,7 +121,11 @@ class Saver:
         os.close(self._tell)
 
     def save(self, injection: str | None = None, again: bool = False) -> tuple[int, bool]:
-        """Save, into a fresh copy of the run or once more; what came of it, and whether one failed."""
+        """Save, into a fresh copy of the run or once more.
+
+        Returns:
+            What came of it, and whether a call was made to fail.
+        """
         if not again:
             shutil.rmtree(self.run.path)
             shutil.copytree(self._begun, self.run.path)

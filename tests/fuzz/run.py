@@ -1,18 +1,16 @@
 """The long form: every reader reads a hundred thousand files that are not as they should be.
 
-python -m tests.fuzz.run --inputs 100000 --out docs/fuzz.json
+python -m tests.fuzz.run [READER]... [--inputs 100000]
 
-The figures of each reader go into the JSON file as soon as it is done; readers can be run one by
-one. The process may have half a gigabyte more than it begins with, so that a reader which believes
-a file's numbers fails. A file that shows a defect is kept in the current folder.
+The figures of each reader go into the JSON file and docs/reliability.md as soon as it is done;
+readers can be run one by one. The process may have half a gigabyte more than it begins with, so
+that a reader which believes a file's numbers fails. A file that shows a defect is kept in the
+current folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import random
 import resource
 import sys
@@ -22,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+from tests import reliability
 from tests.fuzz.engine import Finding, fuzz
 from tests.fuzz.readers import readers
 
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(known))
     parser.add_argument("--inputs", type=int, default=100_000, help="files for each reader")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "fuzz.json")
+    parser.add_argument("--out", type=Path, default=reliability.FUZZ)
     args = parser.parse_args()
     limit_memory()
     for name in args.readers or known:
@@ -62,11 +61,8 @@ def main() -> None:
             "slowest_milliseconds": round(1000 * figures.slowest, 1),
             "seconds": round(seconds, 1),
             "seed": args.seed,
-            "date": datetime.date.today().isoformat(),
-            "python": platform.python_version(),
         }
-        every = json.loads(args.out.read_text()) if args.out.is_file() else {}
-        args.out.write_text(json.dumps(every | {name: found}, indent=2, sort_keys=True) + "\n")
+        reliability.keep(args.out, name, found)
         print(f"{name}: {figures.inputs:,} files, {figures.refused:,} refused, {seconds:.0f} s")
 
 

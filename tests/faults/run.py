@@ -1,0 +1,70 @@
+"""Kills every command that writes at random moments, and lets every call that writes fail.
+
+python -m tests.faults.run [CASE]... [--kills 100] [--seed N]
+
+The figures of each case go into docs/faults.json and docs/reliability.md as soon as it is done;
+cases can be run one by one. A failure names its seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "no_proxy": "127.0.0.1"}
+
+from gpt2.quiet import quiet
+
+with quiet():
+    from tests import reliability
+    from tests.faults import kills, refusals
+
+KILLED = {
+    "training": kills.training,
+    "encode.py, a file": kills.encoding,
+    "encode.py, a folder": kills.encoding_shards,
+    "new_model.py": kills.new_model,
+    "download_model.py": kills.downloads,
+    "conversion": kills.conversions,
+    "samples of prompts": kills.samples_of_prompts,
+}
+# One more step than are kept; and a step that there is already, which is the one in force.
+REFUSED = {"a new step": 3, "the step in force": 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="CASE", help=", ".join([*KILLED, *REFUSED]))
+    add("--kills", type=int, default=100, help="of a training; of the other commands a quarter")
+    add("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
+    add("--out", type=Path, default=reliability.FAULTS)
+    args = parser.parse_args()
+    print("seed", args.seed, flush=True)
+    for case in args.cases or [*KILLED, *REFUSED]:
+        begin = time.perf_counter()
+        if case in KILLED:
+            count = args.kills if case == "training" else -(-args.kills // 4)
+            with tempfile.TemporaryDirectory() as place:
+                home = kills.Home(Path(place) / "home", random.Random(args.seed))
+                found = KILLED[case](home, count)
+        elif sys.platform == "linux" and shutil.which("strace"):
+            found = refusals.saves(REFUSED[case])
+        else:
+            print(f"{case}: left out, as it needs Linux and strace")
+            continue
+        reliability.keep(args.out, case, dataclasses.asdict(found) | {"seed": args.seed})
+        print(f"{case}: {found}, {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Whoever is killed loses nothing and leaves nothing half-made; see also `make faults`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+
+
+def run(out: Path, kills: int, *cases: str) -> dict[str, dict]:
+    """The figures of the harness, in a process of its own, as it forks."""
+    program = [sys.executable, "-m", "tests.faults.run", *cases]
+    done = subprocess.run(
+        [*program, "--kills", str(kills), "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(out.read_text())
+
+
+@forks
+@pytest.mark.slow
+def test_a_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    found = run(tmp_path / "faults.json", 1, "training")
+    assert found["training"]["resumed"] == 1
+
+
+@forks
+def test_a_command_that_is_killed_leaves_nothing_half_made(tmp_path: Path) -> None:
+    cases = ["encode.py, a file", "encode.py, a folder", "download_model.py", "new_model.py"]
+    found = run(tmp_path / "faults.json", 8, *cases)
+    assert [found[case]["resumed"] for case in cases] == [2] * 4

@@ -26,7 +26,17 @@ BATCH = 2000  # made-up contents between two new seeds, so that Hypothesis need 
 _CORPUS = 300
 
 _INTERESTING = (b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 4, b"\xff" * 9 + b"\1", b"\0" * 8)
-_WORDS = (b"999999999999", b"-1", b"1e999", b"../../etc/passwd", b'"', b"'", b"\\", b"{", b"[" * 99)
+_WORDS = (
+    b"999999999999",
+    b"-1",
+    b"1e999",
+    b"../../etc/passwd",
+    b'"',
+    b"'",
+    b"\\",
+    b"{",
+    b"[" * 5000,
+)
 _WORDS += (b"\n", b" ", b"null", b"NaN", b"\xed\xa0\x80", b"<?xml", b"---", b"\xc4\xa0")
 
 

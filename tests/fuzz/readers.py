@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -25,11 +26,14 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.data import npz, shards
 from gpt2.data.documents import Reading, read_pieces
 from gpt2.download import transfer
+from gpt2.evaluation.cloze import read_questions
+from gpt2.evaluation.grid import Combination, CombinationFile, Origin
+from gpt2.evaluation.samples import read_samples
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import record
-from gpt2.training.history import History
+from gpt2.training.history import History, read_curves
 from gpt2.training.progress import Progress
 from tests.fuzz import index_files
 from tests.fuzz.index_files import Block
@@ -132,6 +136,18 @@ def readers() -> dict[str, Reader]:
             _lines_of(json_with("step", "loss", "val_loss")),
             forgives=True,
         ),
+        "history's curves": Reader(
+            [b'{"step": 1, "loss": 3.5}\n{"step": 2, "val_loss": 3.25}\n'],
+            read_curves,
+            "history.jsonl",
+            _lines_of(json_with("step", "loss", "average", "val_loss")),
+        ),
+        "config's calls": Reader(
+            [b'{"calls": [{"seed": 3}]}'],
+            lambda path: record.read_calls(path.parent),
+            "config.json",
+            json_with("calls"),
+        ),
         "config": Reader(
             [b'{"calls": [{"seed": 3}]}'],
             _read_config,
@@ -228,6 +244,37 @@ def readers() -> dict[str, Reader]:
                         "seed": _numbers | _values,
                     }
                 ).map(_json_bytes)
+            ),
+        ),
+        "samples of any form": Reader(
+            [
+                b'{"text": "a"}\n{"text": "b"}\n',
+                b"======== SAMPLE 1 ========\na\n" * 2,
+                b"a\n" + b"=" * 20 + b"\nb\n",
+            ],
+            _read_any_samples,
+            "samples-7",
+            _lines_of(json_with("text")) | st.text().map(_utf8),
+        ),
+        "grid": Reader(
+            [_grid_line(number=0) + _grid_line(number=1)],
+            _read_grid,
+            f"{_GRID.name}.jsonl",
+            _lines_of(
+                st.fixed_dictionaries(
+                    {},
+                    optional=dict.fromkeys(
+                        ("number", "text", "tokens", "finish_reason", "logprob"), _numbers | _values
+                    ),
+                ).map(lambda values: _grid_line(**values)[:-1])
+            ),
+        ),
+        "cloze": Reader(
+            [b"1 So he went .\n2 He took the XXXXX .\tkey\t\tbox|key\n"],
+            lambda path: list(read_questions(str(path))),
+            "cloze.txt",
+            st.lists(st.sampled_from(["1 ", "a XXXXX", "\t", "a", "|", "\n"])).map(
+                lambda parts: "".join(parts).encode()
             ),
         ),
         "prompts": Reader(
@@ -344,6 +391,21 @@ def _read_samples(path: Path) -> None:
     output.close()
 
 
+def _read_any_samples(path: Path) -> None:
+    assert all(isinstance(sample, str) for sample in read_samples(path))
+
+
+_ORIGIN = Origin("model", "none", "", 3)
+_GRID = Combination(1.0, 0, 1.0, 1.0, 5)
+
+
+def _read_grid(path: Path) -> None:
+    found = CombinationFile(path.parent, _GRID, _ORIGIN)
+    count = 2 if not found.missing(2) else 0
+    assert len(found.texts(count)) == count
+    assert found.perplexity(count) is None or found.perplexity(count) >= 0
+
+
 # --- valid contents ---
 
 
@@ -384,6 +446,12 @@ def _packed_files(ending: str) -> list[bytes]:
                 entry.size = len(text)
                 archive.addfile(entry, io.BytesIO(text))
     return [file.getvalue()]
+
+
+def _grid_line(**values: object) -> bytes:
+    """A line of a grid's samples, with some values other than they should be."""
+    line = {"number": 0, "text": "a", "tokens": 1, "finish_reason": "length", "logprob": -1.5}
+    return _json_bytes({**line, "origin": dataclasses.asdict(_ORIGIN), **values}) + b"\n"
 
 
 SHARDS = b'{"version": 1, "type": "uint16", "n_vocab": 300, "chunk_lengths": [[2, 4]]}'

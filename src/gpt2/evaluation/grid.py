@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.generation.writing import Text, TextSettings
 
 if TYPE_CHECKING:
     from gpt2.generation.language_model import LanguageModel
+
+
+_MOST_NATS = 700  # for a token, of which the exponential is still a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +103,15 @@ class CombinationFile:
             record = json.loads(line)
             origin = record["origin"]
             different = [name for name in self._origin if origin[name] != self._origin[name]]
+            if not -_MOST_NATS * (record["tokens"] + 1) <= record["logprob"] <= 0:
+                raise ValueError("no probability of so many tokens")
             self._records[int(record["number"])] = {
                 "text": str(record["text"]),
                 "tokens": int(record["tokens"]),
                 "finish_reason": str(record["finish_reason"]),
                 "logprob": float(record["logprob"]),
             }
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{self.path}, line {place} is not a sample of a grid; choose another folder."
             ) from error
@@ -118,8 +123,9 @@ class CombinationFile:
         if different:
             name = different[0]
             raise UserError(
-                f"{self.path} holds samples of another {name} ({origin[name]!r}, not "
-                f"{self._origin[name]!r}); repeat that to go on with them, or choose another folder."
+                f"{self.path} holds samples of another {name} "
+                f"({in_short(repr(origin[name]), 60)}, not {self._origin[name]!r}); repeat that to "
+                "go on with them, or choose another folder."
             )
 
     def missing(self, nsamples: int) -> list[int]:

@@ -20,6 +20,8 @@ from gpt2 import files
 from gpt2.errors import UserError
 
 HISTORY = "history.jsonl"
+# What reading a line raises that is no line of a history.
+_NOT_OURS = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 
 class History:
@@ -77,7 +79,7 @@ class History:
             entry = json.loads(line)
             last = self._validated if "val_loss" in entry else self._done
             return entry["step"] <= last
-        except (ValueError, TypeError, KeyError):  # torn by a kill, or not ours
+        except _NOT_OURS:  # torn by a kill, too
             return False
 
 
@@ -111,7 +113,7 @@ def read_curves(path: Path) -> Curves:
             else:
                 losses = _number(entry["loss"]), _number(entry.get("average"))
                 training.append([float(entry["step"]), *losses])
-        except (ValueError, TypeError, KeyError):
+        except _NOT_OURS:
             continue
     if not training and not validation:
         raise UserError(f"{path} holds no loss of any step; train the run first.")

@@ -213,7 +213,7 @@ class ModelFolder:
         return prefix
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The newest checkpoint's tensors by name; see `bundle.read_tensors`."""
+        """The tensors of that checkpoint by name; see `bundle.read_tensors`."""
         hparams = self.hparams
         return dict(bundle.read_tensors(self.checkpoint, hparams, self.path / HPARAMS_FILE))
 

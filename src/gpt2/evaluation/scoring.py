@@ -184,17 +184,20 @@ def _batches(
     There are few shapes, since each is a graph to be built: lengths are the window's, its half, its
     quarter and so on; rows as many as fill the batch, or a power of two if there are never so many.
     """
-    remaining = sorted(places, key=lambda place: place.window.start - place.window.end)
+    places = sorted(places, key=lambda place: place.window.start - place.window.end)
     filled = 0  # the last length of which there was a full batch
-    while remaining:
-        length, longest = window, remaining[0].window.end - remaining[0].window.start
+    done = 0
+    while done < len(places):
+        length, longest = window, places[done].window.end - places[done].window.start
         while longest <= -(-length // 2) < length:
             length = -(-length // 2)
         rows = batch_size * window // length
-        batch, remaining = remaining[:rows], remaining[rows:]
+        batch = places[done : done + rows]
+        done += len(batch)
         if len(batch) == rows:
             filled = length
-        yield batch, (rows if length == filled else 1 << (len(batch) - 1).bit_length(), length)
+        few = min(rows, 1 << (len(batch) - 1).bit_length())
+        yield batch, (rows if length == filled else few, length)
 
 
 def head_scores(

@@ -74,7 +74,13 @@ def full(golden: Golden) -> Report:
         samples={EVIL: EVIL, "samples-1": "x" * 30_000},
         more_samples=3,
         calls=[
-            {"time": EVIL, "flags": {EVIL: EVIL, "lora_rank": 8, "patience": None}, "seed": 5},
+            {
+                "time": EVIL,
+                "flags": {EVIL: EVIL, "lora_rank": 8, "patience": None},
+                "seed": 0,
+                "steps_before": 70,
+            },
+            {"checkpoint": {"path": "/home/ann/models/117M/model.ckpt", "index_sha256": "ab12"}},
             {"data": {EVIL: {"files": 2, "bytes": 1234567, "sha256": EVIL}}, "hparams": None},
         ],
         reading=Reading(
@@ -156,6 +162,7 @@ def test_numbers_of_the_run_are_on_the_page(page: Page) -> None:
     cells = page.texts_of("td")
     assert {"2.000 nats per token", "123,456", "1,234,567", "0.25", "30", "8"} <= set(cells)
     assert "1.000 nats per token at step 1" in cells
+    assert {"0", "70", "117M/model.ckpt", "ab12"} <= set(cells)
     assert "--patience" not in page.texts_of("th")  # a flag that was not given
     assert "… 10,000 more characters" in "".join(page.texts_of("pre"))
     assert "3 older files are left out." in page.texts_of("p")

@@ -29,7 +29,7 @@ TITLES = {
     "length": "length, words",
     "perplexity": "perplexity",
 }
-ALONE = 3  # columns of panels for a single setting
+COLUMNS = 4  # panels side by side, unless more settings were varied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,27 +97,30 @@ def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
 
     settings = varied(rows)
     metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
-    # With one setting there is a single column, which is laid out in several.
-    columns = ALONE if len(settings) == 1 else len(settings)
-    lines = -(-len(metrics) * len(settings) // columns)
+    # With few settings, several metrics stand side by side.
+    beside = max(1, COLUMNS // len(settings))
+    lines, columns = -(-len(metrics) // beside), beside * len(settings)
     with style(theme):
         figure = Figure(figsize=(2.3 * columns + 0.8, 1.6 * lines + 0.6))
-        panels = figure.subplots(
-            lines, columns, sharex="col", sharey="row" if len(settings) > 1 else False
-        ).ravel()
-        pairs = [(metric, setting) for metric in metrics for setting in settings]
-        for axes, (metric, setting) in zip(panels, pairs, strict=False):
-            values = settings[setting]
-            _draw_panel(axes, rows, metric, setting, values, theme)
-            if setting == next(iter(settings)):
-                axes.set_title(TITLES[metric])
-            axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-            axes.set_xlim(-0.5, len(values) - 0.5)
-        for axes in panels[len(pairs) :]:
-            axes.set_axis_off()
-        for axes, (_, setting) in list(zip(panels, pairs, strict=False))[-columns:]:
-            axes.set_xlabel(legible(setting, is_drawable))
-            axes.tick_params(axis="x", labelbottom=True)
+        panels = figure.subplots(lines, columns, squeeze=False)
+        for number, metric in enumerate(metrics):
+            line, first = number // beside, number % beside * len(settings)
+            for column, (setting, values) in enumerate(settings.items(), start=first):
+                axes = panels[line, column]
+                _draw_panel(axes, rows, metric, setting, values, theme)
+                axes.set_xlim(-0.5, len(values) - 0.5)
+                if number + beside < len(metrics):
+                    axes.set_xticks(range(len(values)), [])
+                else:
+                    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+                    axes.set_xlabel(legible(setting, is_drawable))
+                if column == first:
+                    axes.set_title(TITLES[metric])
+                else:
+                    axes.sharey(panels[line, first])
+                    axes.tick_params(axis="y", labelleft=False)
+        for axes in panels.flat:
+            axes.set_visible(axes.has_data())
         return figure
 
 

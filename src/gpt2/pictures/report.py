@@ -194,7 +194,8 @@ class Report:
             facts = {
                 "steps before": call.get("steps_before"),
                 "seed": call.get("seed"),
-                "checkpoint": _part(call, "checkpoint").get("path"),
+                "checkpoint": _end_of_path(_part(call, "checkpoint").get("path")),
+                "checkpoint index, sha256": _part(call, "checkpoint").get("index_sha256"),
                 **{f"model: {name}": value for name, value in _part(call, "hparams").items()},
                 **{f"--{name}": value for name, value in _part(call, "flags").items()},
                 **_part(call, "versions"),
@@ -250,7 +251,7 @@ def table(facts: Mapping[str, Any]) -> str:
     rows = (
         f"<tr><th>{escaped(name)}</th><td>{escaped(_shown(value))}</td></tr>"
         for name, value in facts.items()
-        if value not in (None, False, "")
+        if value is not None and value is not False and value != ""
     )
     return f"<table>{''.join(rows)}</table>"
 
@@ -277,6 +278,11 @@ def _token(token: bytes) -> str:
 def _part(call: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = call.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def _end_of_path(path: Any) -> str | None:
+    """The last folder and the name: pages are passed on, and home folders have names."""
+    return "/".join(re.split(r"[/\\]", path)[-2:]) if isinstance(path, str) else None
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""plot.py attention"""
+"""plot.py attention: what the heads of a model look at in a text."""
 
 from fire.decorators import SetParseFns
 
@@ -21,8 +21,8 @@ def attention(
 ):
     """Draw what the heads look at: all of them small, one large, and one token's view.
 
-    The weights themselves go into a file of the same name that ends in .npz: attention (layer,
-    head, from, to), tokens (their ids) and labels (their texts).
+    The weights themselves go into a file beside it, attention.png.npz: attention (layer, head,
+    from, to), tokens (their ids) and labels (their texts).
 
     Args:
         text: the text that is looked at
@@ -60,7 +60,7 @@ def attention(
     weights = attention_of(model.weights(), hparams, tokens)
     texts = [tokenizer.decode_bytes([number]) for number in tokens]
     figure = attention_picture(weights, texts, layer, head, token - 1 - first, colors, first)
-    values = path.with_suffix(".npz")
+    values = path.with_name(f"{path.name}.npz")  # NAME.npz may be somebody's dataset
     with files.written(values) as npz:
         labels = [text.decode("utf-8", errors="backslashreplace") for text in texts]
         np.savez_compressed(npz, attention=weights, tokens=tokens, labels=labels)

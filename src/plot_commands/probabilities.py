@@ -1,4 +1,4 @@
-"""plot.py probabilities"""
+"""plot.py probabilities: what a model expects at each step through a text."""
 
 from fire.decorators import SetParseFns
 

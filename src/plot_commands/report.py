@@ -19,7 +19,7 @@ from gpt2.pictures import style
 from gpt2.training import record
 from gpt2.training.history import HISTORY, read_curves
 from gpt2.workspace import Workspace
-from plot_commands.shared import run_folder
+from plot_commands.shared import check_place, run_folder
 
 if TYPE_CHECKING:
     from gpt2.pictures.report import Reading
@@ -47,6 +47,7 @@ def report(run="run1", grid="", out="", models_dir="models"):
     path = Path(out or f"{name}.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{path} should end in .html, since a report is a page.")
+    check_place(path)
     from gpt2.pictures.diversity import read_grid
     from gpt2.pictures.report import Report
 

@@ -18,11 +18,28 @@ if TYPE_CHECKING:
 
 
 def check_picture(out: str, theme: str) -> tuple[Path, Theme]:
-    """The path and the colours of a picture, if it can be drawn."""
-    path = style.check_ending(Path(out))
+    """The path and the colours of a picture, before any work for it is done.
+
+    Raises:
+        UserError: it cannot be drawn, or not be written there.
+    """
+    path = check_place(style.check_ending(Path(out)))
     colors = style.theme_named(theme)
     style.load_matplotlib()
     return path, colors
+
+
+def check_place(path: Path) -> Path:
+    """The path itself, if a file can be written there.
+
+    Raises:
+        UserError: there is no folder for it, or it is a folder itself.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(
+            f"{path} cannot be written: there is no folder for it, or it is one itself."
+        )
+    return path
 
 
 def check_index(name: str, value: object, least: int, most: int) -> None:

@@ -1,4 +1,4 @@
-"""plot.py training"""
+"""plot.py training: loss and perplexity over the steps of runs."""
 
 from fire.decorators import SetParseFns
 

@@ -94,10 +94,10 @@ def test_attention_draws_the_end_of_a_long_text_and_keeps_the_weights(
     assert int(count.replace(",", "")) > 5000
     assert said == (
         f"The text has {count} tokens and the model looks at 32: the last 32 are shown.\n"
-        "Wrote a.svg\nThe values are in a.npz\n"
+        "Wrote a.svg\nThe values are in a.svg.npz\n"
     )
     assert is_svg(ready.root / "a.svg")
-    with np.load(ready.root / "a.npz", allow_pickle=False) as values:
+    with np.load(ready.root / "a.svg.npz", allow_pickle=False) as values:
         weights, tokens, labels = values["attention"], values["tokens"], values["labels"]
     assert weights.shape == (1, 2, 32, 32) and tokens.shape == labels.shape == (32,)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
@@ -142,7 +142,7 @@ def test_a_report_of_a_run_that_has_only_begun_says_what_is_not_there(
         (training, {"run": ","}, "--run should name a run"),
         (training, {"out": "picture.jpg"}, r"picture\.jpg should end in \.png or \.svg"),
         (training, {"theme": "pink"}, "no theme 'pink'"),
-        (training, {"out": "nowhere/a.png"}, "cannot be written"),
+        (training, {"out": "nowhere/a.png"}, "cannot be written: there is no folder"),
         (attention, {}, "Give a text with --text 'WORDS' or with --file FILE"),
         (attention, {"text": "a", "file": "long.txt"}, "one of the two"),
         (attention, {"file": "nowhere.txt"}, r"nowhere\.txt cannot be read"),
@@ -161,6 +161,7 @@ def test_a_report_of_a_run_that_has_only_begun_says_what_is_not_there(
         (diversity, {"grid": "empty.txt"}, r"empty\.txt is not valid JSON"),
         (report, {"run": "nowhere"}, "There is no run 'nowhere'"),
         (report, {"out": "run1.pdf"}, r"run1\.pdf should end in \.html"),
+        (report, {"out": "nowhere/a.html"}, "cannot be written: there is no folder"),
         (report, {"grid": "nowhere.json"}, r"nowhere\.json cannot be read"),
     ],
 )  # fmt: skip

@@ -163,6 +163,7 @@ def test_numbers_of_the_run_are_on_the_page(page: Page) -> None:
     assert {"2.000 nats per token", "123,456", "1,234,567", "0.25", "30", "8"} <= set(cells)
     assert "1.000 nats per token at step 1" in cells
     assert {"0", "70", "117M/model.ckpt", "ab12"} <= set(cells)
+    assert "--temperature" in page.texts_of("th")
     assert "--patience" not in page.texts_of("th")  # a flag that was not given
     assert "… 10,000 more characters" in "".join(page.texts_of("pre"))
     assert "3 older files are left out." in page.texts_of("p")

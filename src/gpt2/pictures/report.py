@@ -169,21 +169,22 @@ class Report:
                 "No grid of settings was given; make one with src/evaluate.py grid --json FILE, "
                 "and name it with --grid FILE."
             )
-        settings = list(dict.fromkeys(name for row in self.grid for name in row.settings))
-        metrics = list(dict.fromkeys(name for row in self.grid for name in row.metrics))
-        cells = [
-            [f"{values[name]:.4g}" if name in values else "" for values, name in named]
+        # Settings as the flags they are: a metric has the name of one of them.
+        rows = [
+            {f"--{name}": value for name, value in row.settings.items()} | dict(row.metrics)
             for row in self.grid
-            for named in [
-                [(row.settings, name) for name in settings]
-                + [(row.metrics, name) for name in metrics]
-            ]
         ]
-        drawn = picture(
-            lambda theme: diversity_picture(self.grid, theme), "Metrics of samples by setting"
+        heads = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[f"{row[name]:.4g}" if name in row else "" for name in heads] for row in rows]
+
+        def draw(theme: Theme) -> Figure:
+            return diversity_picture(self.grid, theme)
+
+        return (
+            f"{picture(draw, 'Metrics of samples by setting')}"
+            f"<details><summary>All {len(cells):,} combinations</summary>"
+            f"{wide_table(heads, cells)}</details>"
         )
-        numbers = f"<details><summary>All {len(cells):,} combinations</summary>{{}}</details>"
-        return drawn + numbers.format(wide_table([*settings, *metrics], cells))
 
     def _settings(self) -> str:
         if not self.calls:

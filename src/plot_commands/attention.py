@@ -10,6 +10,7 @@ from plot_commands.shared import check_index, check_picture, model_folder, read_
 @SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def attention(
     text="",
+    *,
     file="",
     model_name="124M",
     layer=0,

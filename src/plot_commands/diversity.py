@@ -9,7 +9,7 @@ from plot_commands.shared import check_picture, save
 
 
 @SetParseFns(grid=str, out=str, theme=str)
-def diversity(grid, out="diversity.png", theme="light"):
+def diversity(grid, *, out="diversity.png", theme="light"):
     """Draw how the settings of sampling change the samples, from a grid of them.
 
     Args:

@@ -12,6 +12,7 @@ MOST_STEPS = 60  # panels in one picture
 @SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def probabilities(
     text="",
+    *,
     file="",
     model_name="124M",
     temperature=1.0,

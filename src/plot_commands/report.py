@@ -31,7 +31,7 @@ STEPS = 6  # of these, whose next tokens are drawn
 
 
 @SetParseFns(run=str, grid=str, out=str, models_dir=str)
-def report(run="run1", grid="", out="", models_dir="models"):
+def report(run="run1", *, grid="", out="", models_dir="models"):
     """Write one HTML file with all there is to see of a run; it opens offline, in light and dark.
 
     Args:

@@ -67,11 +67,19 @@ def names(listed: str) -> list[str]:
 
 
 def run_folder(workspace: Workspace, name: str) -> Path:
-    """The folder of a run, by its name or its path."""
+    """The folder of a run, by its name or its path.
+
+    Raises:
+        UserError: there is none.
+    """
     for folder in (workspace.checkpoint / name, Path(name)):
         if folder.is_dir():
             return folder
-    raise UserError(f"There is no run {name!r} in {workspace.checkpoint}; see what is there.")
+    there = sorted(path.name for path in workspace.checkpoint.glob("*") if path.is_dir())
+    known = (
+        f"there are {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "train one"
+    )
+    raise UserError(f"There is no run {name!r} in {workspace.checkpoint}; {known}.")
 
 
 def model_folder(model_name: str, models_dir: str) -> ModelFolder:

@@ -9,6 +9,7 @@ from plot_commands.shared import check_picture, model_folder, read_tokens, save
 @SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def surprise(
     text="",
+    *,
     file="",
     model_name="124M",
     out="surprise.png",

@@ -8,7 +8,7 @@ from plot_commands.shared import check_picture, names, run_folder, save
 
 
 @SetParseFns(run=str, out=str, theme=str, models_dir=str)
-def training(run="run1", out="training.png", theme="light", models_dir="models"):
+def training(run="run1", *, out="training.png", theme="light", models_dir="models"):
     """Draw loss, validation loss and perplexity over the steps of one run or several.
 
     Args:

@@ -41,6 +41,8 @@ class Seen(ctypes.Structure):
         ("step", ctypes.c_long),  # that is done
         ("saving", ctypes.c_long),  # that is being saved, or was
         ("saved", ctypes.c_long),  # that has been saved, 0 if none has
+        ("saves", ctypes.c_int),  # that have begun
+        ("seconds", ctypes.c_double),  # that the last save took
     )
 
 
@@ -109,6 +111,7 @@ def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> N
             os.dup2(nothing.fileno(), 0)
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        tf.config.run_functions_eagerly(True)  # compiling them would take most of the time
         slow_open = _slow_down(seen, slow)
         _watch(seen)
         script, *sys.argv[1:] = shlex.split(line)
@@ -132,11 +135,15 @@ def _watch(seen: Seen) -> None:
 
     def watched_save(self: RunFolder, step: int, *arguments: Any, **named: Any) -> Path:
         seen.writing += 1
-        if self.path.name != "best":
+        if self.path.name == "best":
+            prefix = save(self, step, *arguments, **named)
+        else:
+            began = time.monotonic()
             seen.saving = step
-        prefix = save(self, step, *arguments, **named)
-        if self.path.name != "best":
+            seen.saves += 1
+            prefix = save(self, step, *arguments, **named)
             seen.saved = step
+            seen.seconds = time.monotonic() - began
         seen.writing -= 1
         return prefix
 

@@ -91,14 +91,25 @@ def training(home: Home, kills: int) -> Kills:
     """One training, killed so often, then let come to its end; and the same without a kill."""
     room, found = home.room("training"), Kills(most_lost=0)
     run = RunFolder(room / "checkpoint" / "killed")
-    before, begins = 0, 5.0  # the step in force; seconds until a training begins
+    before, chance = 0, home.chance
+    begins, saves = 2.0, 0.5  # seconds until a training begins, and of a save
     while found.kills < kills:
         child = Child(f"{TRAIN} --run_name killed", room, SLOW)
-        if home.chance.random() < 0.1:  # before it has begun
-            killed = child.kill_after(home.chance.uniform(0, begins))
-        else:
-            killed = child.kill_after(home.chance.uniform(0, 2.5), lambda c=child: c.seen.step)
-        seen, now = child.seen, run.last_step
+        seen = child.seen
+        when = chance.random()
+        if when < 0.1:  # before it has begun
+            killed = child.kill_after(chance.uniform(0, begins))
+        elif when < 0.3:  # at any time
+            steps = chance.randrange(2 * SAVE_EVERY)
+            late = chance.uniform(0, saves)
+            killed = child.kill_after(late, lambda s=seen, n=steps: s.step - s.first >= n)
+        else:  # while it saves, for the first or the second time
+            count = chance.choice((1, 2))
+            killed = child.kill_after(
+                chance.uniform(0, saves), lambda s=seen, n=count: s.saves >= n
+            )
+        saves = seen.seconds or saves
+        now = run.last_step
         assert killed, child.output.read_text(errors="replace")
         found.kills += 1
         found.writing += seen.writing > 0

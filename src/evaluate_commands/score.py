@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from fire.decorators import SetParseFns
+from tqdm import tqdm
 
 from command_line import show_notice
 from evaluate_commands.shared import (
@@ -74,15 +75,19 @@ def score(
     originals = [text] if text else list(documents(file, Reading(encoding, lines=lines)))
     if not originals:
         raise UserError(f"{file} holds no text.")
-    name = "The text" if text else file
+    several = len(originals) > 1
+    name = "The text" if text else "Standard input" if file == "-" else file
     texts: list[tuple[int, ScoredText]] = []
     for number, original in enumerate(originals, start=1):
+        place = f"{name}, text {number}," if several else name
         try:
-            texts.append((number, vocabulary.text([original], f"{name}, text {number},")))
+            texts.append((number, vocabulary.text([original], place)))
         except UserError as error:
-            if len(originals) == 1:
-                raise UserError(str(error).replace(f", text {number},", "")) from error
-            show_notice(f"{error}")
+            if not several:
+                raise
+            show_notice(str(error))
+    if not texts:
+        raise UserError(f"{name} holds no text that can be scored.")
     scorer = open_scorer(model)
     written: list[str] = []
     with token_bar(sum(text.predicted for _, text in texts)) as progress:
@@ -90,9 +95,9 @@ def score(
         for (number, scored), found in zip(texts, scores, strict=True):
             record = record_of(number, scored, found, tokenizer)
             written.append(json_module.dumps(finite(record), ensure_ascii=False))
-            if len(originals) > 1 and not json:
-                print(written[-1], flush=True)
-    if len(originals) == 1:
+            if several and not json:
+                tqdm.write(written[-1])  # which keeps the bar out of the line
+    if not several:
         show(record, tokenizer)
     if json:
         files.write_text(Path(json), "".join(f"{line}\n" for line in written))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fire.decorators import SetParseFns
 
@@ -23,11 +23,9 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import text
 from gpt2.data.documents import Reading
 from gpt2.errors import UserError
+from gpt2.evaluation.diversity import Diversity, measure
 from gpt2.evaluation.samples import read_samples, read_training_text, run_samples, sample_tokens
 from gpt2.workspace import Workspace
-
-if TYPE_CHECKING:
-    from gpt2.evaluation.diversity import Diversity
 
 # The columns of the table: what is in them of the metrics, their heads, and decimals.
 COLUMNS = {
@@ -91,8 +89,6 @@ def measured(
     groups: Sequence[Sequence[str]], dataset: str, model: ModelFolder | None, reading: Reading
 ) -> list[Diversity]:
     """Every measure of each group, with a bar while the training text is read."""
-    from gpt2.evaluation.diversity import measure
-
     if not dataset:
         return measure(groups)
     files = text.find_files(dataset)
@@ -117,14 +113,14 @@ def measured_perplexity(
     texts = list(dict.fromkeys(sample for group in groups for sample in group))
     tokens = [sample_tokens(text, tokenizer, model.hparams.n_vocab) for text in texts]
     scorer = open_scorer(model)
-    with token_bar(sum(len(ids) - 1 for ids in tokens if len(ids))) as progress:
+    with token_bar(sum(max(len(ids) - 1, 0) for ids in tokens)) as progress:
         scores = list(scorer.score(tokens, progress=progress))
     nats = {
         text: (float(score.nats.sum(dtype="float64")), len(score.nats))
         for text, score in zip(texts, scores, strict=True)
     }
-    sums = [tuple(map(sum, zip(*(nats[s] for s in group), strict=True))) for group in groups]
-    return [exponential(*both) if both and both[1] else None for both in sums]
+    sums = (map(sum, zip(*map(nats.get, group), strict=True)) for group in groups)
+    return [exponential(total, count) if count else None for total, count in sums]
 
 
 def show_rows(

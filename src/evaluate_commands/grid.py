@@ -17,6 +17,7 @@ from evaluate_commands.shared import check_json, model_folder, write_json
 from gpt2 import files, randomness
 from gpt2.checkpoint import bundle
 from gpt2.data.documents import Reading
+from gpt2.data.text import find_files
 from gpt2.evaluation.grid import CombinationFile, Origin, combinations
 from gpt2.generation.engines import check_engine
 from gpt2.generation.sampling import check_count
@@ -83,6 +84,8 @@ def grid(
     check_count("nsamples", nsamples, least=1)
     check_count("batch_size", batch_size, least=1)
     check_engine(engine, quantize)
+    if dataset:
+        find_files(dataset)  # to find out before all samples are written whether there are any
     varied = combinations(
         temperature=values(temperature),
         top_k=values(top_k),

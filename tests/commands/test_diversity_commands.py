@@ -139,5 +139,6 @@ def test_a_grid_that_is_interrupted_and_killed_ends_as_if_it_were_not(
     again = toolkit.run(f"{no_tensorflow} {command} --nsamples 3 --temperature 1.5")
     assert (again.code, again.out.count("\n")) == (0, 3), again
     toolkit.run(f"{no_tensorflow} {command} --seed 2").says(1, r"another seed \(1, not 2\)")
+    toolkit.run(f"{no_tensorflow} {command} --dataset gone.txt").says(1, r"gone\.txt is not a file")
     toolkit.run(f"{no_tensorflow} {command} --top_k 301").says(1, "vocabulary has only 300")
     assert toolkit.contents("samples") == kept

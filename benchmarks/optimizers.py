@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare this project's optimizers with Keras's on random weights of GPT-2 124M's shapes.
 
-python benchmarks/optimizers.py
+python benchmarks/optimizers.py --docs docs/training.md
 
 Each takes its steps in a process of its own, so that its peak of memory is its own. Beside them
 stand the parts that every step has or may have: the norm of the gradients, and clipping.
@@ -9,6 +9,8 @@ stand the parts that every step has or may have: the norm of the gradients, and 
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import resource
 import statistics
 import subprocess
@@ -18,6 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+import machine
+from report import table, write_section
 
 from gpt2.hparams import HParams
 from gpt2.training.settings import OPTIMIZERS, TrainerSettings
@@ -88,7 +93,7 @@ KINDS: dict[str, Callable[[], tuple[Callable[[], object], list]]] = {
 }
 
 
-def measure(kind: str) -> str:
+def measure(kind: str) -> list[str]:
     """A row of the table."""
     step, slots = KINDS[kind]()
     seconds = []
@@ -101,19 +106,37 @@ def measure(kind: str) -> str:
     numbers = sum(int(slot.numpy().size) for slot in slots)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     milliseconds = 1000 * statistics.median(seconds[2:])
-    return f"| {kind} | {milliseconds:.0f} | {numbers / 1e6:.1f} | {peak:.1f} |"
+    return [kind, f"{milliseconds:.0f}", f"{numbers / 1e6:.1f}", f"{peak:.1f}"]
+
+
+def preface() -> str:
+    described = machine.describe()
+    return (
+        f"Measured on {datetime.date.today().isoformat()} by `benchmarks/optimizers.py`: "
+        f"{described['cpu']}, {described['cores']} cores. GPT-2 124M, medians of {STEPS - 2} steps "
+        "after two, each optimizer in a process of its own."
+    )
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(measure(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--docs", metavar="FILE", help="a Markdown file, to renew its table")
+    parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.kind:
+        print(*measure(args.kind), sep="|")
         return
-    print("| optimizer | ms a step | millions of numbers remembered | peak memory, GB |")
-    print("|---|---|---|---|", flush=True)
+    rows = []
     for kind in KINDS:
-        call = [sys.executable, __file__, kind]
+        call = [sys.executable, __file__, "--kind", kind]
         done = subprocess.run(call, check=True, capture_output=True, text=True)
-        print(done.stdout.strip().splitlines()[-1], flush=True)
+        rows.append(done.stdout.strip().splitlines()[-1].split("|"))
+        print(*rows[-1], sep=", ", flush=True)
+    heads = ["optimizer", "ms a step", "millions of numbers remembered", "peak, GB"]
+    text = f"{preface()}\n\n{table(heads, rows)}"
+    print(f"\n{text}")
+    if args.docs:
+        write_section(Path(args.docs), text, "benchmark optimizers")
 
 
 if __name__ == "__main__":

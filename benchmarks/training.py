@@ -78,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     add("--systems", metavar="NAMES", help=f"of: {'; '.join(names)} (default: all)")
     add("--rounds", metavar="N", type=int, default=3, help="(default: 3)")
     add("--steps", metavar="N", type=int, default=3, help="that count, in each round (default: 3)")
-    add("--profile", action="store_true", help="measure the parts of a step instead")
+    add("--profile", action="store_true", help="measure this project's parts of a step instead")
     add("--json", metavar="FILE", help="where to write all measurements")
     add("--docs", metavar="FILE", help="a Markdown file in which to renew the tables")
     args = parser.parse_args()
@@ -107,33 +107,38 @@ def _job(args: argparse.Namespace) -> dict:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """All rounds of all systems, as what is written to --json."""
+    """All rounds of all systems, as what is written to --json.
+
+    Stopped after the first round, it gives the rounds that are complete.
+    """
     job = _job(args)
     result = {**_facts(args, job), "rates": [], "systems": {name: [] for name in args.systems}}
     for number in range(1, args.rounds + 1):
-        result["rates"].append(_ask(sys.executable, MATRIX_PRODUCTS, job))
-        for name in args.systems:
-            if result["systems"][name] is None:
-                continue
-            found = _round(name, args.peers, job)
-            if found is None:
-                result["systems"][name] = None
-                continue
-            result["systems"][name].append(found)
-            steps = ", ".join(f"{seconds:.2f}" for seconds in found["seconds"])
-            print(f"round {number}: {name}: {steps} s, {found['peak'] / 1e9:.2f} GB", flush=True)
-    result["systems"] = {name: rounds for name, rounds in result["systems"].items() if rounds}
+        try:
+            rate = _ask(sys.executable, MATRIX_PRODUCTS, job)
+            found = {name: _round(name, args.peers, job, number) for name in result["systems"]}
+        except KeyboardInterrupt:
+            if number == 1:
+                raise
+            break
+        result["rates"].append(rate)
+        result["systems"] = {
+            name: [*result["systems"][name], one] for name, one in found.items() if one
+        }
     return result
 
 
 def measure_profile(args: argparse.Namespace) -> dict:
-    """The parts of a step in both precisions."""
+    """The parts of a step and the whole of it, in both precisions."""
     job = _job(args)
-    parts = {name: _ask(sys.executable, f"profile {name}", job) for name in ("float32", "bfloat16")}
+    machine.wait_for_quiet(OTHERS, PATIENCE)
     return {
         **_facts(args, job),
         "rates": [_ask(sys.executable, MATRIX_PRODUCTS, job)],
-        "parts": parts,
+        "parts": {
+            name: _ask(sys.executable, f"profile {name}", job) for name in ("float32", "bfloat16")
+        },
+        "whole": {name: _ask(sys.executable, name, job) for name in ("fp32", "bf16")},
     }
 
 
@@ -155,12 +160,14 @@ def operations(job: dict) -> int:
     return 6 * rows * (matrices + attention)
 
 
-def _round(name: str, peers: list[str], job: dict) -> dict | None:
+def _round(name: str, peers: list[str], job: dict, number: int) -> dict | None:
     reasons = []
     for python in [sys.executable] if name in OURS else peers:
         machine.wait_for_quiet(OTHERS, PATIENCE)
         found = _ask(python, name, job)
         if "missing" not in found:
+            steps = ", ".join(f"{seconds:.2f}" for seconds in found["seconds"])
+            print(f"round {number}: {name}: {steps} s, {found['peak'] / 1e9:.2f} GB", flush=True)
             return found
         reasons.append(found["missing"])
     print(f"{name}: left out ({'; '.join(reasons)})", flush=True)
@@ -229,50 +236,32 @@ def benchmark_text(result: dict) -> str:
 def profile_text(result: dict) -> str:
     """A table of the parts, in Markdown."""
     rates = result["rates"][0]
-    heads = ["part, forward and backward, of all layers", "GFLOP"]
-    heads += [
-        "fp32: at the products' rate",
-        "as trained",
-        "plain",
-        "bf16: at the rate",
-        "as trained",
-    ]
     single, half = result["parts"]["float32"], result["parts"]["bfloat16"]
-    rows = []
-    for name, part in single.items():
-        count = part["operations"]
-        rows.append(
-            [
-                name,
-                f"{count / 1e9:.0f}" if count else "-",
-                f"{count / rates['float32']:.3f}" if count else "-",
-                f"{part['seconds']:.3f}",
-                f"{part['plain']:.3f}",
-                f"{count / rates['bfloat16']:.3f}" if count else "-",
-                f"{half[name]['seconds']:.3f}",
-            ]
-        )
-    sums = [
-        sum(part["operations"] for part in single.values()),
-        sum(part["seconds"] for part in single.values()),
-        sum(part["plain"] for part in single.values()),
-        sum(part["seconds"] for part in half.values()),
+    heads = ["part, forward and backward, of all layers", "GFLOP"]
+    heads += ["fp32: at the rate", "plain", "as trained", "bf16: at the rate", "as trained"]
+
+    def row(name: str, count: int, *seconds: float | None) -> list[str]:
+        plain, fp32, bf16 = (f"{one:.3f}" if one else "-" for one in seconds)
+        least = {key: f"{count / rate:.3f}" if count else "-" for key, rate in rates.items()}
+        products = f"{count / 1e9:.0f}" if count else "-"
+        return [name, products, least["float32"], plain, fp32, least["bfloat16"], bf16]
+
+    rows = [
+        row(name, part["operations"], part["plain"], part["seconds"], half[name]["seconds"])
+        for name, part in single.items()
     ]
-    rows.append(
-        [
-            "sum",
-            f"{sums[0] / 1e9:.0f}",
-            f"{sums[0] / rates['float32']:.3f}",
-            f"{sums[1]:.3f}",
-            f"{sums[2]:.3f}",
-            f"{sums[0] / rates['bfloat16']:.3f}",
-            f"{sums[3]:.3f}",
-        ]
-    )
+    totals = [
+        sum(part[key] for part in parts.values())
+        for parts, key in ((single, "plain"), (single, "seconds"), (half, "seconds"))
+    ]
+    rows.append(row("sum", sum(part["operations"] for part in single.values()), *totals))
+    steps = [_median([result["whole"][name]]) for name in ("fp32", "bf16")]
+    rows.append(row("a whole step", result["operations"], None, *steps))
     explained = (
-        "Seconds, each part timed alone. *Plain* is what TensorFlow makes of `model.py`; *as "
-        "trained* is `training/operations.py`; *at the products' rate* is how long its matrix "
-        "products would take at the speed of large square ones, all of attention counted."
+        "Seconds, each part timed alone and of several times the shortest; of the whole step, the "
+        "median. *At the rate* is how long the part's matrix products would take at the speed of "
+        "large square ones, all of attention counted; *plain* is what TensorFlow makes of "
+        "`model.py` in float32; *as trained* is `training/operations.py`."
     )
     return "\n\n".join([_preface(result, rates), explained, table(heads, rows)])
 

@@ -14,7 +14,7 @@ PROGRAM = 700_000_000  # bytes
 FLOAT = 4  # bytes of a float32
 # Tensors of a weight's size that an optimizer remembers; adafactor's rows and columns are small.
 SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}
-LOSS_ROWS = 256  # as in operations.py, which would load TensorFlow
+LOSS_ROWS = 256  # of float32, as in operations.py, which would load TensorFlow
 
 
 REMEDIES = (
@@ -106,5 +106,6 @@ def _kept_by_block(hparams: HParams, settings: TrainerSettings, window: int) -> 
 
 def _head(hparams: HParams, settings: TrainerSettings, rows: int) -> int:
     """Logits of a slice with their gradient, and the embeddings' gradient as it is summed up."""
-    logits = min(rows, LOSS_ROWS) * hparams.n_vocab * (FLOAT + 2 * _number(settings))
+    slice_ = min(rows, LOSS_ROWS * FLOAT // _number(settings))
+    logits = slice_ * hparams.n_vocab * (FLOAT + 2 * _number(settings))
     return logits + 2 * hparams.n_vocab * hparams.n_embd * _number(settings)

@@ -18,7 +18,7 @@ from gpt2 import model
 # Queries that look at keys in one product. Fewer spare more of what lies ahead of them and is not
 # to be seen; below this, products get too small to be fast.
 ATTENTION_ROWS = 256
-# Rows whose logits exist at once: at 50,257 tokens 51 MB in float32.
+# Rows whose logits exist at once, of float32; twice as many of 16 bits. At 50,257 tokens 51 MB.
 LOSS_ROWS = 256
 LOSS_SLICES = 16  # where the number of rows is not known in advance
 
@@ -209,7 +209,7 @@ def cross_entropy(
         gradient: whether it will be asked for; it is computed along with the loss.
     """
     rows = x.shape[0]
-    count = -(-rows // LOSS_ROWS) if rows else LOSS_SLICES
+    count = -(-rows // (LOSS_ROWS * tf.float32.size // dtype.size)) if rows else LOSS_SLICES
     size = -(-tf.shape(x)[0] // count) if rows is None else -(-rows // count)
     counted = tf.cast(targets >= 0, tf.float32)
     share = 1 / tf.maximum(tf.reduce_sum(counted), 1.0)  # of each of them in the mean
@@ -217,7 +217,8 @@ def cross_entropy(
     @tf.custom_gradient
     def head(x: tf.Tensor, embeddings: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         table = _head_table(embeddings, dtype)
-        losses, for_x, for_table = [], [], tf.zeros([])
+        losses, for_x = [], []
+        for_table: list[tf.Tensor] = []  # two at most, which the backward pass adds up
         waits: list[tf.Tensor] = []
         for number in range(count):
             part = slice(number * size, (number + 1) * size)
@@ -232,12 +233,12 @@ def cross_entropy(
             weight = counted[part][:, None]
             for_x.append(tf.cast(tf.matmul(change, table), tf.float32) * weight)
             product = tf.matmul(change, tf.cast(inputs * weight, dtype), transpose_a=True)
-            for_table = _plus(for_table, product)
+            for_table = [*([_scaled_sum(for_table, 1.0)] if number > 1 else for_table), product]
             waits = for_x[-1:]
 
         def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             scale = share * upstream
-            return tf.concat(for_x, 0) * scale, for_table * scale
+            return tf.concat(for_x, 0) * scale, _scaled_sum(for_table, scale)
 
         return tf.add_n(losses) * share, backward
 
@@ -273,5 +274,5 @@ def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.
 
 
 @tf.function(jit_compile=True)
-def _plus(total: tf.Tensor, part: tf.Tensor) -> tf.Tensor:
-    return total + tf.cast(part, total.dtype)
+def _scaled_sum(parts: Sequence[tf.Tensor], scale: tf.Tensor) -> tf.Tensor:
+    return tf.add_n([tf.cast(part, tf.float32) for part in parts]) * scale

@@ -1,9 +1,9 @@
 """The optimizers: from gradients to changed weights.
 
-Where TensorFlow has a fused kernel, an optimizer is that kernel. Of GPT-2 124M's weights on two
-AVX-512 cores, an Adam step takes 88 ms with it and 241 ms with Keras's, which needs 0.8 GB more
-besides; Keras's Adafactor keeps a number for every weight, which is what the method is there to
-avoid (benchmarks/optimizers.py measures both).
+Where TensorFlow has a fused kernel, an optimizer is that kernel: Keras's Adam takes longer and needs
+memory for what lies between its operations. Keras's Adafactor keeps a number for every weight, which
+is what the method is there to avoid. benchmarks/optimizers.py measures both; docs/training.md has
+its figures.
 """
 
 from __future__ import annotations

@@ -4,20 +4,14 @@
     pip install scikit-learn
     python examples/digits/digits.py
 
-A picture of 8 x 8 points is 64 tokens, one for each point's level of grey, line by line from the
-top. Five levels are enough to tell the digits.
-Half of the documents have the caption first and half have the picture first:
-
-    a three<|0|><|0|><|2|><|4|> ...          <|0|><|0|><|2|><|4|> ... a three
-
-So the model learns to go on either way. Each document is 67 tokens, the window of the model, and a
-chunk of its own in the encoded file: it is always trained on as a whole, and a point of a picture
-has always the same position. Only the pictures are scikit-learn's, and the classifier that judges
-what was drawn; all else is done by the ordinary commands, shown as you would type them.
+README.md beside this file tells how it is done, and how well. Only the pictures are scikit-learn's,
+and the classifier that judges what was drawn; all else is done by the ordinary commands, which are
+shown as you would type them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -32,74 +26,108 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path("examples/digits/data")
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CAPTIONS = [f"an {name}" if name == "eight" else f"a {name}" for name in NAMES]
+SIDE = 8  # points in each row and column of a picture
 LEVELS = [f"<|{level}|>" for level in range(5)]  # white to black
-POINTS = 64
-WINDOW = POINTS + 3  # with the two tokens of a caption, and <|endoftext|>
+BEGIN = "<|endoftext|>"  # stands in front of each document in training, so also of each prompt
+WINDOW = 1 + SIDE * SIDE + 2  # BEGIN, a picture, and the two tokens of a caption
+SHIFTS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 HELD_OUT = 5  # one picture in five is kept from the model
+CAPTION_FIRST = 3  # documents with the caption first, of each picture; there are 9 others
 DRAWN = 20  # pictures to draw from each caption
-STAGES = ((0.002, 1600), (0.0004, 2000))  # a learning rate, and the step it is used up to
+
+Picture = list[int]  # levels, row by row from the top
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1, help="another one, another model")
+    parser.add_argument("--steps", type=int, default=2000, help="of training")
+    args = parser.parse_args()
     try:
-        from sklearn.datasets import load_digits
+        known, unknown = load_pictures()
         from sklearn.svm import SVC
     except ImportError:
         sys.exit("The pictures are scikit-learn's; install it with: pip install scikit-learn")
-    pictures, digits = load_digits(return_X_y=True)
-    pictures = (pictures / 4).round()  # of 0 to 16, to levels of 0 to 4
-    known = [number for number in range(len(digits)) if number % HELD_OUT]
-    unknown = range(0, len(digits), HELD_OUT)
     for folder in (DATA, "models/captions", "models/digits", "checkpoint/digits", "samples/digits"):
         shutil.rmtree(ROOT / folder, ignore_errors=True)
     (ROOT / DATA).mkdir()
+    write_lines("captions.txt", CAPTIONS * 2)  # a token has to occur twice
+    write_lines("known.txt", documents(known, args.seed))
 
-    write_lines("captions.txt", CAPTIONS * 2)
-    write_lines("known.txt", documents(pictures[known], digits[known]))
     call(
         f"src/new_model.py captions --dataset {DATA}/captions.txt --n_vocab 400 --n_ctx {WINDOW}"
-        " --n_embd 96 --n_head 4 --n_layer 4 --seed 1"
+        f" --n_embd 96 --n_head 4 --n_layer 4 --seed {args.seed}"
     )
     call("src/new_model.py digits --from captions --add_tokens " + shlex.join(LEVELS))
-    call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --combine 1 --model_name digits")
-    for learning_rate, steps in STAGES:
-        call(
-            f"src/train.py --dataset {DATA}/known.npz --model_name digits --run_name digits"
-            f" --seed 1 --batch_size 32 --learning_rate {learning_rate} --max_steps {steps}"
-            " --sample_every 1000000"
-        )
+    call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --model_name digits")
+    call(
+        f"src/train.py --dataset {DATA}/known.npz --respect_documents --model_name digits"
+        f" --run_name digits --seed {args.seed} --batch_size 32 --max_steps {args.steps}"
+        f" --learning_rate 0.002 --lr_schedule cosine --warmup_steps {args.steps // 30}"
+        " --sample_every 1000000"
+    )
 
-    judge = SVC().fit(pictures[known], digits[known])
     wanted = [digit for digit in range(10) for _ in range(DRAWN)]
-    drawn = [
-        [int(level) for level in re.findall(r"<\|(\d+)\|>", text)]
-        for text in go_on("drawing", [CAPTIONS[digit] for digit in wanted], 65, "--temperature 0.7")
-    ]
+    captions = [CAPTIONS[digit] for digit in wanted]
+    how = f"--length {SIDE * SIDE + 1} --temperature 0.7 --seed {args.seed}"
+    drawn = list(map(levels, go_on("drawing", captions, how)))
     for digit in (3, 8):
         show(CAPTIONS[digit], drawn[digit * DRAWN])
-    right = sum(
-        len(picture) == POINTS and judge.predict([picture])[0] == digit
+    pictures, digits = zip(*known, strict=True)
+    judge = SVC().fit(pictures, digits)
+    recognised = sum(
+        len(picture) == SIDE * SIDE and judge.predict([picture])[0] == digit
         for picture, digit in zip(drawn, wanted, strict=True)
     )
-    print(f"\nDrawn from captions so that the classifier recognises them: {share(right, wanted)}")
+    print(f"\nDrawn from captions so that the classifier recognises them: {of(recognised, wanted)}")
 
-    texts = go_on("reading", map(spelled, pictures[unknown]), 3, "--temperature 0")
-    right = sum(text == CAPTIONS[digit] for text, digit in zip(texts, digits[unknown], strict=True))
-    print(f"\nCaptions that are right, of pictures it had never seen: {share(right, unknown)}")
+    read = go_on(
+        "reading", [spelled(picture) for picture, _ in unknown], "--length 3 --temperature 0"
+    )
+    right = sum(text == CAPTIONS[digit] for text, (_, digit) in zip(read, unknown, strict=True))
+    print(f"\nCaptions that are right, of pictures it had never seen: {of(right, unknown)}")
 
 
-def documents(pictures: Iterable, digits: Iterable[int]) -> list[str]:
-    """Each picture with its caption before it, and with its caption behind it, all shuffled."""
+def load_pictures() -> tuple[list[tuple[Picture, int]], list[tuple[Picture, int]]]:
+    """The pictures to learn from, and those to be read afterwards, each with its digit."""
+    from sklearn.datasets import load_digits
+
+    pictures, digits = load_digits(return_X_y=True)
+    pictures = (pictures / 4).round().astype(int).tolist()  # of 0 to 16, to levels of 0 to 4
+    pairs = list(zip(pictures, digits.tolist(), strict=True))
+    known = [pair for number, pair in enumerate(pairs) if number % HELD_OUT]
+    return known, pairs[::HELD_OUT]
+
+
+def documents(known: Iterable[tuple[Picture, int]], seed: int) -> list[str]:
+    """Each picture behind its caption, and more often before it, there moved by up to a point."""
     lines = []
-    for picture, digit in zip(pictures, digits, strict=True):
-        lines += [CAPTIONS[digit] + spelled(picture), spelled(picture) + CAPTIONS[digit]]
-    random.Random(1).shuffle(lines)
+    for picture, digit in known:
+        lines += [CAPTIONS[digit] + spelled(picture)] * CAPTION_FIRST
+        lines += [spelled(moved(picture, *shift)) + CAPTIONS[digit] for shift in SHIFTS]
+    random.Random(seed).shuffle(lines)
     return lines
 
 
-def spelled(picture: Iterable[float]) -> str:
+def moved(picture: Picture, down: int, right: int) -> Picture:
+    """The picture moved within its frame; white comes in behind it."""
+    return [
+        picture[SIDE * (row - down) + column - right]
+        if 0 <= row - down < SIDE and 0 <= column - right < SIDE
+        else 0
+        for row in range(SIDE)
+        for column in range(SIDE)
+    ]
+
+
+def spelled(picture: Picture) -> str:
     """The tokens of a picture."""
-    return "".join(LEVELS[int(level)] for level in picture)
+    return "".join(LEVELS[level] for level in picture)
+
+
+def levels(text: str) -> Picture:
+    """The picture that a text spells."""
+    return [int(level) for level in re.findall(r"<\|(\d)\|>", text)]
 
 
 def write_lines(name: str, lines: Iterable[str]) -> None:
@@ -114,27 +142,28 @@ def call(command: str) -> None:
         sys.exit(code)
 
 
-def go_on(name: str, prompts: Iterable[str], length: int, flags: str) -> list[str]:
+def go_on(name: str, prompts: Iterable[str], flags: str) -> list[str]:
     """What the model writes after each prompt."""
-    write_lines(f"{name}.txt", prompts)
+    write_lines(f"{name}.txt", (BEGIN + prompt for prompt in prompts))
     call(
         f"src/generate_conditional_samples.py --model_name digits --prompts {DATA}/{name}.txt"
-        f" --out {DATA}/{name}.jsonl --length {length} --batch_size 50 --seed 1 {flags}"
+        f" --out {DATA}/{name}.jsonl --batch_size 50 {flags}"
     )
-    records = map(json.loads, (ROOT / DATA / f"{name}.jsonl").read_text("utf-8").splitlines())
+    with open(ROOT / DATA / f"{name}.jsonl", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
     return [record["text"] for record in sorted(records, key=lambda record: record["number"])]
 
 
-def show(caption: str, picture: list[int]) -> None:
+def show(caption: str, picture: Picture) -> None:
     """Print a picture, two characters for a point."""
     print(f"\n{caption}:")
-    for row in range(0, len(picture), 8):
-        print("".join(" .+#@"[level] * 2 for level in picture[row : row + 8]))
+    for row in range(0, len(picture), SIDE):
+        print("".join(" .+#@"[level] * 2 for level in picture[row : row + SIDE]))
 
 
-def share(right: int, all_of_them: list[int] | range) -> str:
+def of(some: int, everything: list) -> str:
     """How many of how many."""
-    return f"{right} of {len(all_of_them)}, {right / len(all_of_them):.0%}"
+    return f"{some} of {len(everything)}, {some / len(everything):.0%}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Run examples/digits from end to end, once with each seed, and note how well it does.
+
+python benchmarks/digits.py --seeds 1 2 3 --write examples/digits/README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+import machine
+import report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="one run for each")
+    parser.add_argument("--write", type=Path, help="Markdown file whose section is replaced")
+    args = parser.parse_args()
+    rows = [measure(seed) for seed in args.seeds]
+    host = machine.describe()
+    table = report.table(["seed", "drawn", "read", "minutes", "processor minutes"], rows)
+    section = (
+        f"Measured on {time.strftime('%Y-%m-%d')} by `benchmarks/digits.py` on {host['cpu']}, "
+        f"{host['cores']} cores, of which others may have used a part:\n\n{table}"
+    )
+    print(section)
+    if args.write:
+        report.write_section(args.write, section, "digits")
+
+
+def measure(seed: int) -> list[str]:
+    """A row of the table."""
+    began, before = time.perf_counter(), os.times()
+    command = [sys.executable, "examples/digits/digits.py", "--seed", str(seed)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        out = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            out.append(line)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+    after = os.times()
+    busy = sum(after[2:4]) - sum(before[2:4])  # user and system time of all the processes
+    drawn, read = re.findall(r": (\d+ of \d+, \d+%)$", "".join(out), re.MULTILINE)
+    minutes = (time.perf_counter() - began) / 60
+    return [str(seed), drawn, read, f"{minutes:.1f}", f"{busy / 60:.1f}"]
+
+
+if __name__ == "__main__":
+    main()

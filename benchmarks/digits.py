@@ -20,22 +20,36 @@ sys.path.insert(0, str(ROOT / "src"))
 import machine
 import report
 
+HEADS = ["seed", "drawn", "read", "minutes", "processor minutes", "date"]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="one run for each")
-    parser.add_argument("--write", type=Path, help="Markdown file whose section is replaced")
+    parser.add_argument("--write", type=Path, help="Markdown file whose table takes in the rows")
     args = parser.parse_args()
-    rows = [measure(seed) for seed in args.seeds]
+    for seed in args.seeds:
+        row = measure(seed)
+        print(report.table(HEADS, [row]))
+        if args.write:
+            write(args.write, row)
+
+
+def write(path: Path, row: list[str]) -> None:
+    """Put the row into the table of the file; those of other seeds stay."""
+    rows = {}
+    for line in path.read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == len(HEADS) and cells[0].isdigit():
+            rows[int(cells[0])] = cells
+    rows[int(row[0])] = row
     host = machine.describe()
-    table = report.table(["seed", "drawn", "read", "minutes", "processor minutes"], rows)
+    table = report.table(HEADS, [rows[seed] for seed in sorted(rows)])
     section = (
-        f"Measured on {time.strftime('%Y-%m-%d')} by `benchmarks/digits.py` on {host['cpu']}, "
-        f"{host['cores']} cores, of which others may have used a part:\n\n{table}"
+        f"Measured by `benchmarks/digits.py` on {host['cpu']}, {host['cores']} cores, while others "
+        f"used them:\n\n{table}"
     )
-    print(section)
-    if args.write:
-        report.write_section(args.write, section, "digits")
+    report.write_section(path, section, "digits")
 
 
 def measure(seed: int) -> list[str]:
@@ -53,7 +67,7 @@ def measure(seed: int) -> list[str]:
     busy = sum(after[2:4]) - sum(before[2:4])  # user and system time of all the processes
     drawn, read = re.findall(r": (\d+ of \d+, \d+%)$", "".join(out), re.MULTILINE)
     minutes = (time.perf_counter() - began) / 60
-    return [str(seed), drawn, read, f"{minutes:.1f}", f"{busy / 60:.1f}"]
+    return [str(seed), drawn, read, f"{minutes:.1f}", f"{busy / 60:.1f}", time.strftime("%Y-%m-%d")]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def test_a_document_is_a_picture_with_its_caption_before_or_behind_it(digits: Mo
     assert not moved
 
 
+@pytest.mark.slow
 def test_the_ordinary_commands_go_the_whole_way(digits: ModuleType, tmp_path: Path) -> None:
     toolkit = Toolkit(tmp_path / "toolkit")
     (toolkit.root / "examples" / "digits").mkdir(parents=True)

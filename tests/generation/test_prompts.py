@@ -16,6 +16,16 @@ def test_each_line_is_a_prompt_and_empty_ones_are_passed_over() -> None:
     assert texts("one\n\n two \n   \nthree") == ["one", " two ", "three"]
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c"])
+def test_only_a_newline_ends_a_line(end: str) -> None:
+    assert texts(f"one{end}more\ntwo\n") == [f"one{end}more", "two"]
+    if end != "\x0c":  # which JSON wants escaped
+        assert texts(f'{{"prompt": "one{end}more"}}\n{{"prompt": "two"}}\n') == [
+            f"one{end}more",
+            "two",
+        ]
+
+
 def test_lines_of_dashes_divide_prompts_of_several_lines() -> None:
     assert texts("one\nmore\n---\ntwo\n---\n\n--- \nthree\n\nend\n") == [
         "one\nmore",

@@ -41,14 +41,14 @@ Picture = list[int]  # levels, row by row from the top
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1, help="another one, another model")
-    parser.add_argument("--steps", type=int, default=2000, help="of training")
+    parser.add_argument("--steps", type=int, default=3000, help="of training")
     args = parser.parse_args()
     try:
         known, unknown = load_pictures()
         from sklearn.svm import SVC
     except ImportError:
         sys.exit("The pictures are scikit-learn's; install it with: pip install scikit-learn")
-    for folder in (DATA, "models/captions", "models/digits", "checkpoint/digits", "samples/digits"):
+    for folder in (DATA, "models/captions", "models/digits", "checkpoint/digits-run"):
         shutil.rmtree(ROOT / folder, ignore_errors=True)
     (ROOT / DATA).mkdir()
     write_lines("captions.txt", CAPTIONS * 2)  # a token has to occur twice
@@ -62,7 +62,7 @@ def main() -> None:
     call(f"src/encode.py {DATA}/known.txt {DATA}/known.npz --lines --model_name digits")
     call(
         f"src/train.py --dataset {DATA}/known.npz --respect_documents --model_name digits"
-        f" --run_name digits --seed {args.seed} --batch_size 32 --max_steps {args.steps}"
+        f" --run_name digits-run --seed {args.seed} --batch_size 32 --max_steps {args.steps}"
         f" --learning_rate 0.002 --lr_schedule cosine --warmup_steps {args.steps // 30}"
         " --sample_every 1000000"
     )
@@ -146,7 +146,7 @@ def go_on(name: str, prompts: Iterable[str], flags: str) -> list[str]:
     """What the model writes after each prompt."""
     write_lines(f"{name}.txt", (BEGIN + prompt for prompt in prompts))
     call(
-        f"src/generate_conditional_samples.py --model_name digits --prompts {DATA}/{name}.txt"
+        f"src/generate_conditional_samples.py --model_name digits-run --prompts {DATA}/{name}.txt"
         f" --out {DATA}/{name}.jsonl --batch_size 50 {flags}"
     )
     with open(ROOT / DATA / f"{name}.jsonl", encoding="utf-8") as file:

@@ -73,7 +73,7 @@ def test_the_ordinary_commands_go_the_whole_way(digits: ModuleType, tmp_path: Pa
     ]
     assert re.search(r"\nDrawn from captions .*: \d+ of 200, \d+%\n", done.out)
     assert re.search(r"\nCaptions that are right, .*: \d+ of 360, \d+%\n", done.out)
-    tokenizer = ModelFolder(toolkit.root / "checkpoint" / "digits").tokenizer()
+    tokenizer = ModelFolder(toolkit.root / "checkpoint" / "digits-run").tokenizer()
     data = toolkit.root / digits.DATA
     with np.load(data / "known.npz") as file:
         tokens = np.concatenate([file[name] for name in file.files])

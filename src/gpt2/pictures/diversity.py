@@ -49,7 +49,7 @@ def read_grid(path: Path) -> list[Row]:
     rows = files.read_json_object(path).get("rows")
     try:
         found = [Row(_numbers(row["settings"]), _numbers(row["metrics"])) for row in rows or ()]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not a grid of settings; make one with: "
             "python src/evaluate.py grid --json FILE"

@@ -2,8 +2,7 @@
 
 Where TensorFlow has a fused kernel, an optimizer is that kernel: Keras's Adam takes longer and needs
 memory for what lies between its operations. Keras's Adafactor keeps a number for every weight, which
-is what the method is there to avoid. benchmarks/optimizers.py measures both; docs/training.md has
-its figures.
+is what the method is there to avoid. benchmarks/optimizers.py measures both.
 """
 
 from __future__ import annotations

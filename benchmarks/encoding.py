@@ -3,14 +3,16 @@
 
     python benchmarks/encoding.py models/117M shakespeare.txt more.txt
 
-All start without any word in memory and read the file anew. Of short files the round is repeated
-and the best of each kept. tiktoken and tokenizers are left out if they are not installed; all ids
-are compared.
+All start without any word in memory and read the file anew, each once in a round; the median of the
+rounds is shown. What would take too long for a text, by its speed on the one before, is left out.
+tiktoken and tokenizers are left out if they are not installed; all ids are compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +34,7 @@ from gpt2.tokenizer.vocabulary import spelled, token_bytes
 
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-_LARGE = 20_000_000  # bytes; such a file takes long enough to be measured once
+_PATIENCE = 8  # seconds; what takes longer for a text is left out
 
 Encode = Callable[[Path], np.ndarray]
 
@@ -134,37 +136,44 @@ def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Enco
 
 
 def measure(path: Path, made: dict[str, Callable[[], Encode]], rounds: int) -> dict[str, float]:
-    """The best speed of each in bytes a second."""
-    best = dict.fromkeys(made, 0.0)
+    """The median speed of each in bytes a second."""
+    size = path.stat().st_size
+    speeds: dict[str, list[float]] = {name: [] for name in made}
     expected = None
-    for _ in range(rounds if path.stat().st_size < _LARGE else 1):
+    for _ in range(rounds):
         for name, make in made.items():
             encode = make()
             start = time.perf_counter()
             ids = encode(path)
-            best[name] = max(best[name], path.stat().st_size / (time.perf_counter() - start))
+            speeds[name].append(size / (time.perf_counter() - start))
             expected = ids if expected is None else expected
             if not np.array_equal(ids, expected):
                 sys.exit(f"{name} gives other ids for {path}.")
-    return best
+    return {name: statistics.median(found) for name, found in speeds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("vocabulary", type=Path, help="folder with encoder.json and vocab.bpe")
     parser.add_argument("texts", nargs="+", type=Path, help="files of UTF-8 text")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--workers", type=int, default=2, help="processes of the second measurement"
     )
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
     made = dict(systems(args.vocabulary, args.workers))
-    rows = {path: measure(path, made, args.rounds) for path in args.texts}
-    titles = [f"{path.name}, {path.stat().st_size / 1e6:.1f} MB" for path in rows]
-    lines = ["| MB/s | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(rows)]
+    columns: dict[Path, dict[str, float]] = {}
+    last: dict[str, float] = {}  # the speed of each on the text before
+    for path in sorted(args.texts, key=lambda path: path.stat().st_size):
+        longest = {name: path.stat().st_size / last.get(name, math.inf) for name in made}
+        quick = {name: make for name, make in made.items() if longest[name] < _PATIENCE}
+        columns[path] = measure(path, quick, args.rounds)
+        last |= columns[path]
+    titles = [f"{path.name}, {path.stat().st_size / 1e6:.1f} MB" for path in columns]
+    lines = ["| MB/s | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(columns)]
     for name in made:
-        speeds = [f"{speeds[name] / 1e6:.1f}" for speeds in rows.values()]
+        speeds = [f"{found[name] / 1e6:.1f}" if name in found else "" for found in columns.values()]
         lines.append(f"| {name} | " + " | ".join(speeds) + " |")
     table = "\n".join(lines)
     print(table)

@@ -175,7 +175,7 @@ def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path) -> None:
         read(path, column="4")
     with pytest.raises(UserError, match=rf"several columns; .*{named}"):
         read(path)
-    with pytest.raises(UserError, match=r"no column 'body'; .*: 3, without names\.$"):
+    with pytest.raises(UserError, match=r"no column 'body'; .*: 1 to 3, as they have no names\.$"):
         read(path, column="body", header="no")
     with pytest.raises(UserError, match="no column '0'"):
         read(path, column="0")

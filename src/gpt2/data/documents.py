@@ -383,7 +383,7 @@ def _column(header: list[str] | None, width: int, name: str, reading: Reading) -
         return 0
     if wished is not None and wished.isdecimal() and 1 <= int(wished) <= width:
         return int(wished) - 1
-    columns = f"{width}, without names" if header is None else _listed(header)
+    columns = f"1 to {width}, as they have no names" if header is None else _listed(header)
     what = "it has several columns" if wished is None else f"it has no column {wished!r}"
     raise UserError(f"{name}: {what}; say with --column which to read: {columns}.")
 

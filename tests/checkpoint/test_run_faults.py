@@ -123,6 +123,9 @@ def test_a_kill_at_any_point_leaves_the_old_checkpoint_or_the_new_one(killed, mo
             tensors = dict(bundle.read_tensors(run.latest()[0], TINY))
             assert_same(tensors, random_tensors(TINY, later))
         assert folder.listed_checkpoints(run.path) == [f"model-{step + 1}", f"model-{step + 2}"]
+        left = {path.name.split(".")[0] for path in run.path.glob("[ms]*-*")}
+        known = {f"{kind}-{number}" for kind in ("model", "state") for number in range(1, step + 3)}
+        assert left <= known - {f"model-{number}" for number in range(1, step + 1)}, left
     # First always the old one, from some point on always the new one.
     assert outcomes == sorted(outcomes, reverse=True)
     assert outcomes.count("old") > 10

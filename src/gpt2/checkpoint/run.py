@@ -10,6 +10,7 @@ and what 2019 did not have:
     state-STEP.{data-00000-of-00001,index,json}   the optimizer's state of the newest two; `state`
     best/                                         the best checkpoint so far, a model folder too
     lock                                          held by the training that is at work; `lock`
+    unfinished                                    while saving: what to delete should it be killed
     history.jsonl  config.json  events.out.*      for plots and for repeating the run
 
 The file `checkpoint` is what counts and is replaced last, in one instant: a kill or a full disk
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 COUNTER = "counter"
+UNFINISHED = "unfinished"
 BEST = "best"
 STATES = 2  # an optimizer's state may be twice the size of the weights
 # What a checkpoint is called while another of the same step takes its name.
@@ -172,6 +174,10 @@ class RunFolder:
         names = folder.checkpoint_names(self.path)
         others = [other for other in names if other not in (name, name + ASIDE)]
         kept = [*others, name][-self.keep :]
+        # Not a model.ckpt that the user put here and named.
+        fallen_out = [old for old in names if old not in kept and _NAME.fullmatch(old)]
+        with contextlib.suppress(OSError, UserError):
+            self._finish(names)
         try:
             with contextlib.ExitStack() as stack:
                 partial = stack.enter_context(bundle.staged(prefix, tensors))
@@ -183,6 +189,8 @@ class RunFolder:
                     # Also where no file names the only checkpoint, since there are going to be two.
                     folder.write_checkpoint_state(self.path, names)
                 try:
+                    lines = (f"{it}\n" for it in (name, name + ASIDE, *fallen_out))
+                    files.write_text(self.path / UNFINISHED, "".join(lines))
                     if name in names:
                         self._set_aside(name, names)
                     state_files.remove(self.state_of(prefix))
@@ -193,14 +201,12 @@ class RunFolder:
                     folder.write_checkpoint_state(self.path, kept)
                 except BaseException:
                     with contextlib.suppress(OSError, UserError):
-                        self._remove_unlisted(name, name + ASIDE)
+                        self._finish(folder.listed_checkpoints(self.path))
                     raise
         except OSError as error:
             raise files.cannot_write(prefix, error) from error
-        # Not a model.ckpt that the user put here and named.
-        fallen_out = [old for old in names if old not in kept and _NAME.fullmatch(old)]
         with contextlib.suppress(OSError, UserError):
-            self._remove_unlisted(name + ASIDE, *fallen_out)
+            self._finish(folder.listed_checkpoints(self.path))
             self._remove_old_states()
         return prefix
 
@@ -226,13 +232,16 @@ class RunFolder:
         renamed = [aside.name if other == name else other for other in names]
         folder.write_checkpoint_state(self.path, renamed)
 
-    def _remove_unlisted(self, *names: str) -> None:
-        """Delete those of these checkpoints that are not in force."""
-        listed = folder.listed_checkpoints(self.path)
-        for name in names:
-            if name not in listed:
+    def _finish(self, listed: list[str]) -> None:
+        """Delete what a save, done or not, has named as its own, but for what is in force."""
+        path = self.path / UNFINISHED
+        if not path.is_file():
+            return
+        for name in files.read_text(path).split("\n"):
+            if name not in listed and _NAME.fullmatch(name):
                 state_files.remove(self.state_of(self.path / name))
                 bundle.remove(self.path / name)
+        path.unlink()
 
     def _remove_old_states(self) -> None:
         """Delete the states that do not lie beside one of the newest checkpoints."""
@@ -249,7 +258,8 @@ class RunFolder:
             name = index.name.removesuffix(bundle.INDEX)
             if name not in named and _NAME.fullmatch(name):
                 bundle.remove(self.path / name)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UserError):
+            self._finish(named)
             self._remove_old_states()
 
     def _refuse_another_size(self, model: ModelFolder) -> None:

@@ -197,8 +197,11 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
 def load_tensorflow() -> None:
     """Load TensorFlow without its start-up notes on compilers and GPUs, which nobody asked for.
 
-    Whoever does want them sets TF_CPP_MIN_LOG_LEVEL, for example to 0.
+    Whoever does want them sets TF_CPP_MIN_LOG_LEVEL, for example to 0. Nor is Keras loaded, which
+    is not used here and would, with the packages that it loads in turn, double the time.
     """
+    # Instead of Keras TensorFlow then looks for its predecessor, and does without if there is none.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     # TensorFlow may lose a KeyboardInterrupt, or make another exception of it, while it traces.
     screen = os.dup(2)  # since standard error is turned aside now and then; see `quiet`
     signal.signal(signal.SIGINT, lambda *_: leave_at_once(screen))

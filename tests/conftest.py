@@ -9,6 +9,8 @@ import pytest
 
 from tests.golden_model import Golden
 
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # as the commands do, to load TensorFlow in half the time
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -79,3 +79,12 @@ def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(
     done = home.toolkit.run(f"{no_tensorflow} python {line}")
     done.says(2, rf"{sentence}.*; see \S+\.py --help\.$")
     assert done.out == ""
+
+
+def test_tensorflow_is_loaded_without_keras(home: Home) -> None:
+    names = "{'tensorflow', 'keras', 'sklearn', 'matplotlib'}"
+    program = (
+        f"import sys, command_line as c; c.load_tensorflow(); print({names} & {{*sys.modules}})"
+    )
+    line = f'TF_USE_LEGACY_KERAS= python -c "{program}"'
+    assert home.toolkit.run(line, "src").out == "{'tensorflow'}\n"

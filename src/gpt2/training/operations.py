@@ -9,6 +9,7 @@ Shapes: B batch, T positions, N rows (B times T), C width, H heads, D head width
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -22,15 +23,18 @@ ATTENTION_ROWS = 256
 LOSS_ROWS = 256
 LOSS_SLICES = 16  # where the number of rows is not known in advance
 
+# No `if` and no loop in here depends on a tensor; to look for one would take TensorFlow seconds.
+graph = functools.partial(tf.function, autograph=False)
+
 
 def compiled(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """A function of tensors as one compiled pass, and its gradient as another.
 
     The gradient is computed from the arguments alone: nothing else is kept for it.
     """
-    forward = tf.function(function, jit_compile=True)
+    forward = graph(function, jit_compile=True)
 
-    @tf.function(jit_compile=True)
+    @graph(jit_compile=True)
     def backward(upstream: tf.Tensor, *arguments: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(arguments)
@@ -109,7 +113,7 @@ def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None) -> tf.Tensor:
     return tf.where(kept, x * tf.cast(1 / (1 - rate), x.dtype), tf.zeros([], x.dtype))
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
     """Probabilities of [B, H, T, S], whose last query is that of the last key."""
     queries, keys = tf.unstack(tf.shape(scores)[2:])
@@ -119,7 +123,7 @@ def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
     )
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _softmax_gradient(probabilities: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     p, up = tf.cast(probabilities, tf.float32), tf.cast(upstream, tf.float32)
     return tf.cast(p * (up - tf.reduce_sum(p * up, axis=-1, keepdims=True)), upstream.dtype)
@@ -255,12 +259,12 @@ def _head_table(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return embeddings if dtype == tf.float32 else _centred(embeddings, dtype)
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _centred(embeddings: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(embeddings - tf.reduce_mean(embeddings, axis=0), dtype)
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Nats of each row, and their gradient by the logits: [N, V], [N] -> float32 [N], [N, V]."""
     scores = tf.cast(logits, tf.float32)
@@ -273,6 +277,6 @@ def _softmax_loss(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.
     return nats, tf.cast(exponentials / total - tf.cast(is_target, tf.float32), logits.dtype)
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _scaled_sum(parts: Sequence[tf.Tensor], scale: tf.Tensor) -> tf.Tensor:
     return tf.add_n([tf.cast(part, tf.float32) for part in parts]) * scale

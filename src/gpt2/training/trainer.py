@@ -17,6 +17,7 @@ from gpt2.training import schedule
 from gpt2.training.lora import LoRA
 from gpt2.training.loss import Computation, hardware_precision, next_token_loss
 from gpt2.training.loss_scale import LossScale
+from gpt2.training.operations import graph
 from gpt2.training.optimizers import BY_NAME
 from gpt2.training.settings import TrainerSettings
 
@@ -192,7 +193,7 @@ class Trainer:
         random = randomness.generator(self._seed, randomness.DROPOUT, step, number)
         return tf.constant(random.integers(2**31, size=2), tf.int64)
 
-    @tf.function(reduce_retracing=True)
+    @graph(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         computation = Computation(self._computation.precision, gradient=False)
         return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
@@ -232,13 +233,16 @@ class Trainer:
             # Pascanu et al. 2013: the direction stays, the length is cut.
             longest = self._settings.clip_norm
             factor = longest / tf.maximum(norm, longest) / scale
-        if tf.math.is_finite(loss) and tf.math.is_finite(norm):
+
+        def take() -> tf.Tensor:
             self._optimizer.apply(gradients, learning_rate, factor)
             if self._lora:
                 self._lora.merge()
-        return norm
+            return norm
 
-    @tf.function(reduce_retracing=True)
+        return tf.cond(tf.math.is_finite(loss) & tf.math.is_finite(norm), take, lambda: norm)
+
+    @graph(reduce_retracing=True)
     def _train_on(
         self,
         inputs: tf.Tensor,
@@ -251,7 +255,7 @@ class Trainer:
         loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
         return loss, self._apply(loss, gradients, learning_rate, scale)
 
-    @tf.function(reduce_retracing=True)
+    @graph(reduce_retracing=True)
     def _accumulate(
         self,
         inputs: tf.Tensor,
@@ -264,7 +268,7 @@ class Trainer:
             total.assign_add(gradient)
         return loss
 
-    @tf.function
+    @graph
     def _apply_sums(self, loss: tf.Tensor, learning_rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         gradients = [tf.convert_to_tensor(total) for total in self._sums]
         return self._apply(loss, gradients, learning_rate, scale)

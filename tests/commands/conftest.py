@@ -48,6 +48,14 @@ def encoding_toolkit(tmp_path: Path) -> Toolkit:
 
 
 @pytest.fixture(scope="session")
+def trained(home: Home) -> Toolkit:
+    """A toolkit with a run of some steps, `short`; made sooner than `story`."""
+    train = "python src/train.py --dataset text.npz --run_name short --max_steps 9 --save_every 3"
+    home.toolkit.run(train).succeeds()
+    return home.toolkit
+
+
+@pytest.fixture(scope="session")
 def story(home: Home) -> Story:
     """The training of the tutorial: stopped, gone on with, terminated, gone on with, left."""
     if os.name == "nt":

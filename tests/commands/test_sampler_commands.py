@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.commands.toolkit_copy import DATA, INDEX, Story, Toolkit
+from tests.commands.toolkit_copy import DATA, INDEX, Toolkit
 
 BANNER = re.compile(r"^={40} SAMPLE (\d+) ={40}\n", re.MULTILINE)
 INTERACTIVE = "python src/interactive_conditional_samples.py"
@@ -23,10 +23,10 @@ def samples(shown: str) -> dict[int, str]:
 
 
 @pytest.fixture(scope="session")
-def copied(story: Story) -> str:
+def copied(trained: Toolkit) -> str:
     """The name of a model put together by hand from seven files, as the tutorials tell."""
-    root = story.toolkit.root
-    run, model = root / "checkpoint" / "run1", root / "models" / "copied"
+    root = trained.root
+    run, model = root / "checkpoint" / "short", root / "models" / "copied"
     last = (run / "counter").read_text().strip()
     model.mkdir()
     for name in ("hparams.json", "encoder.json", "vocab.bpe"):
@@ -36,9 +36,11 @@ def copied(story: Story) -> str:
     return model.name
 
 
-def test_prompts_are_answered_as_in_2019_until_the_input_ends(story: Story, copied: str) -> None:
-    done, again = story.toolkit.run_all(
-        f"{INTERACTIVE} --model_name run1 --batch_size 2 --nsamples 3 --length 6 --seed 4",
+def test_prompts_are_answered_as_in_2019_until_the_input_ends(
+    trained: Toolkit, copied: str
+) -> None:
+    done, again = trained.run_all(
+        f"{INTERACTIVE} --model_name short --batch_size 2 --nsamples 3 --length 6 --seed 4",
         f"{INTERACTIVE} --model_name {copied} --nsamples 3 --length 6 --seed 4",
         typed="Hello\n\n" + "far too long " * 20 + "\nThe",
     )
@@ -53,17 +55,17 @@ def test_prompts_are_answered_as_in_2019_until_the_input_ends(story: Story, copi
     assert again == done
 
 
-def test_texts_longer_than_the_window_go_on_and_say_so_once(story: Story) -> None:
-    done = story.toolkit.run(
-        f"{UNCONDITIONAL} --model_name run1 --length 80 --nsamples 2 --ignore_eos --seed 4"
+def test_texts_longer_than_the_window_go_on_and_say_so_once(trained: Toolkit) -> None:
+    done = trained.run(
+        f"{UNCONDITIONAL} --model_name short --length 80 --nsamples 2 --ignore_eos --seed 4"
     )
     done.says(0, "looks at 32 tokens at most; of a longer text it is given the last part")
     assert list(samples(done.out)) == [1, 2]
 
 
-def test_samples_end_where_they_are_told_to(story: Story) -> None:
-    flags = "--model_name run1 --length 30 --nsamples 2 --ignore_eos --seed 4"
-    whole, stopped, truncated = story.toolkit.run_all(
+def test_samples_end_where_they_are_told_to(trained: Toolkit) -> None:
+    flags = "--model_name short --length 30 --nsamples 2 --ignore_eos --seed 4"
+    whole, stopped, truncated = trained.run_all(
         f"{UNCONDITIONAL} {flags}",
         f"{UNCONDITIONAL} {flags} --stop e",
         f"{UNCONDITIONAL} {flags} --truncate e",
@@ -73,16 +75,16 @@ def test_samples_end_where_they_are_told_to(story: Story) -> None:
         assert samples(truncated.succeeds().out)[number] == samples(stopped.out)[number]
 
 
-def test_samples_without_a_prompt_are_as_many_as_asked_for(story: Story) -> None:
-    flags = "--model_name run1 --length 6 --seed 5"
-    done = story.toolkit.run(f"{UNCONDITIONAL} {flags} --nsamples 3 --batch_size 2").succeeds()
+def test_samples_without_a_prompt_are_as_many_as_asked_for(trained: Toolkit) -> None:
+    flags = "--model_name short --length 6 --seed 5"
+    done = trained.run(f"{UNCONDITIONAL} {flags} --nsamples 3 --batch_size 2").succeeds()
     three = samples(done.out)
     assert list(three) == [1, 2, 3]
     assert len(set(three.values())) == 3
 
     # Without a number they go on until Ctrl+C. Called from inside src/ this time.
     command = f"python generate_unconditional_samples.py {flags}"
-    with story.toolkit.start(command, folder="src") as running:
+    with trained.start(command, folder="src") as running:
         running.send_when(signal.SIGINT, lambda: " SAMPLE 5 " in running.out)
         endless = running.finish()
     endless.says(130, "^interrupted$")

@@ -258,9 +258,10 @@ def typical(probabilities: np.ndarray, p: float) -> np.ndarray:
     Those are the tokens whose surprise is nearest to the expected surprise: Meister et al. 2022,
     "Locally Typical Sampling", https://arxiv.org/abs/2202.00666, section 4.
     """
-    with np.errstate(divide="ignore"):
-        surprise = -np.log(probabilities)
-    expected = np.sum(probabilities * surprise, where=probabilities > 0)
+    possible = probabilities > 0
+    surprise = np.full(len(probabilities), np.inf)
+    surprise[possible] = -np.log(probabilities[possible])
+    expected = np.sum(probabilities[possible] * surprise[possible])
     return smallest_set(np.abs(surprise - expected), probabilities, p)
 
 

@@ -131,17 +131,16 @@ class Trainer:
         own = self.state()
         missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unknown:
-            found = f"it lacks {missing[0]}" if missing else f"it has {unknown[0]}"
+            found = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not wanted"
             raise UserError(
-                f"The saved state is of a training with other settings ({found}); go on with the "
-                "optimizer, the layers, the precision and the LoRA rank that it had."
+                f"The saved state is that of another optimizer, or of other layers, another "
+                f"precision or LoRA rank ({found}); go on with those that the run had."
             )
         for name, value in own.items():
             if tuple(state[name].shape) != tuple(value.shape):
                 raise UserError(
-                    f"The saved state is of a training with other settings ({name} has the shape "
-                    f"{list(state[name].shape)}, not {list(value.shape)}); go on with the sizes and "
-                    "the LoRA rank that it had."
+                    f"The saved state is that of other sizes ({name} is {list(state[name].shape)}, "
+                    f"not {list(value.shape)}); go on with the sizes and the LoRA rank that the run had."
                 )
         for name, value in own.items():
             if isinstance(value, tf.Variable):

@@ -24,7 +24,7 @@ from gpt2.data import text
 from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.evaluation.diversity import Diversity, measure
-from gpt2.evaluation.samples import read_samples, read_training_text, run_samples, sample_tokens
+from gpt2.evaluation.samples import read_samples, run_samples, sample_tokens
 from gpt2.workspace import Workspace
 
 # The columns of the table: what is in them of the metrics, their heads, and decimals.
@@ -97,7 +97,9 @@ def measured(
     with byte_bar(files) as progress:
         return measure(
             groups,
-            read_training_text(files, tokenizer, n_vocab, reading=reading, progress=progress),
+            text.read_texts(
+                files, tokenizer=tokenizer, n_vocab=n_vocab, reading=reading, progress=progress
+            ),
         )
 
 

@@ -286,6 +286,25 @@ def test_texts_for_a_vocabulary_are_the_texts_whole(
         list(read_texts(text.find_files(str(tmp_path))))
 
 
+def test_tokens_become_the_text_again_in_parts_that_cut_no_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
+) -> None:
+    monkeypatch.setattr(text, "PART", 7)  # tokens of a byte each: borders within words and letters
+    whole = "the größte Hüte, 中文中文字 and hats " * 9
+    (tmp_path / "a.txt").write_text(f"{whole}\n", encoding="utf-8")
+    np.savez(tmp_path / "b.npz", bytes_and_endoftext.encode_array(whole), [ord("x"), 0xC3])
+    files = text.find_files(str(tmp_path))
+    sizes: list[int] = []
+    options = {"tokenizer": bytes_and_endoftext, "n_vocab": 257, "progress": sizes.append}
+    found = list(read_texts(files, **options))
+    assert "".join(found) == f"{whole}\n{whole}x\ufffd"
+    assert sum(sizes) == sum(path.stat().st_size for path in files)
+    spelled = found[next(n for n, part in enumerate(found) if part.endswith("\n")) + 1 :]
+    assert len(spelled) > 20
+    split = [word for part in spelled[:-1] for some in words(part) for word in some]
+    assert split == [word for some in words(whole) for word in some]
+
+
 def test_a_binary_file_is_skipped_only_among_others(
     tmp_path: Path, bytes_and_endoftext: Tokenizer
 ) -> None:

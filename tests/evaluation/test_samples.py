@@ -6,14 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from gpt2.data import npz
-from gpt2.data.documents import UTF_8, Reading
 from gpt2.errors import UserError
-from gpt2.evaluation.samples import read_samples, read_training_text, run_samples
-from gpt2.tokenizer import Tokenizer, train_vocabulary
+from gpt2.evaluation.samples import read_samples, run_samples
 
 TRAINED = """======== SAMPLE 1 ========
 first
@@ -99,18 +95,3 @@ def test_the_samples_of_a_run_come_in_the_order_of_steps(tmp_path: Path) -> None
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=f"There are no samples in {re.escape(str(folder))};"):
             run_samples(folder)
-
-
-def test_a_training_text_is_read_from_text_records_and_tokens(tmp_path: Path) -> None:
-    text = "the cat and the hat and the bat"
-    tokenizer = Tokenizer(*train_vocabulary([text], 270))
-    (tmp_path / "a.txt").write_text(f"{text}\n")
-    (tmp_path / "b.jsonl").write_text(json.dumps({"text": text}))
-    npz.write(tmp_path / "c.npz", [tokenizer.encode_array(text), np.array([], np.int32)])
-    files = sorted(tmp_path.iterdir())
-    sizes: list[int] = []
-    parts = read_training_text(files, tokenizer, 270, reading=UTF_8, progress=sizes.append)
-    assert "".join(parts) == f"{text}\n{text}{text}"
-    assert sum(sizes) == sum(path.stat().st_size for path in files)
-    with pytest.raises(UserError, match=r"c\.npz holds tokens"):
-        list(read_training_text(files, None, 0, reading=Reading()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import unicodedata
 from collections import deque
@@ -181,19 +182,39 @@ def read_documents(
 def read_texts(
     files: list[Path],
     *,
+    tokenizer: Tokenizer | None = None,
+    n_vocab: int = 0,
     reading: Reading = UTF_8,
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[str]:
-    """The text of all files in parts of bounded size, none of which cuts a word in two."""
+    """The text of all files in parts of bounded size, none of which cuts a word in two.
+
+    Args:
+        tokenizer: with its `n_vocab`, for files of tokens, which are refused without one.
+        reading, progress, notice: see `read_parts`.
+
+    Raises:
+        UserError: a file cannot be read, or holds tokens that cannot be made text again.
+    """
     pending = _Pending(reading)
     for file in files:
-        if file.suffix == ".npz":
+        if file.suffix == ".npz" and tokenizer is None:
             raise UserError(f"{file} holds tokens; give the text that they were made of.")
-    for item in _read_all(files, reading, 0, False, progress, notice):
-        yield from pending.add(item.text)
+    for item in _read_all(files, reading, n_vocab, False, progress, notice):
+        is_text = isinstance(item.text, str)
+        for text in [item.text] if is_text else _spelled(item.text, tokenizer):
+            yield from pending.add(text)
         if item.ends:
             yield pending.rest()
+
+
+def _spelled(tokens: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of many tokens, some at a time, though a character may lie across the border."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for start in range(0, len(tokens), PART):
+        yield decoder.decode(tokenizer.decode_bytes(tokens[start : start + PART].tolist()))
+    yield decoder.decode(b"", final=True)
 
 
 def _read_all(

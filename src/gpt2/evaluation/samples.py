@@ -1,15 +1,15 @@
-"""Reads samples, in whichever form they were written, and the training text they are held against."""
+"""Reads samples, in whichever form they were written."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from gpt2.data import npz, text
+from gpt2.data import text
 from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
@@ -20,8 +20,6 @@ _BANNER = re.compile(r"^={8,} SAMPLE \d+ ={8,}\n", re.MULTILINE)
 _END_OF_ANSWER = re.compile(r"^={80}\n.*", re.MULTILINE | re.DOTALL)
 # What stands between, or after, the samples of gpt-2-simple and of a folder of samples.
 _DELIMITER = re.compile(r"^={20}(?:\n|\Z)", re.MULTILINE)
-
-_TOKENS = 2**20  # that are made text at a time
 
 
 def read_samples(file: Path, encoding: str = "utf-8") -> list[str]:
@@ -94,35 +92,6 @@ def run_samples(folder: Path) -> list[Path]:
             f"There are no samples in {folder}; train.py writes them as --sample_every says."
         )
     return sorted(found, key=lambda path: int(path.name.removeprefix("samples-")))
-
-
-def read_training_text(
-    files: list[Path],
-    tokenizer: Tokenizer | None,
-    n_vocab: int,
-    *,
-    reading: Reading,
-    progress: Callable[[int], object] = lambda size: None,
-) -> Iterator[str]:
-    """The text that a model was trained on, in parts of bounded size.
-
-    Args:
-        files: of text, as `text.read_texts` takes them, or of tokens.
-        tokenizer: of the model, and its `n_vocab`: for files of tokens, which are cut every million
-            tokens or so, whatever word that is in.
-        progress: called with the size in bytes of what has been read.
-
-    Raises:
-        UserError: a file cannot be read, or holds tokens that there is no tokenizer for.
-    """
-    for file in files:
-        if file.suffix == ".npz" and tokenizer is not None:
-            for chunk in npz.read(file, n_vocab):
-                for start in range(0, len(chunk), _TOKENS):
-                    yield tokenizer.decode(chunk[start : start + _TOKENS].tolist())
-            progress(file.stat().st_size)
-        else:
-            yield from text.read_texts([file], reading=reading, progress=progress)
 
 
 def sample_tokens(sample: str, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:

@@ -52,6 +52,14 @@ def test_one_combination_and_one_setting_can_be_drawn() -> None:
         assert drawn(diversity_picture(grid, LIGHT), "png", LIGHT)
 
 
+def test_shares_that_are_all_none_are_drawn_on_a_scale_without_negative_ones() -> None:
+    some = [Row({"top_k": k}, {"copied_8": 0.0, "distinct_1": 0.5}) for k in (1, 10)]
+    distinct, copied = diversity_picture(some, LIGHT).axes[:2]
+    assert copied.get_title(loc="left") == TITLES["copied_8"]
+    assert [tick for tick in copied.get_yticks() if copied.get_ylim()[0] <= tick < 0] == []
+    assert distinct.get_ylim()[0] > 0
+
+
 def test_a_grid_is_read_without_what_could_not_be_told(tmp_path: Path) -> None:
     file = tmp_path / "grid.json"
     row = {"settings": {"top_k": 10, "name": "x"}, "metrics": {"distinct_1": 0.5, "copied_8": None}}

@@ -88,8 +88,12 @@ def test_the_large_head_the_grid_and_the_bars_show_pytorchs_attention(golden: Go
     mosaic = grid.images[0].get_array()
     for layer in range(2):
         for head in range(3):
-            cell = mosaic[17 * layer : 17 * layer + 16, 17 * head : 17 * head + 16]
-            np.testing.assert_array_equal(cell[past], attention[layer, head][past])
+            # A weight takes 3 pixels by 3, and 4 are left between one head and the next.
+            top, start = 52 * layer, 52 * head
+            cell = mosaic[top : top + 48, start : start + 48]
+            expected = np.kron(attention[layer, head], np.ones((3, 3)))
+            seen = np.kron(past, np.ones((3, 3), bool))
+            np.testing.assert_array_equal(cell[seen], expected[seen])
     assert [bar.get_width() for bar in bars.patches] == attention[1, 2, 9, :10].tolist()
     words = [text.get_text() for text in bars.get_yticklabels()]
     assert words == [f"t{n}  {101 + n}" for n in range(10)]
@@ -136,6 +140,20 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
     assert said == ["the model's own", "drawn with temperature 1, top_k 3, top_p 0"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
+def test_there_is_a_panel_for_each_step_and_a_scale_below_the_lowest(count: int) -> None:
+    probabilities = np.full(20, 0.05)
+    steps = [Step((n,), n, probabilities, probabilities) for n in range(count)]
+    figure = probabilities_picture(steps, lambda n: b"%d" % n, SamplingSettings(), LIGHT, 4)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        f"{n} ▸ {n}" for n in range(count)
+    ]
+    drawn(figure, "png", LIGHT)
+    for number, axes in enumerate(figure.axes):
+        named = any(text.get_text() and text.get_visible() for text in axes.get_xticklabels())
+        assert named == (number + 3 >= count)
+
+
 @pytest.mark.parametrize("length", [5, 44, 500])
 def test_labels_do_not_overlap(length: int) -> None:
     random = np.random.default_rng(8)
@@ -144,10 +162,16 @@ def test_labels_do_not_overlap(length: int) -> None:
     tokens = [(b" word", b"\xe4\xb8", "中".encode(), b"unbelievable")[n % 4] for n in range(length)]
     figure = attention_picture(attention, tokens, 0, 0, length - 2, LIGHT)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     canvas = FigureCanvasAgg(figure)
     with style(LIGHT):
         canvas.draw()
+    grid = figure.axes[0]
+    frame = grid.patches[0].get_window_extent()
+    [title] = grid.findobj(lambda part: isinstance(part, Text) and part.get_text() == "All heads")
+    assert frame.y1 < title.get_window_extent().y0
+    assert frame.x0 > grid.get_yticklabels()[0].get_window_extent().x1
     for axes in figure.axes[1:3]:
         extents = [text.get_window_extent() for text in axes.get_yticklabels() if text.get_text()]
         extents.sort(key=lambda extent: extent.y0)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL = 48  # pixels of one head's side in the grid of all, at most
+CELL = 48  # pixels of one head's side in the grid of all, about
 LABELS = 44  # tokens that are named along a side, at most
 BARS = 24  # tokens in the list of those that the chosen one looks at, at most
 VALUES = 12  # tokens up to which each weight is written into its cell
@@ -75,16 +75,19 @@ def _draw_grid(
 ) -> None:
     """All heads in one image: a column for each head, a row for each layer."""
     layers, heads, length = attention.shape[:3]
-    side = min(length, CELL)
-    gap = max(1, side // 12)
+    cells = min(length, CELL)
+    zoom = CELL // cells  # a few tokens are drawn large, so that the gaps stay narrow beside them
+    side = cells * zoom
+    gap = side // 12
     pitch = side + gap
     image = np.full((layers * pitch - gap, heads * pitch - gap), np.nan)
-    future = np.triu(np.ones((side, side), bool), 1)
+    future = np.triu(np.ones((cells, cells), bool), 1)
     for row in range(layers):
         for column in range(heads):
-            cell = np.where(future, np.nan, shrunk(attention[row, column], side))
+            cell = np.where(future, np.nan, shrunk(attention[row, column], cells))
             top, start = row * pitch, column * pitch
-            image[top : top + side, start : start + side] = cell
+            zoomed = cell.repeat(zoom, axis=0).repeat(zoom, axis=1)
+            image[top : top + side, start : start + side] = zoomed
     axes.imshow(image, interpolation="nearest", aspect="equal", **colors)
     corner = head * pitch - (gap + 1) / 2, layer * pitch - (gap + 1) / 2
     _mark(axes, corner, pitch, pitch, theme)
@@ -95,7 +98,7 @@ def _draw_grid(
     axes.spines[:].set_visible(False)
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
-    axes.set_title("All heads")
+    axes.set_title("All heads", pad=10)
 
 
 def shrunk(weights: np.ndarray, side: int) -> np.ndarray:

@@ -144,4 +144,6 @@ def _draw_panel(
     axes.plot(range(len(values)), means, "o-", color=theme.series[0], markersize=5)
     if metric == "perplexity" and max(y for _, y in dots) > 20 * min(y for _, y in dots) > 0:
         logarithmic(axes)
+    if not any(y for _, y in dots):  # or there would be shares below none, too
+        axes.set_ylim(-0.05, 1)
     axes.grid(True, axis="y")

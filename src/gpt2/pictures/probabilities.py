@@ -43,12 +43,13 @@ def probabilities_picture(
         height = 1.1 + 0.21 * likeliest
         figure = Figure(figsize=(max(5.5, 3.9 * columns), rows * height + 0.6))
         longest = max(max(step.before.max(), step.after.max()) for step in steps)
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
-        for axes, step in zip(panels, steps, strict=False):
+        panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
+        for axes in panels[len(steps) :]:
+            axes.remove()
+        for number, (axes, step) in enumerate(zip(panels, steps, strict=False)):
             _draw_step(axes, step, token_bytes, theme, likeliest)
             axes.set_xlim(0, min(1.0, 1.05 * longest))
-        for axes in list(panels)[len(steps) :]:
-            axes.remove()
+            axes.tick_params(labelbottom=number + columns >= len(steps))  # nothing is below it
         marks = [Patch(color=theme.faint), Patch(color=theme.series[0])]
         rules = f"temperature {settings.temperature:g}, top_k {settings.top_k}"
         rules += f", top_p {settings.top_p:g}"

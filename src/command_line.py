@@ -21,15 +21,19 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Reading
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
+from gpt2.workspace import Workspace
 
 Item = TypeVar("Item")
 
 _HANG_UP, _BREAK = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
+# What else asks a program to end: `kill`, and a terminal that is closed.
+_ENDINGS = [number for number in (signal.SIGTERM, _HANG_UP, _BREAK) if number]
 
 
 def run(command: Callable[[], None]) -> NoReturn:
@@ -38,6 +42,9 @@ def run(command: Callable[[], None]) -> NoReturn:
         # Whatever the system's code page is: texts are UTF-8, and showing one never fails.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    for number in _ENDINGS:
+        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup SIGHUP is to be ignored
+            signal.signal(number, _interrupt)
     try:
         command()
         sys.stdout.flush()
@@ -45,7 +52,8 @@ def run(command: Callable[[], None]) -> NoReturn:
         print(error, file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output (head, less) has left: nobody to tell, nothing to flush.
@@ -62,6 +70,11 @@ def run(command: Callable[[], None]) -> NoReturn:
     except Exception:
         report_defect()
     sys.exit(0)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Answer a signal as Python answers Ctrl+C, so that what is half-written is tidied up."""
+    raise KeyboardInterrupt
 
 
 def report_defect() -> NoReturn:
@@ -135,6 +148,24 @@ def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:
         raise UserError(sentence)
 
 
+def named_model(name: str, workspace: Workspace) -> ModelFolder:
+    """A model under models/, a run under checkpoint/, or a folder by its path; see `Workspace`.
+
+    Where a model and a run have the same name, it is told which one is taken.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = workspace.model_folder(name)
+    if run_folder := workspace.run_behind_model(name):
+        print(
+            f"Using the model {shown(folder)}; for the run of the same name give its path, "
+            f"{shown(run_folder)}.",
+            file=sys.stderr,
+        )
+    return ModelFolder(folder)
+
+
 @contextlib.contextmanager
 def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
     """Show a bar over the bytes of these files; yields what to tell how many have been read."""
@@ -205,6 +236,9 @@ def load_tensorflow() -> None:
     # TensorFlow may lose a KeyboardInterrupt, or make another exception of it, while it traces.
     screen = os.dup(2)  # since standard error is turned aside now and then; see `quiet`
     signal.signal(signal.SIGINT, lambda *_: leave_at_once(screen))
+    for number in _ENDINGS:
+        if signal.getsignal(number) == _interrupt:
+            signal.signal(number, signal.SIG_DFL)
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -231,8 +265,9 @@ def leave_at_once(screen: int) -> NoReturn:
 class StopSignal:
     """Ctrl+C and SIGTERM: the first asks the work to end well, the second ends it at once.
 
-    A terminal that is closed asks, too, unless `nohup` has been told not to mind. A thread does the listening, since the main one answers signals only between its own steps and
-    one of those may be half a minute inside TensorFlow.
+    A terminal that is closed asks, too, unless `nohup` has been told not to mind. A thread does
+    the listening, since the main one answers signals only between its own steps and one of those
+    may be half a minute inside TensorFlow.
     """
 
     def __init__(self, message: str):

@@ -14,13 +14,13 @@ from command_line import (
     Parser,
     add_reading_flags,
     byte_bar,
+    named_model,
     not_empty,
     reading_of,
     run,
     show_notice,
 )
 from gpt2 import processes
-from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data import npz, shards, text
 from gpt2.data.sources import is_among
 from gpt2.errors import UserError
@@ -58,7 +58,7 @@ def main() -> None:
     reading = reading_of(args)
     workers = processes.check_count(args.workers)
     workspace = Workspace.find(args.models_dir, args.model_name)
-    tokenizer = ModelFolder(workspace.model_folder(args.model_name)).tokenizer()
+    tokenizer = named_model(args.model_name, workspace).tokenizer()
     files = text.find_files(args.in_text)
     out = Path(args.out_npz)
     if is_among(out, files):

@@ -18,6 +18,7 @@ from command_line import (
     add_reading_flags,
     byte_bar,
     load_tensorflow,
+    named_model,
     not_empty,
     reading_of,
     run,
@@ -82,7 +83,7 @@ def main() -> None:
     if folder.exists():
         raise UserError(f"{shown(folder)} is there already; choose another name or delete it.")
     seed = randomness.check_seed(args.seed)
-    source = ModelFolder(workspace.model_folder(args.source)) if args.source else None
+    source = named_model(args.source, workspace) if args.source else None
     hparams = source.hparams if source else SMALL
     sizes = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
     given = {name: getattr(args, name) for name in sizes if getattr(args, name) is not None}

@@ -13,9 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from command_line import flags_of, load_tensorflow, shown
+from command_line import flags_of, load_tensorflow, named_model, shown
 from gpt2 import randomness
-from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
 from gpt2.generation.beam import BeamSettings, beam_search
 from gpt2.generation.engines import Converting, check_engine, open_model
@@ -94,8 +93,9 @@ class TextFlags:
             UserError: a flag or the model does not work.
         """
         check_engine(self.engine, self.quantize)
-        folder = Workspace.find(self.models_dir, self.model_name).model_folder(self.model_name)
-        hparams = ModelFolder(folder).hparams
+        workspace = Workspace.find(self.models_dir, self.model_name)
+        model = named_model(self.model_name, workspace)
+        hparams = model.hparams
         if self.length is None:
             self.length = halves * hparams.n_ctx // 2
         self.seed = randomness.check_seed(self.seed)
@@ -116,7 +116,7 @@ class TextFlags:
             if event.done == event.of:
                 bar[0].close()
 
-        return open_model(folder, self.engine, self.quantize, show)
+        return open_model(model.path, self.engine, self.quantize, show)
 
     def check(self) -> None:
         """Hold the flags against what they can be.

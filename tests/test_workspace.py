@@ -108,6 +108,9 @@ def test_a_model_comes_before_a_run_and_a_run_before_a_path(places: dict[str, Pa
     for folder in ("both", "checkpoint/both", "models/both"):
         (here / folder).mkdir(parents=True)
         assert found.model_folder("both").resolve() == here / folder
+        hidden = here / "checkpoint/both" if folder == "models/both" else None
+        assert found.run_behind_model("both") == hidden
+    assert found.run_behind_model(str(here / "both")) is None
 
 
 @pytest.mark.parametrize("form", ["relative", "dotted", "absolute"])

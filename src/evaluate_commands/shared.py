@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from command_line import load_tensorflow
+from command_line import load_tensorflow, named_model
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
@@ -38,7 +38,7 @@ def model_folder(model_name: str, models_dir: str = "models") -> ModelFolder:
     ):
         model = ModelFolder(place.model_folder(folder), checkpoint)
     else:
-        model = ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
+        model = named_model(model_name, Workspace.find(models_dir, model_name))
     _ = model.checkpoint  # which is looked at before any text is read
     return model
 

@@ -78,6 +78,12 @@ class Workspace:
             )
         return folder
 
+    def run_behind_model(self, name: str) -> Path | None:
+        """The run that cannot be had by its name, as a model has the same; None if there is none."""
+        folder = self.model_folder_or_none(name)
+        run = self.checkpoint / name
+        return run if folder and folder != run and run.is_dir() else None
+
     def new_model_folder(self, name: str) -> Path:
         """Where a new model of that name will lie; see `check_name`."""
         return self.models / check_name(name, "model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import shown
+from command_line import named_model, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
@@ -83,12 +83,8 @@ def run_folder(workspace: Workspace, name: str) -> Path:
 
 
 def model_folder(model_name: str, models_dir: str) -> ModelFolder:
-    """A model under models/, a run under checkpoint/, or a folder by its path; without TensorFlow.
-
-    Raises:
-        UserError: there is none.
-    """
-    return ModelFolder(Workspace.find(models_dir, model_name).model_folder(model_name))
+    """A model by its name; see `named_model`."""
+    return named_model(model_name, Workspace.find(models_dir, model_name))
 
 
 def read_tokens(text: str, file: str, model: ModelFolder) -> list[int]:

@@ -57,7 +57,12 @@ def test_a_folder_of_every_kind_of_file_is_encoded(toolkit: Toolkit) -> None:
     table, picture = done.sentences
     assert table.endswith("1.csv: reading column 'text' of 2; the first row names the columns.")
     assert picture.endswith("c.png is skipped: it is no text, but a binary file.")
-    _, found = encode(toolkit, "'texts/**/*.gz'")
+    (toolkit.root / "checkpoint" / "117M").mkdir(parents=True)
+    done, found = encode(toolkit, "'texts/**/*.gz'")
+    assert done.sentences == [
+        f"Using the model {Path('models/117M')}; for the run of the same name give its path, "
+        f"{Path('checkpoint/117M')}."
+    ]
     assert found == ["# A packed text"]
 
 
@@ -70,10 +75,15 @@ def test_standard_input_is_encoded(toolkit: Toolkit) -> None:
     assert found == ["One.", "Two."]
 
 
-def test_a_folder_is_written_as_well_by_any_number_of_processes(toolkit: Toolkit) -> None:
+def write_long(toolkit: Toolkit, times: int) -> None:
+    """Write a text that is long enough for other processes to be started."""
     with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
-        for number in range(60):  # long enough for others to be started
-            file.write(f"{number} is a text of its own. " * 25_000)
+        for number in range(40):
+            file.write(f"{number} is a text of its own. " * times)
+
+
+def test_a_folder_is_written_as_well_by_any_number_of_processes(toolkit: Toolkit) -> None:
+    write_long(toolkit, times=17_000)
     one, two = toolkit.run_all(
         f"{ENCODE} long.txt one/ --workers 1", f"{ENCODE} long.txt two/ --workers 2"
     )
@@ -85,31 +95,39 @@ def test_a_folder_is_written_as_well_by_any_number_of_processes(toolkit: Toolkit
     toolkit.run(f"{ENCODE} long.txt one/").says(1, "^one exists already; delete it")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
-def test_an_interrupted_encoding_leaves_the_old_file_and_no_process(
+@pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_stopped_encoding_leaves_the_old_file_and_nothing_else(
     toolkit: Toolkit, sent: str
 ) -> None:
-    with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:
-        for number in range(60):
-            file.write(f"{number} is a text of its own. " * 30_000)
-    (toolkit.root / "out.npz").write_bytes(b"old")
-    with toolkit.start(f"{ENCODE} long.txt out.npz --workers 2") as running:
-        others = f"/proc/{running.process.pid}/task/{running.process.pid}/children"
-        started: list[str] = []
-
-        def all_at_work() -> bool:
-            if Path(others).exists():
-                started[:] = Path(others).read_text().split()
-                return len(started) == 2
-            return "MB/s" in running.err
-
-        running.send_when(getattr(signal, sent), all_at_work)
-        done = running.finish()
-    assert (toolkit.root / "out.npz").read_bytes() == b"old"
-    if sent == "SIGINT":
+    out, pipe = toolkit.root / "out.npz", toolkit.root / "pipe.txt"
+    out.write_bytes(b"old")
+    os.mkfifo(pipe)
+    with open(pipe, "r+b", buffering=0) as writer:  # which writes a little, and then no more
+        writer.write(b"A text that goes on.")
+        with toolkit.start(f"{ENCODE} pipe.txt out.npz") as running:
+            running.send_when(getattr(signal, sent), lambda: bool(partials(toolkit)))
+            done = running.finish()
+    assert out.read_bytes() == b"old"
+    if sent == "SIGKILL":
+        assert encode(toolkit, "-", typed="New.")[1] == ["New."]
+    else:
         done.says(130, "^interrupted$")
-        assert not list(toolkit.root.glob("*.partial"))
+    assert partials(toolkit) == []
+
+
+def partials(toolkit: Toolkit) -> list[Path]:
+    return list(toolkit.root.glob("*.partial"))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
+def test_an_interrupted_encoding_leaves_no_process(toolkit: Toolkit) -> None:
+    write_long(toolkit, times=25_000)
+    with toolkit.start(f"{ENCODE} long.txt out.npz --workers 2") as running:
+        others = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+        running.send_when(signal.SIGINT, lambda: len(others.read_text().split()) == 2)
+        started = others.read_text().split()
+        running.finish().says(130, "^interrupted$")
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{number}").exists() for number in started):
         assert time.monotonic() < deadline, "a process is still there"

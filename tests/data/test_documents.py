@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
@@ -186,11 +187,22 @@ def test_broken_tables_are_told_with_the_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.csv, line 3: the row ends before column 2"):
         read(path)
     written(path, 'n,text\n1,"one"\n2,"two" or so\n')
-    with pytest.raises(UserError, match=r"a\.csv, line 3 is no row of a table .* mend its quotes"):
+    broken = r"a\.csv: what begins in line 3 is no row of a table .* mend its quotes"
+    with pytest.raises(UserError, match=broken):
         read(path)
-    written(path, 'n,text\n1,"one\n2,two\n')
-    with pytest.raises(UserError, match=r"a\.csv, line \d is no row of a table"):
+    written(path, 'n,text\n\n1,"one\n2,two\n')  # the quote ends nowhere
+    with pytest.raises(UserError, match=broken):
         read(path)
+
+
+def test_rows_with_too_many_cells_are_told_once(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", 'n,text\n1,"a\nb"\n2,Come, come.\n3,Ah, oh, no.\n')
+    notices: list[str] = []
+    assert read(path, notices) == ["a\nb", "Come", "Ah"]
+    assert [notice for notice in notices if "has 3 cells" in notice] == [
+        f"{path}, line 4: the row has 3 cells and not 2 as the first; if there is text in the "
+        "others, put quotes around it."
+    ]
 
 
 def test_cells_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> None:
@@ -298,7 +310,7 @@ def test_the_name_does_not_decide_where_the_format_is_given(tmp_path: Path) -> N
 
 
 def test_packed_files_are_read_as_what_is_in_them(tmp_path: Path) -> None:
-    for name, opened in (("gz", gzip.open), ("xz", lzma.open)):
+    for name, opened in (("gz", gzip.open), ("bz2", bz2.open), ("xz", lzma.open)):
         for inner, content, expected in (
             ("a.txt", "ä\r\n" * 1000, ["ä\n" * 1000]),
             ("a.csv", POEMS, ['It falls,\nand "falls".', "Up again.", ""]),
@@ -325,12 +337,17 @@ def test_a_zip_gives_all_its_files_in_the_order_of_their_names(tmp_path: Path) -
     assert not any("MACOSX" in notice for notice in notices)
 
 
-@pytest.mark.parametrize("packing", ["", ".gz", ".xz"])
-def test_a_tar_gives_all_its_files_in_their_order(tmp_path: Path, packing: str) -> None:
+@pytest.mark.parametrize(
+    ("ending", "packing"),
+    [("tar", ""), ("tar.gz", "gz"), ("tar.xz", "xz"), ("tgz", "gz"), ("txz", "xz")],
+)
+def test_a_tar_gives_all_its_files_in_their_order(
+    tmp_path: Path, ending: str, packing: str
+) -> None:
     for name, content in (("2.txt", "two"), ("1.csv", "n,text\n1,one\n"), ("3.png", "\0")):
         written(tmp_path / name, content)
-    path = tmp_path / f"a.tar{packing}"
-    with tarfile.open(path, f"w:{packing[1:]}") as archive:
+    path = tmp_path / f"a.{ending}"
+    with tarfile.open(path, f"w:{packing}") as archive:
         for name in ("2.txt", "1.csv", "3.png"):
             archive.add(tmp_path / name, f"folder/{name}")
     notices: list[str] = []
@@ -338,7 +355,7 @@ def test_a_tar_gives_all_its_files_in_their_order(tmp_path: Path, packing: str) 
     assert "a.tar/folder/3.png is skipped" in notices[-1]
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.xz", "a.zip", "a.tar"])
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.bz2", "a.txt.xz", "a.zip", "a.tar"])
 def test_packed_files_that_are_torn_are_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     random_text = random.Random(1).randbytes(50_000).hex().encode()
@@ -349,7 +366,8 @@ def test_packed_files_that_are_torn_are_told(tmp_path: Path, name: str) -> None:
         with tarfile.open(path, "w") as archive:
             archive.add(written(tmp_path / "a.txt", random_text))
     else:
-        with (gzip if name.endswith("gz") else lzma).open(path, "wb") as file:
+        module = {"gz": gzip, "z2": bz2, "xz": lzma}[name[-2:]]
+        with module.open(path, "wb") as file:
             file.write(random_text)
     whole = path.read_bytes()
     damaged = bytearray(whole)

@@ -329,13 +329,21 @@ def _cells(
     csv.field_size_limit(LONGEST_RECORD)  # of all readers; the module knows no other way
     rows = csv.reader(_record_lines(texts, name), delimiter=delimiter, strict=True)
 
+    begin = 1  # the line in which a row begins; its quotes may reach over several
+
     def next_row() -> list[str] | None:
-        try:
-            return next((row for row in rows if row), None)
-        except csv.Error as error:
-            raise UserError(
-                f"{name}, line {rows.line_num} is no row of a table ({error}); mend its quotes."
-            ) from error
+        nonlocal begin
+        row: list[str] | None = []
+        while row == []:
+            begin = rows.line_num + 1
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                raise UserError(
+                    f"{name}: what begins in line {begin} is no row of a table ({error}); mend its "
+                    "quotes."
+                ) from error
+        return row
 
     row = next_row()
     if row is None:
@@ -346,14 +354,21 @@ def _cells(
         which = f"column {row[column]!r}" if header else f"column {column + 1}"
         first = "names the columns" if header else "is text, too"
         notice(f"{name}: reading {which} of {len(row)}; the first row {first}.")
+    width, told = len(row), False
     if header:
         row = next_row()
     while row is not None:
         if column >= len(row):
             raise UserError(
-                f"{name}, line {rows.line_num}: the row ends before column {column + 1}; "
+                f"{name}, line {begin}: the row ends before column {column + 1}; "
                 "mend it or delete it."
             )
+        if len(row) > width and not told:
+            notice(
+                f"{name}, line {begin}: the row has {len(row)} cells and not {width} as the first; "
+                "if there is text in the others, put quotes around it."
+            )
+            told = True
         yield row[column]
         row = next_row()
 

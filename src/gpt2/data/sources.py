@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import importlib
 import io
 import os
 import stat
@@ -17,6 +18,15 @@ from typing import BinaryIO, NamedTuple
 from gpt2.errors import UserError, in_short, visible
 
 BLOCK = 2**20  # bytes read at a time
+
+# What unpacks a file with that ending, and how the name of what is inside ends.
+_COMPRESSIONS = {
+    ".gz": ("gzip", ""),
+    ".bz2": ("bz2", ""),
+    ".xz": ("lzma", ""),
+    ".tgz": ("gzip", ".tar"),
+    ".txz": ("lzma", ".tar"),
+}
 
 # What find_files gives for "-". A file of that name can be had as ./-.
 STANDARD_INPUT = Path("-")
@@ -81,7 +91,7 @@ def is_among(path: Path, files: list[Path]) -> bool:
 
 
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
-    """What is in a file: itself, or what a `.gz` or `.xz` holds, or all that a `.zip` or `.tar` does.
+    """What is in a file: itself, or what a `.gz`, `.bz2` or `.xz` holds, or all that a `.zip` or `.tar` does.
 
     Each is to be read before the next is asked for.
 
@@ -109,16 +119,11 @@ def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Sour
 
 def _unpacked(name: str, stream: BinaryIO, file: Path, inside: bool = False) -> Iterator[Source]:
     ending = PurePath(name.lower()).suffix
-    if ending == ".gz":
-        import gzip
-
-        with gzip.open(stream) as unpacked:
-            yield from _unpacked(name[: -len(ending)], unpacked, file, inside)
-    elif ending == ".xz":
-        import lzma  # not every Python has been built with it
-
-        with lzma.open(stream) as unpacked:
-            yield from _unpacked(name[: -len(ending)], unpacked, file, inside)
+    if ending in _COMPRESSIONS:
+        module, inner = _COMPRESSIONS[ending]
+        # Only now, as not every Python has been built with all of them.
+        with importlib.import_module(module).open(stream) as unpacked:
+            yield from _unpacked(name[: -len(ending)] + inner, unpacked, file, inside)
     elif ending == ".zip":
         with zipfile.ZipFile(stream) as archive:
             for member in sorted(archive.namelist()):

@@ -42,7 +42,7 @@ LONGEST_BLANK = 2**19
 # Characters after which a chunk ends in the middle of a document: training draws no window across
 # the border, which at this distance is no loss, and no chunk is too long for memory.
 LONGEST_CHUNK = 2**24
-# Parts that are done by this process alone, before others are started: some 20 MB.
+# Parts that are done by this process alone, before others are started: some 16 MB.
 ALONE = 32
 
 
@@ -316,7 +316,7 @@ def _encoded(
         for pair in texts:
             batch.append(pair)
             size += len(pair[0])
-            if size >= PART:
+            if size >= PART // 2:  # parts are cut a little short of PART
                 waiting.append(batch)
                 yield [text for text, _ in batch if isinstance(text, str)]
                 batch, size = [], 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +14,18 @@ from gpt2.evaluation import scoring
 from gpt2.evaluation.scoring import Scorer, Scores
 from gpt2.evaluation.windows import Cut
 from tests.golden_model import Golden
+
+
+@pytest.fixture(autouse=True)
+def no_warning() -> Iterator[None]:
+    """TensorFlow has nothing to say, in particular not that a function is traced too often."""
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append
+    tf.get_logger().addHandler(handler)
+    yield
+    tf.get_logger().removeHandler(handler)
+    assert not said
 
 
 @pytest.fixture(scope="module")

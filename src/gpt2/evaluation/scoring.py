@@ -13,6 +13,7 @@ from gpt2 import model
 from gpt2.evaluation.windows import Cut, Window
 from gpt2.hparams import HParams
 from gpt2.training import loss
+from gpt2.training.operations import graph
 
 # Rows whose logits exist at once; at 50,257 tokens 103 MB.
 HEAD_ROWS = 512
@@ -62,8 +63,8 @@ class Scorer:
         self._hparams = hparams
         self._batch_size = batch_size
         self._content = tf.constant(~np.isin(np.arange(hparams.n_vocab), stop_tokens))
-        self._read = tf.function(self._read_batch)
-        self._read_endings = tf.function(
+        self._graphs: dict[tuple[int, int], Callable[[tf.Tensor], tf.Tensor]] = {}  # by shape
+        self._read_endings = graph(
             self._read_all_endings,
             input_signature=[
                 tf.TensorSpec([1, None], tf.int32),
@@ -127,8 +128,7 @@ class Scorer:
             tokens = np.zeros((shape[0], shape[1] + 1), np.int32)
             for row, (number, (start, _, end)) in zip(tokens, batch, strict=False):
                 row[: end - start + 1] = texts[number][start : end + 1]
-            found = self._read(tf.constant(tokens)).numpy()
-            found = found.reshape(4, *shape)
+            found = self._read(tokens).reshape(4, *shape)
             for row, (number, (start, counted, end)) in enumerate(batch):
                 results[number][:, counted:end] = found[:, row, counted - start : end - start]
                 progress(end - counted)
@@ -136,6 +136,14 @@ class Scorer:
             Scores(nats, ranks.astype(np.int32), entropies, content.astype(np.int32))
             for nats, ranks, entropies, content in results
         ]
+
+    def _read(self, tokens: np.ndarray) -> np.ndarray:
+        """See `_read_batch`."""
+        # One by one, since of a function with many shapes TensorFlow warns that it is slow.
+        if tokens.shape not in self._graphs:
+            spec = tf.TensorSpec(tokens.shape, tf.int32)
+            self._graphs[tokens.shape] = graph(self._read_batch).get_concrete_function(spec)
+        return self._graphs[tokens.shape](tf.constant(tokens)).numpy()
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
         """What `Scores` holds, side by side: int32 [B, T + 1] -> float32 [4, N]."""
@@ -224,7 +232,7 @@ def head_scores(
     return tf.concat(found, axis=1)
 
 
-@tf.function(jit_compile=True)
+@graph(jit_compile=True)
 def _scores_of_logits(logits: tf.Tensor, targets: tf.Tensor, content: tf.Tensor) -> tf.Tensor:
     scores = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
     exponentials = tf.exp(scores)

@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import inspect
 import io
+import itertools
 import os
 import re
 import signal
@@ -15,7 +17,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -178,6 +180,22 @@ def show_notice(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
+# What fire says of a wrong call, and what is said instead.
+FIRE_ERRORS = {
+    r"Could not consume arg: (-.*)": r"there is no flag \1",
+    r"Could not consume arg: (.*)": r"\1 is one value too many",
+    r"Cannot find key: (.*)": r"there is no command \1",
+    r"The function received no value for the required argument: (.*)": r"--\1 is missing",
+}
+# What fire's help has besides: a note on itself, empty types, and, as if it were a command, what it
+# notes on a function for itself.
+FIRE_NOISE = (
+    r"^INFO: Showing help with[^\n]*\n\n",
+    r"\n +Type: Optional\[\](?=\n)",
+    r"\n+GROUPS\n.*FIRE_METADATA",
+)
+
+
 def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:
     """Run a function, or one of several by its name, with flags that python-fire reads."""
     import fire
@@ -200,8 +218,15 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
             words[-1] += "=-"
         else:
             words.append(word)
+    if isinstance(component, dict):
+        function = component.get(words[0]) if words else None
+        called = f"{program} {words[0]}" if function else program
+    else:
+        function, called = component, program
 
     def command() -> None:
+        if function and (flag := valueless_flag(function, words)):
+            refuse(f"{flag} needs a value")
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
@@ -213,16 +238,34 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
                 fire.Fire(put_off_all, command=words, name=program)
         except fire.core.FireExit as exit_:
             if exit_.code and (wrong := re.search("ERROR: (.*)", said.getvalue())):
-                print(f"{program}: {wrong[1]}; see {program} --help.", file=sys.stderr)
-            else:
-                # What fire notes on a function for itself it also lists, as if it were a command.
-                shown = re.sub(r"\n+GROUPS\n.*FIRE_METADATA", "", said.getvalue(), flags=re.DOTALL)
-                print(shown.replace(" GROUP | ", " "), end="")
+                for theirs, ours in FIRE_ERRORS.items():
+                    if found := re.fullmatch(theirs, wrong[1]):
+                        refuse(found.expand(ours))
+                refuse(wrong[1])
+            shown = said.getvalue()
+            for noise in FIRE_NOISE:
+                shown = re.sub(noise, "", shown, flags=re.DOTALL)
+            print(shown.replace(" GROUP | ", " ").rstrip())
             raise
         for call in calls:
             call()
 
+    def refuse(sentence: str) -> NoReturn:
+        print(f"{called}: {sentence}; see {called} --help.", file=sys.stderr)
+        sys.exit(2)
+
     run(command)
+
+
+def valueless_flag(function: Callable[..., None], words: Sequence[str]) -> str | None:
+    """The first flag that stands without its value, which fire would take to be the word True."""
+    parameters = inspect.signature(function).parameters
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue="--"):
+        parameter = parameters.get(word.removeprefix("--").replace("-", "_"))
+        valued = parameter is not None and not isinstance(parameter.default, bool)
+        if word.startswith("--") and valued and following.startswith("--"):
+            return word
+    return None
 
 
 def load_tensorflow() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("cases", nargs="*", metavar="CASE", help=", ".join([*KILLED, *REFUSED]))
-    add("--kills", type=int, default=100, help="of a training; of the other commands a quarter")
+    add("--kills", type=int, default=100, help="of each command")
     add("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     add("--out", type=Path, default=reliability.FAULTS)
     args = parser.parse_args()
@@ -53,10 +53,9 @@ def main() -> None:
     for case in args.cases or [*KILLED, *REFUSED]:
         begin = time.perf_counter()
         if case in KILLED:
-            count = args.kills if case == "training" else -(-args.kills // 4)
             with tempfile.TemporaryDirectory() as place:
                 home = kills.Home(Path(place) / "home", random.Random(args.seed))
-                found = KILLED[case](home, count)
+                found = KILLED[case](home, args.kills)
         elif sys.platform == "linux" and shutil.which("strace"):
             found = refusals.saves(REFUSED[case])
         else:

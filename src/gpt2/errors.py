@@ -18,6 +18,11 @@ def in_short(words: object, most: int = 200) -> str:
     return line if len(line) <= most else line[:most] + "..."
 
 
+def quoted(content: object, most: int = 60) -> str:
+    """How Python writes something from a file, as part of a sentence."""
+    return in_short(repr(content), most)
+
+
 def visible(words: object) -> str:
     """The same in one line, without characters that a terminal obeys instead of showing them."""
     line = "".join(c if c.isprintable() else " " for c in str(words))

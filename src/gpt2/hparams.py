@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
 # Layers and width of the released models, under their present names.
 RELEASED = {
@@ -53,7 +53,7 @@ class HParams:
         """
         for name, value in dataclasses.asdict(self).items():
             if type(value) is not int or not 0 < value < 2**31:
-                raise UserError(f"{name} should be a positive whole number, not {value!r}.")
+                raise UserError(f"{name} should be a positive whole number, not {quoted(value)}.")
         if self.n_embd % self.n_head:
             raise UserError(
                 f"A width of {self.n_embd} cannot be shared out among {self.n_head} heads; n_embd "

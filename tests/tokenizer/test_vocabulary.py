@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_an_id_of_two_tokens_is_named_with_both(folder: Path):
     (folder / "encoder.json").write_text('{"a": 0, "b": 1, "ab": 1}')
     with pytest.raises(UserError, match=r"encoder\.json: the tokens 'b' and 'ab' .* same id 1"):
         Tokenizer.load(folder)
+
+
+def test_a_sentence_about_a_long_token_is_short(folder: Path):
+    (folder / "encoder.json").write_text(json.dumps({"a": 0, "b" * 5000: 0}))
+    with pytest.raises(UserError) as caught:
+        read_encoder(folder / "encoder.json")
+    assert len(str(caught.value).removeprefix(str(folder))) < 300
 
 
 def test_ids_with_gaps_are_taken_as_they_are(folder: Path):

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.data import npz
-from gpt2.errors import UserError, in_short
+from gpt2.errors import UserError, in_short, quoted
 
 INDEX = "shards.json"
 VERSION = 1
@@ -135,7 +135,7 @@ def read(
     index = files.read_json_object(folder / INDEX)
     if index.get("version") != VERSION:
         raise UserError(
-            f"{folder / INDEX} is of the version {index.get('version')!r}, of which this program "
+            f"{folder / INDEX} is of the version {quoted(index.get('version'))}, of which this program "
             f"knows only {VERSION}; make the folder anew with src/encode.py."
         )
     dtype, lengths = _TYPES.get(str(index.get("type"))), index.get("chunk_lengths")

@@ -16,7 +16,7 @@ import numpy as np
 from gpt2.data import npz
 from gpt2.data.documents import BYTE_ORDER_MARK, UTF_8, Piece, Reading, read_pieces
 from gpt2.data.sources import find_files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.processes import map_in_order
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.words import last_seam
@@ -353,7 +353,7 @@ def check_ids(ids: np.ndarray, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray
     last = int(ids.max(initial=0))
     if last >= n_vocab:
         raise UserError(
-            f"The text {tokenizer.decode([last])!r} is the token {last}, but the model's "
+            f"The text {quoted(tokenizer.decode([last]))} is the token {last}, but the model's "
             f"vocabulary ends at {n_vocab - 1}: encoder.json and hparams.json do not belong "
             "together."
         )

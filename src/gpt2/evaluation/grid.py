@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2 import files
-from gpt2.errors import UserError, in_short
+from gpt2.errors import UserError, quoted
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.generation.writing import Text, TextSettings
 
@@ -124,7 +124,7 @@ class CombinationFile:
             name = different[0]
             raise UserError(
                 f"{self.path} holds samples of another {name} "
-                f"({in_short(repr(origin[name]), 60)}, not {self._origin[name]!r}); repeat that to "
+                f"({quoted(origin[name])}, not {self._origin[name]!r}); repeat that to "
                 "go on with them, or choose another folder."
             )
 

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
@@ -118,13 +118,13 @@ def read_encoder(path: Path) -> dict[str, int]:
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < 2**31:
             raise UserError(
-                f"{path}: the id of token {token!r} should be a whole number from 0 to 2147483647, "
-                f"not {number!r}; fetch or write the file again."
+                f"{path}: the id of token {quoted(token)} should be a whole number from 0 to "
+                f"2147483647, not {quoted(number)}; fetch or write the file again."
             )
         if token_of.setdefault(number, token) != token:
             raise UserError(
-                f"{path}: the tokens {token_of[number]!r} and {token!r} have the same id {number}; "
-                "fetch or write the file again."
+                f"{path}: the tokens {quoted(token_of[number])} and {quoted(token)} have the same "
+                f"id {number}; fetch or write the file again."
             )
     return vocabulary
 
@@ -143,7 +143,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         if len(pair) != 2:
             raise UserError(
                 f"{path}, line {number}: a merge is two tokens with a space between, "
-                f"not {line[:60]!r}; fetch or write the file again."
+                f"not {quoted(line)}; fetch or write the file again."
             )
         merges.append((pair[0], pair[1]))
     return merges

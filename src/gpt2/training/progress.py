@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
 MEMORY = 0.99  # weight of the losses so far against the next one, as in 2019
 PARTING = 0.05  # nats above its best from which a validation loss has turned, not wavered
@@ -44,7 +44,7 @@ class Progress:
             if value is None and begin in (None, math.inf):
                 continue
             if type(value) is not int and not (type(value) is type(begin) is float):
-                raise UserError(f"{name} is {value!r} where a number should be.")
+                raise UserError(f"{name} is {quoted(value)} where a number should be.")
             setattr(progress, name, value)
         return progress
 

@@ -168,6 +168,39 @@ def named_model(name: str, workspace: Workspace) -> ModelFolder:
     return ModelFolder(folder)
 
 
+def model_folder(model_name: str, models_dir: str) -> ModelFolder:
+    """As `named_model`; after a slash, a name may say which checkpoint is meant: `run1/model-200`.
+
+    Raises:
+        UserError: there is none, or it has no checkpoint.
+    """
+    folder, slash, checkpoint = model_name.rpartition("/")
+    place = Workspace.find(models_dir, folder)
+    if (
+        slash
+        and not Path(model_name).is_dir()
+        and (place.model_folder_or_none(folder) or Path(folder).is_dir())
+    ):
+        model = ModelFolder(place.model_folder(folder), checkpoint)
+    else:
+        model = named_model(model_name, Workspace.find(models_dir, model_name))
+    _ = model.checkpoint  # which is looked at before anything else is done
+    return model
+
+
+def check_place(path: Path) -> Path:
+    """The path itself, if a file can be written there.
+
+    Raises:
+        UserError: there is no folder for it, or it is a folder itself.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(
+            f"{path} cannot be written: there is no folder for it, or it is one itself."
+        )
+    return path
+
+
 @contextlib.contextmanager
 def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
     """Show a bar over the bytes of these files; yields what to tell how many have been read."""
@@ -217,7 +250,7 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
         if word == "-" and words and words[-1].startswith("--"):
             words[-1] += "=-"
         else:
-            words.append(word)
+            words.append("--help" if word == "-h" else word)  # and no flag's first letter
     if isinstance(component, dict):
         function = component.get(words[0]) if words else None
         called = f"{program} {words[0]}" if function else program

@@ -5,24 +5,24 @@ from __future__ import annotations
 import numpy as np
 from fire.decorators import SetParseFns
 
-from command_line import byte_bar, not_empty
+from command_line import byte_bar, model_folder, not_empty
 from evaluate_commands.shared import (
     check_json,
-    model_folder,
     open_scorer,
     token_bar,
+    with_reading_flags,
     write_json,
 )
 from gpt2 import randomness
 from gpt2.data import text as texts
-from gpt2.data.documents import Reading
 from gpt2.evaluation.bigram import AddK, Counts, Interpolated
 from gpt2.evaluation.perplexity import bits_per_byte
 from gpt2.evaluation.texts import Vocabulary
 from gpt2.generation.sampling import check_count
 
 
-@SetParseFns(model_name=str, dataset=str, held_out=str, json=str, models_dir=str, encoding=str)
+@with_reading_flags
+@SetParseFns(model_name=str, dataset=str, held_out=str, json=str, models_dir=str)
 def bigram(
     dataset,
     held_out,
@@ -31,7 +31,8 @@ def bigram(
     seed=None,
     json="",
     models_dir="models",
-    encoding="utf-8",
+    *,
+    reading,
 ):
     """Compare a model with bigram models of the same tokens, in bits per byte of a held-out text.
 
@@ -45,16 +46,14 @@ def bigram(
         seed: a whole number; the same one gives the same samples (default: random)
         json: a file for the result
         models_dir: the folder that holds the models
-        encoding: of text files
     """
     check_count("length", length, least=0)
     seed = randomness.check_seed(seed)
     check_json(json)
     model = model_folder(model_name, models_dir)
     hparams, tokenizer = model.hparams, model.tokenizer()
-    reading = Reading(encoding)
+    files = texts.find_files(dataset)  # before a long text is read
     text = Vocabulary(tokenizer, hparams).read(held_out, reading)
-    files = texts.find_files(dataset)
     with byte_bar(files) as progress:
         chunks = texts.read_chunks(
             files, tokenizer, hparams.n_vocab, reading=reading, progress=progress

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from fire.decorators import SetParseFns
 
+from command_line import model_folder
 from evaluate_commands.shared import (
     check_json,
-    model_folder,
     open_scorer,
     show_table,
     shown_number,
     token_bar,
+    with_reading_flags,
     write_json,
 )
 from gpt2.checkpoint.folder import checkpoint_names
-from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import measure
 from gpt2.evaluation.texts import Vocabulary
@@ -23,7 +23,8 @@ from gpt2.evaluation.windows import Cut
 COLUMNS = ("tokens", "perplexity_per_token", "perplexity_per_word", "bits_per_byte")
 
 
-@SetParseFns(models=str, dataset=str, json=str, models_dir=str, encoding=str)
+@with_reading_flags
+@SetParseFns(models=str, dataset=str, json=str, models_dir=str)
 def compare(
     models,
     dataset,
@@ -31,7 +32,8 @@ def compare(
     stride=None,
     json="",
     models_dir="models",
-    encoding="utf-8",
+    *,
+    reading,
 ):
     """Measure several models, or checkpoints of one run, on one text.
 
@@ -42,7 +44,6 @@ def compare(
         stride: tokens from one window to the next (default: the window)
         json: a file for the results
         models_dir: the folder that holds the models
-        encoding: of text files
     """
     check_json(json)
     # All of them are looked at before the first one takes its time.
@@ -51,7 +52,7 @@ def compare(
     for name, model in folders.items():
         cuts[name] = Cut.of(model.hparams.n_ctx, window, stride)
         vocabulary = Vocabulary(model.tokenizer(), model.hparams)
-        texts[name] = vocabulary.read(dataset, Reading(encoding))
+        texts[name] = vocabulary.read(dataset, reading)
         _ = model.checkpoint
     results = []
     for name, model in folders.items():

@@ -10,13 +10,13 @@ from typing import Any
 
 from fire.decorators import SetParseFns
 
-from command_line import byte_bar, shown
+from command_line import byte_bar, model_folder, shown
 from evaluate_commands.shared import (
     check_json,
-    model_folder,
     open_scorer,
     show_table,
     token_bar,
+    with_reading_flags,
     write_json,
 )
 from gpt2.checkpoint.folder import ModelFolder
@@ -43,11 +43,10 @@ COLUMNS = {
 }
 
 
-@SetParseFns(
-    samples=str, run=str, dataset=str, model_name=str, json=str, models_dir=str, encoding=str
-)
+@with_reading_flags
+@SetParseFns(samples=str, run=str, dataset=str, model_name=str, json=str, models_dir=str)
 def diversity(
-    samples="", run="", dataset="", model_name="", json="", models_dir="models", encoding="utf-8"
+    samples="", run="", dataset="", model_name="", json="", models_dir="models", *, reading
 ):
     """Measure how varied samples are, how much they repeat, and how much of them is copied.
 
@@ -58,15 +57,14 @@ def diversity(
         model_name: the model under which to take the samples' perplexity (default: none)
         json: a file for the result
         models_dir: the folder that holds the models
-        encoding: of text files
     """
     check_json(json)
     files = find_samples(samples, run, models_dir)
-    groups = {shown(file): read_samples(file, encoding) for file in files}
+    groups = {shown(file): read_samples(file, reading) for file in files}
     if len(groups) > 1:
         groups["all of them"] = [sample for group in groups.values() for sample in group]
     model = model_folder(model_name, models_dir) if model_name else None
-    found = measured(list(groups.values()), dataset, model, Reading(encoding))
+    found = measured(list(groups.values()), dataset, model, reading)
     perplexities = measured_perplexity(list(groups.values()), model)
     rows = [
         {"settings": {"samples": name}, "metrics": asdict(metrics) | {"perplexity": perplexity}}
@@ -92,6 +90,11 @@ def measured(
     if not dataset:
         return measure(groups)
     files = text.find_files(dataset)
+    if model is None and any(file.suffix == ".npz" for file in files):
+        raise UserError(
+            f"{dataset} holds tokens: name with --model_name the model that spells them, or give the "
+            "text."
+        )
     tokenizer = model.tokenizer() if model else None
     n_vocab = model.hparams.n_vocab if model else 0
     with byte_bar(files) as progress:

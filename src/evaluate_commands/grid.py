@@ -11,12 +11,11 @@ from typing import Any
 from fire.decorators import SetParseFns
 from tqdm import tqdm
 
-from command_line import shown
+from command_line import model_folder, shown
 from evaluate_commands.diversity import measured, show_rows
-from evaluate_commands.shared import check_json, model_folder, write_json
+from evaluate_commands.shared import check_json, with_reading_flags, write_json
 from gpt2 import files, randomness
 from gpt2.checkpoint import bundle
-from gpt2.data.documents import Reading
 from gpt2.data.text import find_files
 from gpt2.evaluation.grid import CombinationFile, Origin, combinations
 from gpt2.generation.engines import check_engine
@@ -25,6 +24,7 @@ from gpt2.workspace import Workspace
 from text_flags import TextFlags, note_window
 
 
+@with_reading_flags
 @SetParseFns(
     model_name=str,
     prompt=str,
@@ -34,7 +34,6 @@ from text_flags import TextFlags, note_window
     models_dir=str,
     engine=str,
     quantize=str,
-    encoding=str,
 )
 def grid(
     *,
@@ -54,7 +53,7 @@ def grid(
     models_dir="models",
     engine="auto",
     quantize="none",
-    encoding="utf-8",
+    reading,
 ):
     """Write samples under every combination of these settings, and measure how varied they are.
 
@@ -78,7 +77,6 @@ def grid(
         models_dir: the folder that holds the models
         engine: auto, tensorflow (any device) or litert (processors; converts the model once)
         quantize: none, or int8: faster and a quarter of the memory, a little less exact
-        encoding: of the dataset's text files
     """
     check_json(json)
     check_count("nsamples", nsamples, least=1)
@@ -111,7 +109,7 @@ def grid(
     )
     write_missing(kept, nsamples, flags, folder)
 
-    found = measured([file.texts(nsamples) for file in kept], dataset, model, Reading(encoding))
+    found = measured([file.texts(nsamples) for file in kept], dataset, model, reading)
     rows = [
         {
             "settings": asdict(file.combination),

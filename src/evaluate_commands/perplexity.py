@@ -7,12 +7,13 @@ import dataclasses
 from fire.decorators import SetParseFns
 from tqdm import tqdm
 
+from command_line import model_folder
 from evaluate_commands.shared import (
     check_json,
-    model_folder,
     open_scorer,
     show_values,
     token_bar,
+    with_reading_flags,
     write_json,
 )
 from gpt2.checkpoint.folder import ModelFolder
@@ -27,6 +28,7 @@ from gpt2.evaluation.windows import Cut
 from gpt2.hparams import RELEASED
 
 
+@with_reading_flags
 @SetParseFns(
     model_name=str,
     dataset=str,
@@ -35,7 +37,6 @@ from gpt2.hparams import RELEASED
     detokenizer=str,
     json=str,
     models_dir=str,
-    encoding=str,
 )
 def perplexity(
     dataset,
@@ -47,7 +48,8 @@ def perplexity(
     detokenizer="",
     json="",
     models_dir="models",
-    encoding="utf-8",
+    *,
+    reading,
 ):
     """Measure how well a model predicts a text: perplexity per token, word and byte, bits per byte.
 
@@ -61,7 +63,6 @@ def perplexity(
         detokenizer: what is done to the text first: none, wikitext, ptb or lambada (default: none)
         json: a file for the result
         models_dir: the folder that holds the models
-        encoding: of text files
     """
     if recipe:
         if normalize or detokenizer:
@@ -77,7 +78,6 @@ def perplexity(
     check_json(json)
     model = model_folder(model_name, models_dir)
     cut = Cut.of(model.hparams.n_ctx, window, stride)
-    reading = Reading(encoding)
     facts = {
         "model": model_name,
         "dataset": dataset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import json as json_module
 import os
 import sys
@@ -14,18 +15,17 @@ import numpy as np
 from fire.decorators import SetParseFns
 from tqdm import tqdm
 
-from command_line import show_notice
+from command_line import model_folder, show_notice
 from evaluate_commands.shared import (
     check_json,
     finite,
-    model_folder,
     open_scorer,
     show_table,
     show_values,
     token_bar,
+    with_reading_flags,
 )
 from gpt2 import files
-from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import Perplexity
 from gpt2.evaluation.texts import ScoredText, Vocabulary, documents
@@ -37,7 +37,8 @@ MARKED = 0.1  # the share of the tokens that is marked as the least expected
 MARK, HALF_MARK, PLAIN = "\x1b[1;31m", "\x1b[33m", "\x1b[0m"  # bold red, yellow
 
 
-@SetParseFns(text=str, file=str, model_name=str, json=str, models_dir=str, encoding=str)
+@with_reading_flags
+@SetParseFns(text=str, file=str, model_name=str, json=str, models_dir=str)
 def score(
     text="",
     file="",
@@ -47,7 +48,8 @@ def score(
     lines=False,
     json="",
     models_dir="models",
-    encoding="utf-8",
+    *,
+    reading,
 ):
     """Tell the log-probability, rank and entropy of each token of a text, and its perplexity.
 
@@ -63,7 +65,6 @@ def score(
         lines: take each line of the file for a text
         json: a file for the results, a line of JSON for each text
         models_dir: the folder that holds the models
-        encoding: of the file
     """
     if bool(text) == bool(file):
         raise UserError("Give a text with --text, or a file of texts with --file.")
@@ -72,7 +73,8 @@ def score(
     cut = Cut.of(model.hparams.n_ctx, window, stride)
     tokenizer = model.tokenizer()
     vocabulary = Vocabulary(tokenizer, model.hparams)
-    originals = [text] if text else list(documents(file, Reading(encoding, lines=lines)))
+    reading = dataclasses.replace(reading, lines=lines)
+    originals = [text] if text else list(documents(file, reading))
     if not originals:
         raise UserError(f"{file} holds no text.")
     several = len(originals) > 1

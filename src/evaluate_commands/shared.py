@@ -1,46 +1,57 @@
-"""What the subcommands share: the model by its name, the text, the results as a table and as JSON."""
+"""What the subcommands share: how texts are read, the model that reads them, tables and JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fire.decorators import SetParseFns
 from tqdm import tqdm
 
-from command_line import load_tensorflow, named_model
+from command_line import check_place, load_tensorflow
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.errors import UserError
-from gpt2.workspace import Workspace
+from gpt2.data.documents import Reading
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
 
 
-def model_folder(model_name: str, models_dir: str = "models") -> ModelFolder:
-    """A model under models/, a run under checkpoint/, or a folder by its path; without TensorFlow.
+# Those of the fields of `Reading` that are flags here; encode.py and train.py have them, too.
+READING_FLAGS = {
+    "encoding": "text encoding of the files",
+    "errors": "what to do about bytes that are not in this encoding: strict refuses them, replace puts a mark in their place",
+    "format": "of the files: text, csv, tsv, jsonl or json (auto: by their names)",
+    "column": 'of tables: the one that holds the text, by its name or its number from 1 (default: "text", or the only one)',
+    "field": "of JSON records: the one that holds the text",
+}
 
-    After a slash, a name may say which checkpoint is meant: `run1/model-200`.
 
-    Raises:
-        UserError: there is none, or it has no checkpoint.
-    """
-    folder, slash, checkpoint = model_name.rpartition("/")
-    place = Workspace.find(models_dir, folder)
-    if (
-        slash
-        and not Path(model_name).is_dir()
-        and (place.model_folder_or_none(folder) or Path(folder).is_dir())
-    ):
-        model = ModelFolder(place.model_folder(folder), checkpoint)
-    else:
-        model = named_model(model_name, Workspace.find(models_dir, model_name))
-    _ = model.checkpoint  # which is looked at before any text is read
-    return model
+def with_reading_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function with an argument `reading`: the flags that it is made of."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Reading)}
+    parameters = dict(inspect.signature(function).parameters)
+    del parameters["reading"]
+    for name in READING_FLAGS:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters[name] = inspect.Parameter(name, keyword, default=defaults[name])
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **flags: Any) -> None:
+        given = {name: flags.pop(name) for name in READING_FLAGS if name in flags}
+        function(*arguments, **flags, reading=Reading(**given))
+
+    command.__signature__ = inspect.Signature(list(parameters.values()))
+    lines = (f"        {name}: {words}\n" for name, words in READING_FLAGS.items())
+    command.__doc__ = f"{function.__doc__.rstrip()}\n{''.join(lines)}    "
+    return SetParseFns(**dict.fromkeys(READING_FLAGS, str))(command)
 
 
 def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
@@ -65,15 +76,9 @@ def token_bar(
 
 
 def check_json(path: str) -> None:
-    """Find out, before the work is done, whether its result can be written.
-
-    Raises:
-        UserError: there is no folder for it, or it is a folder itself.
-    """
-    if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
-        raise UserError(
-            f"{path} cannot be written: there is no folder for it, or it is one itself."
-        )
+    """Find out, before the work is done, whether its result can be written; see `check_place`."""
+    if path:
+        check_place(Path(path))
 
 
 def write_json(path: str, result: object) -> None:

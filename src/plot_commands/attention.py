@@ -2,9 +2,9 @@
 
 from fire.decorators import SetParseFns
 
-from command_line import load_tensorflow, shown
+from command_line import load_tensorflow, model_folder, shown
 from gpt2 import files
-from plot_commands.shared import check_index, check_picture, model_folder, read_tokens, save
+from plot_commands.shared import check_index, check_picture, read_tokens, save
 
 
 @SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
@@ -28,7 +28,7 @@ def attention(
     Args:
         text: the text that is looked at
         file: a file that holds it, instead
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder
+        model_name: a model under models/, a run under checkpoint/, or the path of a folder; RUN/model-200 for a certain checkpoint
         layer: of the head that is drawn large, from 0
         head: its number in the layer, from 0
         token: the one that is looked from, counted from 1 (default: the last)

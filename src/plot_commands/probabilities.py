@@ -2,9 +2,9 @@
 
 from fire.decorators import SetParseFns
 
-from command_line import load_tensorflow
+from command_line import load_tensorflow, model_folder
 from gpt2.generation.sampling import SamplingSettings, check_count
-from plot_commands.shared import check_index, check_picture, model_folder, read_tokens, save
+from plot_commands.shared import check_index, check_picture, read_tokens, save
 
 MOST_STEPS = 60  # panels in one picture
 
@@ -29,7 +29,7 @@ def probabilities(
     Args:
         text: the text that is gone through
         file: a file that holds it, instead
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder
+        model_name: a model under models/, a run under checkpoint/, or the path of a folder; RUN/model-200 for a certain checkpoint
         temperature: below 1 keeps closer to likely words, above 1 strays; 0 takes the likeliest
         top_k: draw among the k likeliest; 0 for all
         top_p: draw among the likeliest that together reach this probability; 0 and 1 for all
@@ -48,18 +48,19 @@ def probabilities(
     tokens = read_tokens(text, file, model)
     load_tensorflow()
     from gpt2.evaluation.next_tokens import next_tokens
-    from gpt2.generation.engines import open_model
+    from gpt2.generation.language_model import LanguageModel
+    from gpt2.generation.tensorflow import TensorFlowEngine
     from gpt2.pictures.probabilities import probabilities_picture
 
-    language_model = open_model(model.path, "tensorflow")
+    hparams, tokenizer = model.hparams, model.tokenizer()
+    language_model = LanguageModel(TensorFlowEngine(model.weights(), hparams), hparams, tokenizer)
     found = list(next_tokens(language_model, tokens, settings, steps))
-    decode = language_model.tokenizer.decode_bytes
     figure = probabilities_picture(
         found,
-        lambda number: decode([number]),
+        lambda number: tokenizer.decode_bytes([number]),
         settings,
         colors,
-        min(likeliest, model.hparams.n_vocab),
+        min(likeliest, hparams.n_vocab),
     )
     save(figure, path, colors)
     if len(found) <= len(tokens):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fire.decorators import SetParseFns
 
-from command_line import load_tensorflow, shown
+from command_line import check_place, load_tensorflow, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
+from gpt2.data import documents
 from gpt2.errors import UserError
 from gpt2.evaluation.samples import read_samples, run_samples
 from gpt2.generation.sampling import SamplingSettings
@@ -19,7 +20,7 @@ from gpt2.pictures import style
 from gpt2.training import record
 from gpt2.training.history import HISTORY, read_curves
 from gpt2.workspace import Workspace
-from plot_commands.shared import check_place, run_folder
+from plot_commands.shared import run_folder
 
 if TYPE_CHECKING:
     from gpt2.pictures.report import Reading
@@ -56,16 +57,16 @@ def report(run="run1", *, grid="", out="", models_dir="models"):
     history = folder / HISTORY
     curves = read_curves(history) if history.is_file() else None
     samples = sample_files(workspace.samples / name)
-    encoding = flags_of(calls).get("encoding") or "utf-8"
+    reading = sample_reading(flags_of(calls))
     model = ModelFolder(folder)
     found = Report(
         run=name,
         curves=curves,
         parameters=model.hparams.parameters,
-        samples={file.name: read_text(file, encoding) for file in samples[:SAMPLES]},
+        samples={file.name: read_text(file, reading) for file in samples[:SAMPLES]},
         more_samples=max(0, len(samples) - SAMPLES),
         calls=calls,
-        reading=read_sample(model, samples[0], encoding, flags_of(calls)) if samples else None,
+        reading=read_sample(model, samples[0], reading, flags_of(calls)) if samples else None,
         grid=rows,
     )
     with files.written(path) as file:
@@ -81,20 +82,26 @@ def sample_files(folder: Path) -> list[Path]:
         return []
 
 
-def read_text(file: Path, encoding: str) -> str:
-    """The text of a file of samples, with marks for what is not in its encoding."""
+def read_text(file: Path, reading: documents.Reading) -> str:
+    """The text of a file of samples."""
     try:
-        return file.read_bytes().decode(encoding, errors="replace")
+        return file.read_bytes().decode(reading.encoding, reading.errors)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    except LookupError:  # an encoding that only another system knows
-        return file.read_bytes().decode(errors="replace")
 
 
 def flags_of(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Those of the last call."""
     flags = calls[-1].get("flags") if calls else None
     return flags if isinstance(flags, Mapping) else {}
+
+
+def sample_reading(flags: Mapping[str, Any]) -> documents.Reading:
+    """How to read samples of train.py: as it has written them, with marks for what is damaged."""
+    try:
+        return documents.Reading(str(flags.get("encoding") or "utf-8"), "replace")
+    except UserError:  # an encoding that only another system knows
+        return documents.Reading(errors="replace")
 
 
 def sampling_of(flags: Mapping[str, Any]) -> SamplingSettings:
@@ -108,11 +115,11 @@ def sampling_of(flags: Mapping[str, Any]) -> SamplingSettings:
 
 
 def read_sample(
-    model: ModelFolder, file: Path, encoding: str, flags: Mapping[str, Any]
+    model: ModelFolder, file: Path, reading: documents.Reading, flags: Mapping[str, Any]
 ) -> Reading | None:
     """What the model makes of the beginning of the first sample that is not empty."""
     tokenizer = model.tokenizer()
-    texts = (tokenizer.encode(text) for text in read_samples(file, encoding))
+    texts = (tokenizer.encode(text) for text in read_samples(file, reading))
     tokens = next((text for text in texts if text), [])[:READ]
     if not tokens:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import named_model, shown
+from command_line import check_place, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
@@ -27,19 +27,6 @@ def check_picture(out: str, theme: str) -> tuple[Path, Theme]:
     colors = style.theme_named(theme)
     style.load_matplotlib()
     return path, colors
-
-
-def check_place(path: Path) -> Path:
-    """The path itself, if a file can be written there.
-
-    Raises:
-        UserError: there is no folder for it, or it is a folder itself.
-    """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(
-            f"{path} cannot be written: there is no folder for it, or it is one itself."
-        )
-    return path
 
 
 def check_index(name: str, value: object, least: int, most: int) -> None:
@@ -80,11 +67,6 @@ def run_folder(workspace: Workspace, name: str) -> Path:
         f"there are {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "train one"
     )
     raise UserError(f"There is no run {name!r} in {workspace.checkpoint}; {known}.")
-
-
-def model_folder(model_name: str, models_dir: str) -> ModelFolder:
-    """A model by its name; see `named_model`."""
-    return named_model(model_name, Workspace.find(models_dir, model_name))
 
 
 def read_tokens(text: str, file: str, model: ModelFolder) -> list[int]:

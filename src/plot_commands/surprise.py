@@ -2,8 +2,8 @@
 
 from fire.decorators import SetParseFns
 
-from command_line import load_tensorflow
-from plot_commands.shared import check_picture, model_folder, read_tokens, save
+from command_line import load_tensorflow, model_folder
+from plot_commands.shared import check_picture, read_tokens, save
 
 
 @SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
@@ -21,7 +21,7 @@ def surprise(
     Args:
         text: the text
         file: a file that holds it, instead
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder
+        model_name: a model under models/, a run under checkpoint/, or the path of a folder; RUN/model-200 for a certain checkpoint
         out: the picture, .png or .svg
         theme: light or dark
         models_dir: the folder that holds the models

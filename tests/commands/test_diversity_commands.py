@@ -76,18 +76,19 @@ def test_perplexity_is_that_of_the_model(home: Home, tmp_path: Path) -> None:
 def test_what_cannot_be_measured_is_told(toolkit: Toolkit, no_tensorflow: str) -> None:
     (toolkit.root / "blank.txt").write_text("\n \n")
     (toolkit.root / "samples" / "run2").mkdir(parents=True)
-    command = f"{no_tensorflow} {DIVERSITY}"
-    for flags, sentence in (
-        ("", r"Give --samples FILE or --run RUN"),
-        ("--samples a --run b", r"Give --samples FILE or --run RUN"),
-        ("--samples blank.txt", r"There are no samples in blank\.txt"),
-        ("--samples gone.txt", r"gone\.txt is not a file"),
-        ("--run run2", r"There are no samples in \S+run2; train\.py writes them"),
-        ("--samples text.txt --dataset text.npz", r"text\.npz holds tokens"),
-        ("--samples text.txt --model_name gone", r"There is no model 'gone'"),
-        ("--samples text.txt --json gone/d.json", r"gone/d\.json cannot be written"),
-    ):
-        toolkit.run(f"{command} {flags}").says(1, sentence)
+    sentences = {
+        "": r"Give --samples FILE or --run RUN",
+        "--samples a --run b": r"Give --samples FILE or --run RUN",
+        "--samples blank.txt": r"There are no samples in blank\.txt",
+        "--samples gone.txt": r"gone\.txt is not a file",
+        "--run run2": r"There are no samples in \S+run2; train\.py writes them",
+        "--samples text.txt --dataset text.npz": r"text\.npz holds tokens",
+        "--samples text.txt --model_name gone": r"There is no model 'gone'",
+        "--samples text.txt --json gone/d.json": r"gone/d\.json cannot be written",
+    }
+    lines = (f"{no_tensorflow} {DIVERSITY} {flags}" for flags in sentences)
+    for done, sentence in zip(toolkit.run_in_one_process(*lines), sentences.values(), strict=True):
+        done.says(1, sentence)
 
 
 def test_a_grid_that_is_interrupted_and_killed_ends_as_if_it_were_not(

@@ -47,7 +47,7 @@ def ready(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Toolkit:
     samples.mkdir(parents=True)
     (samples / "samples-2").write_text("======== SAMPLE 1 ========\nearly\n", encoding="utf-8")
     late = f"======== SAMPLE 1 ========\n\n\n======== SAMPLE 2 ========\n{HOSTILE}\n"
-    (samples / "samples-10").write_text(late, encoding="utf-8")
+    (samples / "samples-10").write_bytes(late.encode() + b"damaged: \xff\n")
     (root / "long.txt").write_text(f"words and numbers 1 2 3\n{TEXT}" * 400, encoding="utf-8")
     (root / "empty.txt").write_text("")
     row = {"settings": {"temperature": 0.7}, "metrics": {"distinct_1": 0.5, "copied_8": None}}
@@ -64,7 +64,7 @@ def done(ready: Toolkit) -> dict[str, Done]:
         "surprise": f"surprise --text '{TEXT}' --model_name run1 --theme dark --out s.png",
         "report": "report --grid grid.json",
     }
-    dones = ready.run_all(*(f"{PLOT} {line}" for line in lines.values()))
+    dones = ready.run_in_one_process(*(f"{PLOT} {line}" for line in lines.values()))
     return dict(zip(lines, dones, strict=True))
 
 
@@ -79,7 +79,7 @@ def is_svg(path: Path) -> bool:
 
 def test_runs_and_grids_are_drawn_without_tensorflow(ready: Toolkit, no_tensorflow: str) -> None:
     lines = ("training --run run1,checkpoint/run1 --out t.svg", "training", "diversity grid.json")
-    dones = ready.run_all(*(f"{no_tensorflow} {PLOT} {line}" for line in lines))
+    dones = ready.run_in_one_process(*(f"{no_tensorflow} {PLOT} {line}" for line in lines))
     names = ("t.svg", "training.png", "diversity.png")
     assert [done.succeeds().out for done in dones] == [f"Wrote {name}\n" for name in names]
     assert is_svg(ready.root / "t.svg")
@@ -119,7 +119,14 @@ def test_a_report_is_one_page_with_all_of_the_run(ready: Toolkit, done: dict[str
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; \U0001f600" in page
     assert page.index("samples-10<") < page.index("samples-2<")  # the newest first
-    for said in ("beginning of samples-10", "--batch_size", "text.npz", "sha256", "distinct_1"):
+    for said in (
+        "beginning of samples-10",
+        "--batch_size",
+        "text.npz",
+        "sha256",
+        "distinct_1",
+        "damaged: \ufffd",
+    ):
         assert said in page, said
     assert page.count("<picture>") == 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
@@ -130,6 +131,26 @@ def _text(parts: list[bytes]) -> str:
     return b"".join(parts).decode("utf-8").replace(os.linesep, "\n")
 
 
+# Command lines, as lists of words, one after the other in a process that is started once. Each has
+# standard streams of its own and ends as it would alone; what they share is what has been imported.
+_ALL_IN_ONE = """
+import contextlib, io, json, os, runpy, sys
+typed, lines = json.loads(sys.argv[1])
+results = []
+for script, *words in lines:
+    sys.argv, sys.path[0] = [script, *words], os.path.dirname(script)
+    sys.stdin = io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8")
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code or 0
+    results.append((code, out.getvalue(), err.getvalue()))
+json.dump(results, sys.__stdout__)
+"""
+
+
 class Toolkit:
     """The sources and download_model.py, as someone has them who has just cloned the toolkit."""
 
@@ -180,6 +201,20 @@ class Toolkit:
         """Call commands that do not depend on each other, two at a time; see `start`."""
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(functools.partial(self.run, **options), lines))
+
+    def run_in_one_process(self, *lines: str, typed: str = "") -> list[Done]:
+        """Call commands one after the other, with the start of one only.
+
+        Args:
+            lines: as for `start`, all with the same settings in front of `python`.
+            typed: what the user types to each of them.
+        """
+        settings, _, _ = lines[0].partition("python ")
+        commands = [shlex.split(line.removeprefix(f"{settings}python ")) for line in lines]
+        program = shlex.join(["-c", _ALL_IN_ONE, json.dumps([typed, commands])])
+        done = self.run(f"{settings}python {program}")
+        assert (done.code, done.err) == (0, ""), done
+        return [Done(*parts) for parts in json.loads(done.out)]
 
     def contents(self, folder: str = ".") -> dict[str, bytes | None]:
         """Every file and folder below; but for the sources, the curves and the locks of runs."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt2.data import text
-from gpt2.data.documents import Reading
+from gpt2.data.documents import UTF_8, Reading
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 
@@ -22,16 +22,19 @@ _END_OF_ANSWER = re.compile(r"^={80}\n.*", re.MULTILINE | re.DOTALL)
 _DELIMITER = re.compile(r"^={20}(?:\n|\Z)", re.MULTILINE)
 
 
-def read_samples(file: Path, encoding: str = "utf-8") -> list[str]:
+def read_samples(file: Path, reading: Reading = UTF_8) -> list[str]:
     """The samples of a file, of which some may be empty.
 
     Lines of JSON have one in the field "text" of each; a text with lines `==== SAMPLE 1 ====` has
     one below each of them, one with lines of twenty `=` has them in between; any other is one.
 
+    Args:
+        reading: of which encoding and errors count.
+
     Raises:
         UserError: the file cannot be read, or there is no sample in it.
     """
-    parts = text.read_texts([file], reading=Reading(encoding, format="text"))
+    parts = text.read_texts([file], reading=Reading(reading.encoding, reading.errors, "text"))
     content = "".join(parts)
     samples = _split(content, file)
     if not samples:

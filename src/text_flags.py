@@ -107,8 +107,8 @@ class TextFlags:
         def show(event: Converting) -> None:
             if not bar:
                 print(
-                    "Converting the model for fast writing on this processor; this is done once and "
-                    f"kept in {shown(event.folder)}",
+                    "Converting the model for fast writing on this processor; this is done once "
+                    f"and kept in {shown(event.folder)}",
                     file=sys.stderr,
                 )
                 bar.append(tqdm(total=event.of, unit="part"))
@@ -238,8 +238,8 @@ def note_window(text: Text, model: LanguageModel) -> None:
     if text.slid and not _noted:
         _noted.append("")
         print(
-            f"The model looks at {model.hparams.n_ctx} tokens at most; of a longer text it is given "
-            "the last part.",
+            f"The model looks at {model.hparams.n_ctx} tokens at most; of a longer text it is "
+            "given the last part.",
             file=sys.stderr,
         )
 

@@ -1,8 +1,8 @@
 """GPT-2's forward pass, and nothing but.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3, which
-builds on Radford et al. 2018 and Vaswani et al. 2017. The weights are a mapping from OpenAI's tensor
-names to tensors or variables, so the file's names, the paper's and the code's are the same.
+builds on Radford et al. 2018 and Vaswani et al. 2017. The weights are a mapping from OpenAI's
+tensor names to tensors or variables, so the file's names, the paper's and the code's are the same.
 
 Shapes: B batch, T positions, N rows (B times T), C width, H heads, D head width, V vocabulary.
 """

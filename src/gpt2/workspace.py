@@ -79,7 +79,7 @@ class Workspace:
         return folder
 
     def run_behind_model(self, name: str) -> Path | None:
-        """The run that cannot be had by its name, as a model has the same; None if there is none."""
+        """The run that cannot be had by its name, as a model has the same, or None."""
         folder = self.model_folder_or_none(name)
         run = self.checkpoint / name
         return run if folder and folder != run and run.is_dir() else None

@@ -168,7 +168,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protocol buffer; unsigned, with bytes left as they are."""
+    """Number and value of each field of a protocol buffer: unsigned, and bytes as they are."""
     place = 0
     while place < len(message):
         tag, place = _number(message, place)

@@ -234,7 +234,7 @@ class DocumentSampler:
         return words
 
     def token(self, number: int) -> int:
-        """The first token of a document drawn from all: of what stands in front of it, if anything."""
+        """The first token of a document drawn from all, or of what stands in front of it."""
         random = randomness.generator(self._seed, randomness.PROMPT, number)
         at = int(random.integers(self.total_size))
         document = int(np.searchsorted(self._token_ends, at, side="right"))

@@ -135,8 +135,8 @@ def read(
     index = files.read_json_object(folder / INDEX)
     if index.get("version") != VERSION:
         raise UserError(
-            f"{folder / INDEX} is of the version {quoted(index.get('version'))}, of which this program "
-            f"knows only {VERSION}; make the folder anew with src/encode.py."
+            f"{folder / INDEX} is of the version {quoted(index.get('version'))}, of which this "
+            f"program knows only {VERSION}; make the folder anew with src/encode.py."
         )
     dtype, lengths = _TYPES.get(str(index.get("type"))), index.get("chunk_lengths")
     if (

@@ -91,7 +91,7 @@ def is_among(path: Path, files: list[Path]) -> bool:
 
 
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
-    """What is in a file: itself, or what a `.gz`, `.bz2` or `.xz` holds, or all that a `.zip` or `.tar` does.
+    """What is in a file: itself, or what it holds if it is compressed or an archive.
 
     Each is to be read before the next is asked for.
 

@@ -1,8 +1,8 @@
 """Fetches one file over a connection that may break at any moment.
 
 What has come lies in NAME.partial, beside which NAME.partial.json remembers where it came from and
-which version it is of. The next try asks for the rest of that very version (RFC 9110, sections 13.1.5
-and 14); if the server has another one by now, or cannot send a part, it sends the whole.
+which version it is of. The next try asks for the rest of that very version (RFC 9110, sections
+13.1.5 and 14); if the server has another one by now, or cannot send a part, it sends the whole.
 """
 
 from __future__ import annotations

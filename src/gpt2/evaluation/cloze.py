@@ -102,7 +102,7 @@ def measure(
     name: str,
     progress: Callable[[int], object] = lambda questions: None,
 ) -> Answers:
-    """Answer each question with the choice that makes itself and the rest of the sentence likeliest.
+    """Answer each question with the choice that makes the sentence with it likeliest.
 
     Radford et al. 2019, section 3.2. Of a long context the window holds the last part.
 

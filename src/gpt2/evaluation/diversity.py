@@ -1,6 +1,6 @@
 """How varied samples are: among each other, each within itself, and against the training text.
 
-All is counted in words, which are the same whatever the model's vocabulary. No TensorFlow is needed.
+All is counted in words, the same for all vocabularies. No TensorFlow is needed.
 """
 
 from __future__ import annotations

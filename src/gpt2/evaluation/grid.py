@@ -1,4 +1,4 @@
-"""The same samples under every combination of some settings, kept so that they can be gone on with."""
+"""The same samples under every combination of some settings, kept so that they can be resumed."""
 
 from __future__ import annotations
 

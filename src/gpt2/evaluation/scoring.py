@@ -1,4 +1,4 @@
-"""What a model makes of each token of a text: how likely it was, which rank it had, how sure it was."""
+"""What a model makes of each token of a text: its likelihood, its rank, how sure the model was."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def _json_lines(lines: Sequence[str], name: str) -> Iterator[Prompt | UserError]
             isinstance(value, (str, int, float)) for value in fields.values()
         ):
             yield UserError(
-                f'{name}, line {place}: this is not an object of texts such as {{"prompt": "..."}}; '
-                "it is left out."
+                f'{name}, line {place}: this is not an object of texts such as {{"prompt": "..."}}'
+                "; it is left out."
             )
             continue
         yield Prompt(number, {key: str(value) for key, value in fields.items()})

@@ -169,7 +169,7 @@ def write(
     texts = list(islice(waiting, batch_size))
 
     def prepare(row: int) -> Iterator[Text]:
-        """See to it that a row has a text with a token to feed and a place for it, if any is left."""
+        """Give a row a text with a token to feed and a place for it, if any is left."""
         while True:
             if texts[row].finish_reason:
                 following = next(waiting, None)

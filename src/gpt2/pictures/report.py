@@ -317,8 +317,8 @@ def _variables(theme: Theme) -> str:
 
 
 _RULES = """\
-body{margin:0 auto;max-width:76rem;padding:1rem 1.5rem 4rem;background:var(--ground);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
+body{margin:0 auto;max-width:76rem;padding:1rem 1.5rem 4rem;background:var(--ground);
+color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 a{color:var(--link);margin-right:1rem}
 h2{margin:2.5rem 0 .75rem;border-bottom:1px solid var(--faint)}
 img{max-width:100%;height:auto}

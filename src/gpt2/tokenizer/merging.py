@@ -200,7 +200,7 @@ class Merges:
 
 
 def _every_other(places: np.ndarray) -> np.ndarray:
-    """Of places that follow on one another the first, third, ...: "aaaa" is "aa aa", not "a aa a"."""
+    """Of adjacent places the first, third, ...: "aaaa" is "aa aa", not "a aa a"."""
     order = np.arange(len(places))
     first = np.diff(places, prepend=-2) > 1
     return (order - np.maximum.accumulate(np.where(first, order, 0))) % 2 == 0

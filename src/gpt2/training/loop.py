@@ -298,9 +298,9 @@ class Loop:
         if progress.parts(loss) and not self._parted:
             self._parted = True
             yield events.Warned(
-                f"The validation loss was lower at step {progress.best_step} ({progress.best_loss:.2f}"
-                f"), while the training loss still falls: the text is being learnt by heart. The "
-                f"best checkpoint is kept in {best.path}."
+                f"The validation loss was lower at step {progress.best_step} "
+                f"({progress.best_loss:.2f}), while the training loss still falls: the text is being "
+                f"learnt by heart. The best checkpoint is kept in {best.path}."
             )
 
     # --- samples ---

@@ -1,8 +1,8 @@
 """The optimizers: from gradients to changed weights.
 
-Where TensorFlow has a fused kernel, an optimizer is that kernel: Keras's Adam takes longer and needs
-memory for what lies between its operations. Keras's Adafactor keeps a number for every weight, which
-is what the method is there to avoid. benchmarks/optimizers.py measures both.
+Where TensorFlow has a fused kernel, an optimizer is that kernel: Keras's Adam takes longer and
+needs memory for what lies between its operations. Keras's Adafactor keeps a number for every
+weight, which is what the method is there to avoid. benchmarks/optimizers.py measures both.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Adafactor(Optimizer):
     """Shazeer and Stern 2018, algorithm 4, with the learning rate as it is given.
 
     The mean square of a matrix's gradient is kept as a mean per row and one per column, so of a
-    model it takes a four-hundredth of the weights' memory. Neither is the rate scaled by the size of
-    the weights nor is there momentum: a rate means about what it means to Adam.
+    model it takes a four-hundredth of the weights' memory. Neither is the rate scaled by the size
+    of the weights nor is there momentum: a rate means about what it means to Adam.
     """
 
     DECAY, FLOOR, CLIP = -0.8, 1e-30, 1.0

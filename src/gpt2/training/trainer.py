@@ -140,7 +140,7 @@ class Trainer:
             if tuple(state[name].shape) != tuple(value.shape):
                 raise UserError(
                     f"The saved state is that of other sizes ({name} is {list(state[name].shape)}, "
-                    f"not {list(value.shape)}); go on with the sizes and the LoRA rank that the run had."
+                    f"not {list(value.shape)}); go on with those of the run, LoRA rank included."
                 )
         for name, value in own.items():
             if isinstance(value, tf.Variable):

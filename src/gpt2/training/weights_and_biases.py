@@ -1,4 +1,4 @@
-"""Hands what a training finds to Weights & Biases, an optional package with a service of its own."""
+"""Hands what a training finds to Weights & Biases, an optional package with its own service."""
 
 from __future__ import annotations
 

@@ -299,8 +299,8 @@ class Loop:
             self._parted = True
             yield events.Warned(
                 f"The validation loss was lower at step {progress.best_step} "
-                f"({progress.best_loss:.2f}), while the training loss still falls: the text is being "
-                f"learnt by heart. The best checkpoint is kept in {best.path}."
+                f"({progress.best_loss:.2f}), while the training loss still falls: the text is "
+                f"being learnt by heart. The best checkpoint is kept in {best.path}."
             )
 
     # --- samples ---

@@ -11,7 +11,7 @@ from typing import Any
 from fire.decorators import SetParseFns
 from tqdm import tqdm
 
-from command_line import model_folder, shown
+from command_line import StopSignal, model_folder, shown
 from evaluate_commands.diversity import measured, show_rows
 from evaluate_commands.shared import check_json, with_reading_flags, write_json
 from gpt2 import files, randomness
@@ -58,7 +58,7 @@ def grid(
     """Write samples under every combination of these settings, and measure how varied they are.
 
     Several values of a setting are separated by commas: --temperature 0.7,1.0 --top_k 10,40.
-    Called again after an interruption it goes on with the samples that are there.
+    After Ctrl+C it measures what is there; called again it goes on with it.
 
     Args:
         temperature: below 1 keeps closer to likely words, above 1 strays; 0 always takes the likeliest
@@ -108,6 +108,7 @@ def grid(
         quantize=quantize,
     )
     write_missing(kept, nsamples, flags, folder)
+    missing = sum(len(file.missing(nsamples)) for file in kept)
 
     found = measured([file.texts(nsamples) for file in kept], dataset, model, reading)
     rows = [
@@ -121,6 +122,12 @@ def grid(
         name: name for name in rows[0]["settings"] if len({r["settings"][name] for r in rows}) > 1
     }
     show_rows(columns or {"temperature": "temperature"}, rows, bool(dataset), perplexity=True)
+    if missing:
+        total = len(kept) * nsamples
+        raise KeyboardInterrupt(
+            f"interrupted; {total - missing:,} of {total:,} samples are there: the same command goes "
+            "on with them."
+        )
     described = {"model": model_name, "checkpoint": checkpoint, "prompt": prompt, "seed": seed}
     write_json(json, described | {"dataset": dataset or None, "rows": rows})
 
@@ -139,7 +146,7 @@ def samples_folder(model_name: str, models_dir: str) -> Path:
 def write_missing(
     kept: Sequence[CombinationFile], nsamples: int, flags: TextFlags, folder: Path
 ) -> None:
-    """Write the samples that are not there yet, with a bar of their tokens."""
+    """Write the samples that are not there yet, with a bar of their tokens, until Ctrl+C."""
     missing = [len(file.missing(nsamples)) for file in kept]
     lengths = [file.combination.length for file in kept]
     there = len(kept) * nsamples - sum(missing)
@@ -147,7 +154,7 @@ def write_missing(
     if there:
         note = f"{there:,} of these {len(kept) * nsamples:,} are there already"
     print(
-        f"{len(kept):,} combinations, {nsamples:,} samples of each, in {shown(folder)}; {note}.",
+        f"{len(kept):,} combination{'s' * (len(kept) > 1)}, {nsamples:,} samples of each, in {shown(folder)}; {note}.",
         file=sys.stderr,
         flush=True,
     )
@@ -155,9 +162,12 @@ def write_missing(
         return
     model = flags.open()
     tokens = sum(length * count for length, count in zip(lengths, missing, strict=True))
-    with tqdm(total=tokens, unit="token", unit_scale=True) as bar:
+    stop = StopSignal("\nWhat is there is measured; once more leaves at once.")
+    with stop, tqdm(total=tokens, unit="token", unit_scale=True) as bar:
         for file, length in zip(kept, lengths, strict=True):
             for text in file.write(model, nsamples, flags.batch_size):
                 note_window(text, model)
                 ended = text.finish_reason == "endoftext"
                 bar.update(length - len(text.tokens) if ended else 1)
+                if stop():
+                    return

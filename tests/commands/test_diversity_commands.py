@@ -100,13 +100,17 @@ def test_a_grid_that_is_interrupted_and_killed_ends_as_if_it_were_not(
     def samples() -> int:
         return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
-    with toolkit.start(f"{command} --batch_size 1") as running:
+    with toolkit.start(f"{command} --batch_size 1 --json grid.json") as running:
         running.send_when(signal.SIGINT, lambda: samples() >= 2)
         interrupted = running.finish()
-    assert interrupted.code == 130
-    assert interrupted.sentences[-1] == "interrupted"
     before = samples()
     assert 2 <= before < 24
+    assert interrupted.code == 130
+    said = f"interrupted; {before} of 24 samples are there: the same command goes on with them."
+    assert interrupted.sentences[-1] == said
+    head, *rows = (line.split() for line in interrupted.out.splitlines())
+    assert sum(int(row[head.index("samples")]) for row in rows) == before
+    assert not (toolkit.root / "grid.json").exists()
     with toolkit.start(f"{command} --batch_size 1") as running:
         running.send_when(signal.SIGKILL, lambda: samples() > before)
         killed = running.finish()
@@ -116,7 +120,7 @@ def test_a_grid_that_is_interrupted_and_killed_ends_as_if_it_were_not(
     [newest] = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime)[-1:]
     newest.write_bytes(newest.read_bytes()[:-30])
 
-    whole, gone_on_with = toolkit.run_all(
+    whole, gone_on_with = toolkit.run_in_one_process(
         f"{command} --out elsewhere --json whole.json", f"{command} --json grid.json"
     )
     assert (whole.code, gone_on_with.code) == (0, 0), (whole, gone_on_with)
@@ -137,9 +141,18 @@ def test_a_grid_that_is_interrupted_and_killed_ends_as_if_it_were_not(
 
     # All is there: a table of some of it needs no model, and what does not fit changes nothing.
     kept = toolkit.contents("samples")
-    again = toolkit.run(f"{no_tensorflow} {command} --nsamples 3 --temperature 1.5")
+    again, *refused = toolkit.run_in_one_process(
+        f"{no_tensorflow} {command} --nsamples 3 --temperature 1.5",
+        f"{no_tensorflow} {command} --seed 2",
+        f"{no_tensorflow} {command} --dataset gone.txt",
+        f"{no_tensorflow} {command} --top_k 301",
+    )
     assert (again.code, again.out.count("\n")) == (0, 3), again
-    toolkit.run(f"{no_tensorflow} {command} --seed 2").says(1, r"another seed \(1, not 2\)")
-    toolkit.run(f"{no_tensorflow} {command} --dataset gone.txt").says(1, r"gone\.txt is not a file")
-    toolkit.run(f"{no_tensorflow} {command} --top_k 301").says(1, "vocabulary has only 300")
+    sentences = (
+        r"another seed \(1, not 2\)",
+        r"gone\.txt is not a file",
+        "vocabulary has only 300",
+    )
+    for done, sentence in zip(refused, sentences, strict=True):
+        done.says(1, sentence)
     assert toolkit.contents("samples") == kept

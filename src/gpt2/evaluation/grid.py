@@ -133,18 +133,21 @@ class CombinationFile:
         return [number for number in range(nsamples) if number not in self._records]
 
     def texts(self, nsamples: int) -> list[str]:
-        """The samples in their order; all are there."""
-        return [self._records[number]["text"] for number in range(nsamples)]
+        """Those of the samples that are there, in their order."""
+        return [record["text"] for record in self._there(nsamples)]
 
     def perplexity(self, nsamples: int) -> float | None:
-        """Of the samples, under the model that wrote them; None if they have no token.
+        """Of these, under the model that wrote them; None if they have no token.
 
         It is of the model's own probabilities, before temperature and all else, and counts the end
         of text as a token where a sample has ended by it.
         """
-        records = [self._records[number] for number in range(nsamples)]
+        records = self._there(nsamples)
         tokens = sum(r["tokens"] + (r["finish_reason"] == "endoftext") for r in records)
         return math.exp(-sum(r["logprob"] for r in records) / tokens) if tokens else None
+
+    def _there(self, nsamples: int) -> list[dict[str, Any]]:
+        return [self._records[number] for number in range(nsamples) if number in self._records]
 
     def write(self, model: LanguageModel, nsamples: int, batch_size: int) -> Iterator[Text]:
         """Write the samples that are missing.

@@ -167,6 +167,16 @@ def test_a_header_is_recognised_by_its_words_and_told(
     assert notices[0].endswith(f"the first row {first}.")
 
 
+def test_columns_with_long_names_are_told_in_short(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", f"{'a' * 3000},{'b' * 3000}\n1,2\n")
+    with pytest.raises(UserError, match="several columns") as caught:
+        read(path)
+    assert len(str(caught.value).removeprefix(str(path))) < 200
+    notices: list[str] = []
+    read(path, notices, column="1")
+    assert len(notices[0].removeprefix(str(path))) < 200
+
+
 def test_a_wrong_column_is_told_with_those_there_are(tmp_path: Path) -> None:
     path = written(tmp_path / "poems.csv", POEMS.replace("text", "body"))
     named = r"--column which to read: 'title', 'body', 'year'\.$"

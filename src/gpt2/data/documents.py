@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from gpt2.data.sources import Source, open_sources
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
 FORMATS = ("auto", "text", "csv", "tsv", "jsonl", "json")
 HEADERS = ("auto", "yes", "no")
@@ -351,7 +351,7 @@ def _cells(
     header = reading.header == "yes" or (reading.header == "auto" and _has_header(row, reading))
     column = _column(row if header else None, len(row), name, reading)
     if len(row) > 1 or reading.header == "auto":
-        which = f"column {row[column]!r}" if header else f"column {column + 1}"
+        which = f"column {quoted(row[column])}" if header else f"column {column + 1}"
         first = "names the columns" if header else "is text, too"
         notice(f"{name}: reading {which} of {len(row)}; the first row {first}.")
     width, told = len(row), False
@@ -404,5 +404,5 @@ def _column(header: list[str] | None, width: int, name: str, reading: Reading) -
 
 
 def _listed(names: Iterable[str]) -> str:
-    names = [repr(name) for name in itertools.islice(names, 21)]
+    names = [quoted(name, 40) for name in itertools.islice(names, 21)]
     return ", ".join(names[:20] + ["and others"] * (len(names) > 20)) or "none at all"

@@ -101,7 +101,7 @@ def whole_texts(
     vocabulary = Vocabulary(model.tokenizer(), model.hparams)
     detokenize = find_detokenizer(recipe.detokenizer)
     if recipe.read is None:
-        changed = None if recipe.detokenizer == "none" else detokenize
+        changed = recipe.change or (None if recipe.detokenizer == "none" else detokenize)
         texts = [vocabulary.read(dataset, reading, changed, recipe.line_ends)]
     else:
         texts = [
@@ -135,10 +135,11 @@ def last_words(
     """The measures of LAMBADA."""
     tokenizer = model.tokenizer()
     vocabulary = Vocabulary(tokenizer, model.hparams)
-    passages = list(map(find_detokenizer(recipe.detokenizer), recipe.read(dataset, reading)))
+    texts = map(find_detokenizer(recipe.detokenizer), recipe.read(dataset, reading))
+    passages = lambada.read_passages(texts, vocabulary, cut.window, dataset)
     scorer = open_scorer(model, stop_tokens=lambada.stop_tokens(tokenizer))
     with tqdm(total=len(passages), unit="passage") as bar:
-        found = lambada.measure(scorer, passages, vocabulary, cut.window, dataset, bar.update)
+        found = lambada.measure(scorer, passages, bar.update)
     return dataclasses.asdict(found)
 
 
@@ -151,9 +152,7 @@ def choices(
     questions = list(cloze.read_questions(dataset, reading))
     scorer = open_scorer(model)
     with tqdm(total=len(questions), unit="question") as bar:
-        found = cloze.measure(
-            scorer, questions, vocabulary, cut.window, detokenize, dataset, bar.update
-        )
+        found = cloze.measure(scorer, questions, vocabulary, cut.window, detokenize, bar.update)
     return dataclasses.asdict(found) | {"accuracy": found.accuracy}
 
 

@@ -35,6 +35,8 @@ BAD_INPUT = [
     ("perplexity --dataset beyond.npz", "token id 300, but the model's vocabulary ends at 299"),
     ("perplexity --dataset text.txt --json no/where.json", "no folder for it"),
     ("perplexity --dataset text.txt --recipe cbt-ne", "not a line of the Children's Book Test"),
+    ("perplexity --dataset blank.txt --recipe cbt-cn", "blank.txt holds no question"),
+    ("perplexity --dataset one.txt --recipe lambada", "passage 'a', which has no word before"),
     ("score", "Give a text with --text, or a file of texts with --file"),
     ("score --text a", "The text is shorter than two tokens"),
     ("bigram --dataset blank.txt --held_out text.txt", "blank.txt holds no text"),
@@ -72,6 +74,7 @@ def done(trained: Toolkit) -> dict[str, Done]:
         "many": "score --model_name short --file many.jsonl",
         "cloze": f"{perplexity} cbt.txt --recipe cbt-cn --json cloze.json",
         "lambada": f"{perplexity} lambada.jsonl --recipe lambada",
+        "wikitext2": f"{perplexity} held_out.txt --recipe wikitext2 --json wikitext2.json",
         "table": "score --model_name short --file table.csv --column 1 --errors replace"
         " --json table.jsonl",
     }
@@ -148,6 +151,11 @@ def test_a_recipe_is_told_with_its_source_and_the_published_value(
     assert "84.35 % for 124M" in done["cloze"].succeeds().out
     assert "last token accuracy no stop words" in done["lambada"].succeeds().out
     assert "last word accuracy" in done["lambada"].out
+    # The blank lines that the recipe puts in are predicted; bytes are those of the file.
+    done["wikitext2"].succeeds()
+    plain, joined = result(trained, "plain.json"), result(trained, "wikitext2.json")
+    assert joined["tokens"] > plain["tokens"]
+    assert (joined["bytes"], joined["words"]) == (plain["bytes"], plain["words"])
 
 
 def test_a_text_is_read_as_the_flags_of_encode_say(trained: Toolkit, done: dict[str, Done]) -> None:

@@ -48,6 +48,13 @@ def test_another_file_is_told(tmp_path: Path, line: str, sentence: str) -> None:
         list(cloze.read_questions(str(path)))
 
 
+def test_a_file_without_questions_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "blank.txt"
+    path.write_text("1 A b .\n")
+    with pytest.raises(UserError, match=r"blank\.txt holds no question"):
+        list(cloze.read_questions(str(path)))
+
+
 def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
     # What stands before the choice costs nothing but a mistake: 100 nats. A letter of "dog" costs
     # 1, of "cat" 2, of "ox" 1; after "ox" each letter costs 2, after "dog" 1, after "cat" 0.
@@ -62,9 +69,7 @@ def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
         return (own[word] if place < gap + len(word) else later[word]), 0, 0
 
     scorer, done = written_scorer(rule), []
-    found = cloze.measure(
-        scorer, QUESTIONS, byte_vocabulary, 1000, lambda text: text, "it", done.append
-    )
+    found = cloze.measure(scorer, QUESTIONS, byte_vocabulary, 1000, lambda text: text, done.append)
     assert scorer.seen[1] == "<|endoftext|>The cat sat . It slept . Then the cat ran ."
     assert scorer.seen[4] == "<|endoftext|>A b . ox ran"
     # " dog ran .": 4 + 6; " cat ran .": 8 + 0; " ox ran .": 3 + 12: cat, rightly.
@@ -75,13 +80,5 @@ def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
 
 def test_the_window_holds_the_end(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
     scorer = written_scorer(lambda text, place: (1.0, 0, 0))
-    cloze.measure(scorer, QUESTIONS[1:], byte_vocabulary, 8, lambda text: text, "it")
+    cloze.measure(scorer, QUESTIONS[1:], byte_vocabulary, 8, lambda text: text)
     assert scorer.seen == [". cat ran", ". ox ran"]
-
-
-def test_a_file_without_questions_is_told(
-    byte_vocabulary: Vocabulary, written_scorer: Callable
-) -> None:
-    scorer = written_scorer(lambda text, place: (1.0, 0, 0))
-    with pytest.raises(UserError, match="it holds no question"):
-        cloze.measure(scorer, [], byte_vocabulary, 8, lambda text: text, "it")

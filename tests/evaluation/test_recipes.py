@@ -24,10 +24,9 @@ def wiki(tmp_path: Path) -> str:
     return str(tmp_path / "wiki.txt")
 
 
-def test_lines_are_joined_as_the_rows_of_the_datasets_library(wiki: str) -> None:
+def test_lines_are_joined_as_the_rows_of_the_datasets_library() -> None:
     """There a row is a line with its end, and a blank one is the empty string."""
-    [text] = joined_lines(wiki)
-    assert text.startswith(
+    assert joined_lines(WIKI).startswith(
         "\n\n = One = \n\n\n\n\n First . \n\n\n Second . \n\n\n\n\n = = Part = = \n"
     )
 

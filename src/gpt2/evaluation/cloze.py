@@ -65,8 +65,9 @@ def read_questions(path: str, reading: Reading = UTF_8) -> Iterator[Question]:
     `21 He took the XXXXX .\tkey\t\tbox|cat|key`. Blank lines stand between questions.
 
     Raises:
-        UserError: a line is not of this form.
+        UserError: a line is not of this form, or there is no question.
     """
+    found = False
     for document in documents(path, reading):
         context: list[str] = []
         for place, line in enumerate(document.splitlines(), start=1):
@@ -90,7 +91,10 @@ def read_questions(path: str, reading: Reading = UTF_8) -> Iterator[Question]:
                     "choices."
                 )
             yield Question(" ".join(context), sentence.strip(), answer, choices)
+            found = True
             context.clear()
+    if not found:
+        raise UserError(f"{path} holds no question of the Children's Book Test.")
 
 
 def measure(
@@ -99,7 +103,6 @@ def measure(
     vocabulary: Vocabulary,
     window: int,
     detokenize: Callable[[str], str],
-    name: str,
     progress: Callable[[int], object] = lambda questions: None,
 ) -> Answers:
     """Answer each question with the choice that makes the sentence with it likeliest.
@@ -107,10 +110,8 @@ def measure(
     Radford et al. 2019, section 3.2. Of a long context the window holds the last part.
 
     Args:
+        questions: at least one.
         progress: called with the number of questions done.
-
-    Raises:
-        UserError: there is no question.
     """
     count = right = tokens = 0
     nll = 0.0
@@ -129,6 +130,4 @@ def measure(
         tokens += len(endings[place])
         count += 1
         progress(1)
-    if not count:
-        raise UserError(f"{name} holds no question of the Children's Book Test.")
     return Answers(count, right, nll, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,19 @@ not only own same too very just also even still again then once here there now e
 always
 """
 STOP_WORDS = frozenset(_WORDS.split())
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What a model reads of a passage.
+
+    Attributes:
+        tokens: ids, int32 [T + 1]; the first one is not predicted.
+        word: how many of them, at the end, are the last word.
+    """
+
+    tokens: np.ndarray
+    word: int
 
 
 @dataclass(frozen=True)
@@ -71,39 +84,48 @@ def stop_tokens(tokenizer: Tokenizer) -> list[int]:
     ]
 
 
-def measure(
-    scorer: Scorer,
-    passages: Iterable[str],
-    vocabulary: Vocabulary,
-    window: int,
-    name: str,
-    progress: Callable[[int], object] = lambda passages: None,
-) -> LastWords:
-    """Predict the last word of each passage from all of it that the window holds.
+def read_passages(
+    texts: Iterable[str], vocabulary: Vocabulary, window: int, name: str
+) -> list[Passage]:
+    """Each passage, as much of its end as the window holds.
 
     Args:
-        scorer: one that was given `stop_tokens`.
-        progress: called with the number of passages done.
+        name: of the file, for sentences to the user.
 
     Raises:
         UserError: a passage has no two words, or there is none.
     """
-    sizes: list[int] = []
+    passages = []
+    for text in texts:
+        before, _, word = " ".join(text.rstrip().rsplit(maxsplit=1)).rpartition(" ")
+        if not before.strip():
+            raise UserError(
+                f"{name} holds the passage {text[:40]!r}, which has no word before its last."
+            )
+        ending = vocabulary.encode(f" {word}")
+        tokens = vocabulary.begun([*vocabulary.encode(before), *ending])
+        passages.append(Passage(tokens[-window - 1 :], len(ending)))
+    if not passages:
+        raise UserError(f"{name} holds no passage.")
+    return passages
 
-    def texts() -> Iterator[np.ndarray]:
-        for passage in passages:
-            before, _, word = " ".join(passage.rstrip().rsplit(maxsplit=1)).rpartition(" ")
-            if not before.strip():
-                raise UserError(
-                    f"{name} holds the passage {passage[:40]!r}, which has no word before its last."
-                )
-            tokens = vocabulary.encode(f" {word}")
-            sizes.append(len(tokens))
-            yield vocabulary.begun([*vocabulary.encode(before), *tokens])[-window - 1 :]
 
+def measure(
+    scorer: Scorer,
+    passages: Sequence[Passage],
+    progress: Callable[[int], object] = lambda passages: None,
+) -> LastWords:
+    """Predict the last word of each passage, of which there is at least one.
+
+    Args:
+        scorer: one that was given `stop_tokens`.
+        progress: called with the number of passages done.
+    """
     found = []
-    for number, scores in enumerate(scorer.score(texts())):
-        word = slice(-sizes[number], None)
+    for passage, scores in zip(
+        passages, scorer.score(passage.tokens for passage in passages), strict=True
+    ):
+        word = slice(-passage.word, None)
         found.append(
             (
                 scores.ranks[-1] == 0,
@@ -114,8 +136,6 @@ def measure(
             )
         )
         progress(1)
-    if not found:
-        raise UserError(f"{name} holds no passage.")
     token, content, token_nats, word, word_nats = (math.fsum(x) for x in zip(*found, strict=True))
     count = len(found)
     return LastWords(
@@ -126,5 +146,5 @@ def measure(
         word / count,
         exponential(word_nats, count),
         word_nats,
-        sum(sizes),
+        sum(passage.word for passage in passages),
     )

@@ -29,6 +29,7 @@ class Recipe:
         measure: of `Perplexity` ("token", "word" or "byte", or "bits" for bits per byte), or
             "lambada" or "cloze".
         detokenizer: see `detokenizers`.
+        change: what is done to a document instead of detokenizing it, if anything.
         read: the documents of a dataset, each predicted by itself; None for one text of them all.
         line_ends: whether the end of a line counts as a word.
         published: the paper's values by the model's size; accuracies in percent.
@@ -41,6 +42,7 @@ class Recipe:
     published: dict[str, float] = field(default_factory=dict)
     others: str = ""
     detokenizer: str = "none"
+    change: Callable[[str], str] | None = None
     read: Callable[[str, Reading], Iterator[str]] | None = None
     line_ends: bool = False
     accuracies: dict[str, float] = field(default_factory=dict)
@@ -50,11 +52,10 @@ def _published(*values: float) -> dict[str, float]:
     return dict(zip(("124M", "355M", "774M", "1558M"), values, strict=True))
 
 
-def joined_lines(path: str, reading: Reading = UTF_8) -> Iterator[str]:
-    r"""Each document with "\n\n" between its lines, as the `datasets` library's rows are joined."""
-    for document in documents(path, reading):
-        lines = document.splitlines(keepends=True)
-        yield "\n\n".join(line if line.strip() else "" for line in lines)
+def joined_lines(document: str) -> str:
+    r"""A document with "\n\n" between its lines, as the `datasets` library's rows are joined."""
+    lines = document.splitlines(keepends=True)
+    return "\n\n".join(line if line.strip() else "" for line in lines)
 
 
 def pages(path: str, reading: Reading = UTF_8) -> Iterator[str]:
@@ -108,7 +109,7 @@ RECIPES = {
             "token",
             _published(29.41, 22.76, 19.93, 18.34),
             "29.94 for 124M (huggingface/transformers #13761, karpathy/llm.c #276)",
-            read=joined_lines,
+            change=joined_lines,
         ),
         Recipe(
             "wikitext103",
@@ -118,7 +119,7 @@ RECIPES = {
             _published(37.50, 26.37, 22.05, 17.48),
             "37.37 for 124M (huggingface/transformers #13761)",
             "wikitext",
-            pages,
+            read=pages,
         ),
         Recipe(
             "ptb",
@@ -140,7 +141,7 @@ RECIPES = {
             "for 124M 46.67 % of last tokens (huggingface/transformers #13761), 32.56 % of last "
             "words at perplexity 40.06 (EleutherAI/lm-evaluation-harness #2159)",
             "lambada",
-            lines,
+            read=lines,
             accuracies=_published(45.99, 55.48, 60.12, 63.24),
         ),
         Recipe(

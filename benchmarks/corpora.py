@@ -3,17 +3,21 @@
 
     python benchmarks/corpora.py --text shakespeare.txt --size 2000 --write docs/datasets.md
 
-The text is made of the lines of others, in one order after the other, and deleted afterwards.
+The text is made of others and deleted afterwards. Without any, they are the source files of Python
+and of the packages that are installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +32,7 @@ PAUSE = 0.1  # seconds between two looks at the memory
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--text", type=Path, nargs="+", required=True, help="texts to take the lines from")
+    add("--text", type=Path, nargs="+", help="texts to make it of (default: sources of Python)")
     add("--size", type=int, default=2000, help="of the text that is made, in MB")
     add("--models_dir", default="models", help="where 117M is")
     add("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes")
@@ -37,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
-        size = make_corpus(corpus, args.text, args.size * 10**6)
+        size = make_corpus(corpus, args.text or sources(), args.size * 10**6)
         rows = [
             measure(corpus, Path(folder), out, workers, args.models_dir)
             for out in args.outputs
@@ -60,16 +64,36 @@ def main() -> None:
         report.write_section(args.write, section, "corpora")
 
 
-def make_corpus(path: Path, texts: list[Path], size: int) -> int:
-    """Write a text of at least that many bytes; returns how many."""
-    lines = [line for text in texts for line in text.read_bytes().splitlines(keepends=True)]
-    order = random.Random(1)
+def sources() -> list[Path]:
+    """The source files of Python's library, and then of the packages that are installed."""
+    library, packages = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib"))
+    own = [file for file in library.rglob("*.py") if "site-packages" not in file.parts]
+    return sorted(own) + sorted(packages.rglob("*.py"))
+
+
+def make_corpus(path: Path, texts: Iterable[Path], size: int) -> int:
+    """Write a text of that many bytes, up to a line; returns how many."""
     written = 0
     with open(path, "wb") as file:
-        while written < size:
-            order.shuffle(lines)
-            written += file.write(b"".join(lines))
+        for line in endless_lines(texts):
+            written += file.write(line)
+            if written >= size:
+                break
     return written
+
+
+def endless_lines(texts: Iterable[Path]) -> Iterator[bytes]:
+    """The lines of those texts that are in UTF-8, and then again in one order after the other."""
+    lines: list[bytes] = []
+    for text in texts:
+        with contextlib.suppress(UnicodeDecodeError):
+            begin = len(lines)
+            lines += text.read_text("utf-8").encode().splitlines(keepends=True)
+            yield from lines[begin:]
+    order = random.Random(1)
+    while True:
+        order.shuffle(lines)
+        yield from lines
 
 
 def measure(
@@ -78,19 +102,25 @@ def measure(
     """Encode; returns what, by how many, the seconds, the most memory and the size in bytes."""
     name = f"{workers}-{out}"
     command = [sys.executable, ROOT / "src" / "encode.py", corpus, f"{folder}/{name}"]
-    command += ["--models_dir", models_dir, "--workers", str(workers)]
+    command += ["--models_dir", models_dir, "--workers", workers]
+    seconds, most = watch(command)
+    path = folder / name
+    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+    return out, workers, seconds, most, size
+
+
+def watch(command: Sequence[object]) -> tuple[float, int]:
+    """Run a command; returns the seconds it took and the most memory that it had, in bytes."""
+    words = list(map(str, command))
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
         most = max(most, memory(process.pid))
         time.sleep(PAUSE)
-    seconds = time.perf_counter() - start
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}")
-    path = folder / name
-    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
-    return out, workers, seconds, most, size
+        sys.exit(f"{' '.join(words)} ended with {process.returncode}")
+    return time.perf_counter() - start, most
 
 
 def memory(process: int) -> int:

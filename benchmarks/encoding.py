@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """How fast text becomes tokens: this tokenizer, the algorithm of 2019, tiktoken and tokenizers.
 
-    python benchmarks/encoding.py models/117M shakespeare.txt more.txt
+    python benchmarks/encoding.py models/117M shakespeare.txt more.txt --made 32 64
 
 All start without any word in memory and read the file anew, each once in a round; the median of the
-rounds is shown. What would take too long for a text, by its speed on the one before, is left out.
-tiktoken and tokenizers are left out if they are not installed; all ids are compared.
+rounds is shown. The texts that --made asks for are of the source files of Python. What would take
+too long for a text, by its speed on the one before, is left out, and so are tiktoken and tokenizers
+if they are not installed. All ids are compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import math
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -25,6 +27,7 @@ import regex
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
+import corpora
 from machine import describe
 from report import write_section
 
@@ -156,16 +159,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("vocabulary", type=Path, help="folder with encoder.json and vocab.bpe")
     parser.add_argument("texts", nargs="+", type=Path, help="files of UTF-8 text")
+    parser.add_argument(
+        "--made", metavar="MB", nargs="+", type=int, default=[], help="texts to make"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--workers", type=int, default=2, help="processes of the second measurement"
     )
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"sources-{size}.txt" for size in args.made]
+        for path, size in zip(paths, args.made, strict=True):
+            corpora.make_corpus(path, corpora.sources(), size * 10**6)
+        compare(args, [*args.texts, *paths])
+
+
+def compare(args: argparse.Namespace, texts: list[Path]) -> None:
+    """Measure all systems with all texts, the shortest first, and show the table."""
     made = dict(systems(args.vocabulary, args.workers))
     columns: dict[Path, dict[str, float]] = {}
     last: dict[str, float] = {}  # the speed of each on the text before
-    for path in sorted(args.texts, key=lambda path: path.stat().st_size):
+    for path in sorted(texts, key=lambda path: path.stat().st_size):
         longest = {name: path.stat().st_size / last.get(name, math.inf) for name in made}
         quick = {name: make for name, make in made.items() if longest[name] < _PATIENCE}
         columns[path] = measure(path, quick, args.rounds)

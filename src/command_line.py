@@ -229,8 +229,12 @@ FIRE_NOISE = (
 )
 
 
-def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) -> NoReturn:
-    """Run a function, or one of several by its name, with flags that python-fire reads."""
+def run_fire(*functions: Callable[..., None]) -> NoReturn:
+    """Run a function, or one of several by its name, with flags that python-fire reads.
+
+    Flags whose default is a string, and those without one, are strings; the others are values of
+    Python as far as they can be.
+    """
     import fire
 
     calls: list[Callable[[], None]] = []
@@ -241,8 +245,11 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
         def remember(*arguments: object, **flags: object) -> None:
             calls.append(functools.partial(function, *arguments, **flags))
 
-        return remember
+        parameters = inspect.signature(function).parameters.values()
+        texts = (p.name for p in parameters if isinstance(p.default, str) or p.default is p.empty)
+        return fire.decorators.SetParseFns(**dict.fromkeys(texts, str))(remember)
 
+    commands = {function.__name__: put_off(function) for function in functions}
     program = Path(sys.argv[0]).name
     # To fire a lone - ends a command; to everybody else it is standard input or output.
     words: list[str] = []
@@ -251,11 +258,13 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
             words[-1] += "=-"
         else:
             words.append("--help" if word == "-h" else word)  # and no flag's first letter
-    if isinstance(component, dict):
-        function = component.get(words[0]) if words else None
-        called = f"{program} {words[0]}" if function else program
+    if len(functions) == 1:
+        [component] = [function] = commands.values()
+        called = program
     else:
-        function, called = component, program
+        component = commands
+        function = commands.get(words[0]) if words else None
+        called = f"{program} {words[0]}" if function else program
 
     def command() -> None:
         if function and (flag := valueless_flag(function, words)):
@@ -263,12 +272,7 @@ def run_fire(component: Callable[..., None] | dict[str, Callable[..., None]]) ->
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                put_off_all = (
-                    {name: put_off(function) for name, function in component.items()}
-                    if isinstance(component, dict)
-                    else put_off(component)
-                )
-                fire.Fire(put_off_all, command=words, name=program)
+                fire.Fire(component, command=words, name=program)
         except fire.core.FireExit as exit_:
             if exit_.code and (wrong := re.search("ERROR: (.*)", said.getvalue())):
                 for theirs, ours in FIRE_ERRORS.items():

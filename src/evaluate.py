@@ -18,5 +18,4 @@ from evaluate_commands.perplexity import perplexity
 from evaluate_commands.score import score
 
 if __name__ == "__main__":
-    commands = (perplexity, score, bigram, compare, diversity, grid)
-    run_fire({command.__name__: command for command in commands})
+    run_fire(perplexity, score, bigram, compare, diversity, grid)

@@ -15,13 +15,4 @@ from plot_commands.surprise import surprise
 from plot_commands.training import training
 
 if __name__ == "__main__":
-    run_fire(
-        {
-            "training": training,
-            "attention": attention,
-            "probabilities": probabilities,
-            "surprise": surprise,
-            "diversity": diversity,
-            "report": report,
-        }
-    )
+    run_fire(training, attention, probabilities, surprise, diversity, report)

@@ -272,10 +272,6 @@ def with_text_flags(**defaults: Any) -> Callable:
         head = inspect.cleandoc(function.__doc__ or "").rstrip()
         arguments = "" if "Args:" in head else "\n\nArgs:"
         command.__doc__ = head + arguments + "\n" + "\n".join(line[4:] for line in lines)
-        from fire.decorators import SetParseFns
-
-        texts = {f.name: str for f in fields if isinstance(f.default, str)}
-        texts |= {p.name: str for p in own if isinstance(p.default, str)}
-        return SetParseFns(**texts)(command)
+        return command
 
     return decorate

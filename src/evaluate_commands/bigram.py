@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from fire.decorators import SetParseFns
 
 from command_line import byte_bar, model_folder, not_empty
 from evaluate_commands.shared import (
@@ -22,7 +21,6 @@ from gpt2.generation.sampling import check_count
 
 
 @with_reading_flags
-@SetParseFns(model_name=str, dataset=str, held_out=str, json=str, models_dir=str)
 def bigram(
     dataset,
     held_out,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fire.decorators import SetParseFns
-
 from command_line import model_folder
 from evaluate_commands.shared import (
     check_json,
@@ -24,7 +22,6 @@ COLUMNS = ("tokens", "perplexity_per_token", "perplexity_per_word", "bits_per_by
 
 
 @with_reading_flags
-@SetParseFns(models=str, dataset=str, json=str, models_dir=str)
 def compare(
     models,
     dataset,

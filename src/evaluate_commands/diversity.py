@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fire.decorators import SetParseFns
-
 from command_line import byte_bar, model_folder, shown
 from evaluate_commands.shared import (
     check_json,
@@ -44,7 +42,6 @@ COLUMNS = {
 
 
 @with_reading_flags
-@SetParseFns(samples=str, run=str, dataset=str, model_name=str, json=str, models_dir=str)
 def diversity(
     samples="", run="", dataset="", model_name="", json="", models_dir="models", *, reading
 ):

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fire.decorators import SetParseFns
 from tqdm import tqdm
 
 from command_line import StopSignal, model_folder, shown
@@ -25,16 +24,6 @@ from text_flags import TextFlags, note_window
 
 
 @with_reading_flags
-@SetParseFns(
-    model_name=str,
-    prompt=str,
-    dataset=str,
-    out=str,
-    json=str,
-    models_dir=str,
-    engine=str,
-    quantize=str,
-)
 def grid(
     *,
     temperature=1.0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from fire.decorators import SetParseFns
 from tqdm import tqdm
 
 from command_line import model_folder
@@ -29,15 +28,6 @@ from gpt2.hparams import RELEASED
 
 
 @with_reading_flags
-@SetParseFns(
-    model_name=str,
-    dataset=str,
-    recipe=str,
-    normalize=str,
-    detokenizer=str,
-    json=str,
-    models_dir=str,
-)
 def perplexity(
     dataset,
     model_name="124M",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fire.decorators import SetParseFns
 from tqdm import tqdm
 
 from command_line import model_folder, show_notice
@@ -38,7 +37,6 @@ MARK, HALF_MARK, PLAIN = "\x1b[1;31m", "\x1b[33m", "\x1b[0m"  # bold red, yellow
 
 
 @with_reading_flags
-@SetParseFns(text=str, file=str, model_name=str, json=str, models_dir=str)
 def score(
     text="",
     file="",

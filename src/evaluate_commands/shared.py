@@ -51,7 +51,7 @@ def with_reading_flags(function: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(list(parameters.values()))
     lines = (f"        {name}: {words}\n" for name, words in READING_FLAGS.items())
     command.__doc__ = f"{function.__doc__.rstrip()}\n{''.join(lines)}    "
-    return SetParseFns(**dict.fromkeys(READING_FLAGS, str))(command)
+    return SetParseFns(column=str)(command)  # a number is taken as it is written
 
 
 def open_scorer(model: ModelFolder, **options: Any) -> Scorer:

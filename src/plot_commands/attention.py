@@ -1,13 +1,10 @@
 """plot.py attention: what the heads of a model look at in a text."""
 
-from fire.decorators import SetParseFns
-
 from command_line import load_tensorflow, model_folder, shown
 from gpt2 import files
 from plot_commands.shared import check_index, check_picture, read_tokens, save
 
 
-@SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def attention(
     text="",
     *,

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-from fire.decorators import SetParseFns
-
 from gpt2.pictures.diversity import diversity_picture, read_grid
 from plot_commands.shared import check_picture, save
 
 
-@SetParseFns(grid=str, out=str, theme=str)
 def diversity(grid, *, out="diversity.png", theme="light"):
     """Draw how the settings of sampling change the samples, from a grid of them.
 

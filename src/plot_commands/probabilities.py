@@ -1,7 +1,5 @@
 """plot.py probabilities: what a model expects at each step through a text."""
 
-from fire.decorators import SetParseFns
-
 from command_line import load_tensorflow, model_folder
 from gpt2.generation.sampling import SamplingSettings, check_count
 from plot_commands.shared import check_index, check_picture, read_tokens, save
@@ -9,7 +7,6 @@ from plot_commands.shared import check_index, check_picture, read_tokens, save
 MOST_STEPS = 60  # panels in one picture
 
 
-@SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def probabilities(
     text="",
     *,

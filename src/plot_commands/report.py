@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fire.decorators import SetParseFns
-
 from command_line import check_place, load_tensorflow, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
@@ -31,7 +29,6 @@ LOOKED_AT = 40  # tokens of a sample whose attention is drawn
 STEPS = 6  # of these, whose next tokens are drawn
 
 
-@SetParseFns(run=str, grid=str, out=str, models_dir=str)
 def report(run="run1", *, grid="", out="", models_dir="models"):
     """Write one HTML file with all there is to see of a run; it opens offline, in light and dark.
 

@@ -1,12 +1,9 @@
 """plot.py surprise: a text coloured by how little the model expected each token."""
 
-from fire.decorators import SetParseFns
-
 from command_line import load_tensorflow, model_folder
 from plot_commands.shared import check_picture, read_tokens, save
 
 
-@SetParseFns(model_name=str, text=str, file=str, out=str, theme=str, models_dir=str)
 def surprise(
     text="",
     *,

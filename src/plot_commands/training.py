@@ -1,13 +1,10 @@
 """plot.py training: loss and perplexity over the steps of runs."""
 
-from fire.decorators import SetParseFns
-
 from gpt2.training.history import HISTORY, read_curves
 from gpt2.workspace import Workspace
 from plot_commands.shared import check_picture, names, run_folder, save
 
 
-@SetParseFns(run=str, out=str, theme=str, models_dir=str)
 def training(run="run1", *, out="training.png", theme="light", models_dir="models"):
     """Draw loss, validation loss and perplexity over the steps of one run or several.
 

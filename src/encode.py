@@ -61,6 +61,9 @@ def main() -> None:
     tokenizer = named_model(args.model_name, workspace).tokenizer()
     files = text.find_files(args.in_text)
     out = Path(args.out_npz)
+    in_folder = args.out_npz.endswith(("/", os.sep))
+    if not (in_folder or out.suffix == ".npz" or out.is_dir()):
+        out = out.with_name(f"{out.name}.npz")  # as numpy.savez does, which wrote it in 2019
     if is_among(out, files):
         raise UserError(f"{out} is among the files to encode and would be lost; write elsewhere.")
     n_vocab = max(tokenizer.vocabulary.values()) + 1
@@ -78,7 +81,7 @@ def main() -> None:
             notice=show_notice,
         )
         parts = not_empty(parts, f"{args.in_text} holds no text to encode.")
-        if args.out_npz.endswith(("/", os.sep)):
+        if in_folder:
             tokens = shards.write_parts(out, parts, n_vocab)
         else:
             tokens = npz.write_parts(out, parts)

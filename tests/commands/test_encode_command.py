@@ -75,6 +75,14 @@ def test_standard_input_is_encoded(toolkit: Toolkit) -> None:
     assert found == ["One.", "Two."]
 
 
+def test_a_name_without_its_ending_gets_it_as_from_numpy(toolkit: Toolkit) -> None:
+    (toolkit.root / "a.txt").write_text("A text.")
+    done = toolkit.run(f"{ENCODE} a.txt ./a.txt").succeeds()
+    assert "Writing a.txt.npz\n" in done.out
+    assert texts(toolkit, "a.txt.npz") == ["A text."]
+    assert (toolkit.root / "a.txt").read_text() == "A text."
+
+
 def write_long(toolkit: Toolkit, times: int) -> None:
     """Write a text that is long enough for other processes to be started."""
     with open(toolkit.root / "long.txt", "w", encoding="utf-8") as file:

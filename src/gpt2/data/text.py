@@ -90,9 +90,8 @@ def read_parts(
 
     Documents are joined until a chunk has at least `combine` characters, and cut where one has
     `LONGEST_CHUNK`. Each is closed by one `<|endoftext|>` token, if the vocabulary has it; blank
-    ones are left out. With
-    `legacy_endoftext` the chunks are those of 2019: the marker is spelled out as ordinary text, and
-    stands only between joined documents and after the last ones.
+    ones are left out. With `legacy_endoftext` the chunks are those of 2019: the marker is spelled
+    out as ordinary text, and stands only between joined documents and after the last ones.
 
     Args:
         n_vocab: tokens the model knows; a file of tokens may hold none beyond.

@@ -76,11 +76,12 @@ class TensorFlowEngine:
                 variable.assign(tf.pad(old, [[0, 0], [0, 0], [0, room - old.shape[2]], [0, 0]]))
 
     @tf.function(
+        autograph=False,  # which would take TensorFlow a second to read the code
         input_signature=[
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([None], tf.int32),
-        ]
+        ],
     )
     def _feed(self, tokens: tf.Tensor, first: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
         """Feed tokens [R, T] to the rows from `first` on, which remember `starts` [R] tokens."""
@@ -91,10 +92,14 @@ class TensorFlowEngine:
 
         def attend(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
             keys, values = self._keys[layer], self._values[layer]
-            for row in tf.range(rows):
+
+            def remember(row: tf.Tensor) -> tf.Tensor:
                 start = starts[row]
                 keys[first + row, :, start : start + length].assign(key[row])
                 values[first + row, :, start : start + length].assign(value[row])
+                return row + 1
+
+            tf.while_loop(lambda row: row < rows, remember, [0])
             seen = (slice(first, first + rows), slice(None), slice(end))
             return model.scaled_dot_product(query, keys[seen], values[seen], visible[:, None])
 

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from command_line import byte_bar, model_folder, shown
 from evaluate_commands.shared import (
     check_json,
@@ -22,7 +24,9 @@ from gpt2.data import text
 from gpt2.data.documents import Reading
 from gpt2.errors import UserError
 from gpt2.evaluation.diversity import Diversity, measure
-from gpt2.evaluation.samples import read_samples, run_samples, sample_tokens
+from gpt2.evaluation.perplexity import exponential
+from gpt2.evaluation.samples import read_samples, run_samples
+from gpt2.evaluation.texts import Vocabulary
 from gpt2.workspace import Workspace
 
 # The columns of the table: what is in them of the metrics, their heads, and decimals.
@@ -109,20 +113,18 @@ def measured_perplexity(
     """Of each group under a model, every sample by itself; with a bar."""
     if model is None:
         return [None] * len(groups)
-    from gpt2.evaluation.perplexity import exponential
-
-    tokenizer = model.tokenizer()
+    vocabulary = Vocabulary(model.tokenizer(), model.hparams)
     texts = list(dict.fromkeys(sample for group in groups for sample in group))
-    tokens = [sample_tokens(text, tokenizer, model.hparams.n_vocab) for text in texts]
+    tokens = [vocabulary.begun(vocabulary.encode(text)) for text in texts]
     scorer = open_scorer(model)
     with token_bar(sum(max(len(ids) - 1, 0) for ids in tokens)) as progress:
-        scores = list(scorer.score(tokens, progress=progress))
-    nats = {
-        text: (float(score.nats.sum(dtype="float64")), len(score.nats))
-        for text, score in zip(texts, scores, strict=True)
-    }
-    sums = (map(sum, zip(*map(nats.get, group), strict=True)) for group in groups)
-    return [exponential(total, count) if count else None for total, count in sums]
+        scores = dict(zip(texts, scorer.score(tokens, progress=progress), strict=True))
+    found = []
+    for group in groups:
+        nats = np.concatenate([scores[text].nats for text in group])
+        total = float(nats.sum(dtype="float64"))
+        found.append(exponential(total, len(nats)) if len(nats) else None)
+    return found
 
 
 def show_rows(

@@ -159,7 +159,7 @@ def test_a_report_of_a_run_that_has_only_begun_says_what_is_not_there(
         (attention, {"text": "a", "head": 2}, "head should be a whole number from 0 to 1, not 2"),
         (attention, {"text": "a", "head": "one"}, "head should be a whole number"),
         (attention, {"text": "a", "token": 2}, "token should be a whole number from 1 to 1, not 2"),
-        (attention, {"text": "zzz", "model_name": "mixed"}, "vocabulary is that of another model"),
+        (attention, {"text": "zzz", "model_name": "mixed"}, "do not belong together"),
         (probabilities, {"text": "a", "steps": 0}, "steps should be a whole number from 1 to 60"),
         (probabilities, {"text": "a", "top_p": 2}, "top_p should be a number from 0 to 1, not 2"),
         (probabilities, {"text": "a", "top_k": 9999}, "the vocabulary has only 300"),

@@ -103,7 +103,7 @@ def read_passages(
                 f"{name} holds the passage {text[:40]!r}, which has no word before its last."
             )
         ending = vocabulary.encode(f" {word}")
-        tokens = vocabulary.begun([*vocabulary.encode(before), *ending])
+        tokens = vocabulary.begun(np.concatenate([vocabulary.encode(before), ending]))
         passages.append(Passage(tokens[-window - 1 :], len(ending)))
     if not passages:
         raise UserError(f"{name} holds no passage.")

@@ -7,12 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from gpt2.data import text
 from gpt2.data.documents import UTF_8, Reading
 from gpt2.errors import UserError
-from gpt2.tokenizer import Tokenizer
 
 # What stands above each sample of train.py and of the samplers, with more of the signs.
 _BANNER = re.compile(r"^={8,} SAMPLE \d+ ={8,}\n", re.MULTILINE)
@@ -95,19 +92,3 @@ def run_samples(folder: Path) -> list[Path]:
             f"There are no samples in {folder}; train.py writes them as --sample_every says."
         )
     return sorted(found, key=lambda path: int(path.name.removeprefix("samples-")))
-
-
-def sample_tokens(sample: str, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
-    """A sample as a model is to predict it: int32 [T + 1], `<|endoftext|>` first if there is one.
-
-    Raises:
-        UserError: it cannot be spelled with this vocabulary.
-    """
-    tokens = tokenizer.encode_array(sample)
-    if tokens.max(initial=0) >= n_vocab:
-        raise UserError(
-            f"A sample holds the token {tokens.max()}, but the model's vocabulary ends at "
-            f"{n_vocab - 1}: encoder.json and hparams.json do not belong together."
-        )
-    start = [] if tokenizer.endoftext is None else [tokenizer.endoftext]
-    return np.concatenate([start, tokens]).astype(np.int32)

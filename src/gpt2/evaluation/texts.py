@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._n_vocab = hparams.n_vocab
         self._mark = tokenizer.endoftext
-        self._start = [] if self._mark is None else [self._mark]
+        self._start = np.array([] if self._mark is None else [self._mark], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of a text alone, int32 [T].
@@ -57,9 +57,9 @@ class Vocabulary:
         ids = self._tokenizer.encode_array(text)
         return check_ids(ids, self._tokenizer, self._n_vocab).astype(np.int32)
 
-    def begun(self, tokens: Sequence[int]) -> np.ndarray:
+    def begun(self, tokens: np.ndarray) -> np.ndarray:
         """These tokens after the one that a text begins after, int32."""
-        return np.array([*self._start, *tokens], np.int32)
+        return np.concatenate([self._start, tokens]).astype(np.int32)
 
     def text(
         self,

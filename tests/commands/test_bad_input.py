@@ -26,8 +26,8 @@ def refuses(toolkit: Toolkit, no_tensorflow: str) -> Refuses:
 
     def refuses(sentences: dict[str, str]) -> None:
         before = toolkit.contents()
-        # One after the other, since of two trainings in one run the second is refused for that.
-        answers = [toolkit.run(f"{no_tensorflow} {line}") for line in sentences]
+        lines = (f"{no_tensorflow} {line}" for line in sentences)
+        answers = toolkit.run_in_one_process(*lines)
         for done, sentence in zip(answers, sentences.values(), strict=True):
             done.says(1, sentence)
         assert toolkit.contents() == before

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from tests.commands.toolkit_copy import Home
 
 COMMANDS = (
@@ -19,7 +17,6 @@ COMMANDS = (
     "src/evaluate.py score",
     "src/plot.py",
 )
-BIGRAM = "src/evaluate.py bigram -h"  # which has a flag --held_out
 # Those of 2019 and 2021 with their defaults, and those that came since.
 TRAIN_FLAGS = """
     dataset model_name=124M models_dir=models combine=50000 encoding=utf-8 batch_size=1
@@ -31,16 +28,34 @@ TRAIN_FLAGS = """
     weight_decay momentum=0.0 dropout=0.0 precision=fp32 train_layers lora_rank=0 lora_alpha=32.0
     respect_documents control_code_from lines line_by_line
 """
+WRONG_CALLS = {
+    "src/train.py": "arguments are required: --dataset",
+    "src/train.py --dataset text.npz --batch_size two": "invalid int value: 'two'",
+    "src/train.py --dataset text.npz --optimizer adagrad": "invalid choice: 'adagrad'",
+    "src/train.py --dataset text.npz --steps 3": "unrecognized arguments: --steps 3",
+    "src/encode.py text.txt": r"arguments are required: OUT\.npz",
+    "src/new_model.py": "arguments are required: NAME",
+    "src/generate_unconditional_samples.py --nsample 1": "there is no flag --nsample",
+    "src/evaluate.py trigram": "there is no command trigram",
+    "src/evaluate.py diversity --sample a": "there is no flag --sample",
+    "src/evaluate.py grid --temperature 1 2": "2 is one value too many",
+    "src/evaluate.py bigram": "bigram: --dataset is missing",
+    "src/evaluate.py score --text a --json": "score: --json needs a value",
+    "src/plot.py surprise --model-name --text a": "--model-name needs a value",
+    "download_model.py": "arguments are required: model",
+    "download_model.py 118M": "invalid choice: '118M'",
+}
 SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
 
 
-@pytest.mark.parametrize("command", [*(f"{name} --help" for name in COMMANDS), BIGRAM])
-def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str, command: str) -> None:
-    done = home.toolkit.run(f"{no_tensorflow} python {command}").succeeds()
-    assert command.rpartition("/")[2].rpartition(" ")[0] in done.out
-    for noise in ("FIRE_METADATA", "INFO: Showing", "Optional[]"):
-        assert noise not in done.out
-    assert done.out.endswith("\n") and not done.out.endswith("\n\n")
+def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str) -> None:
+    calls = [*(f"{command} --help" for command in COMMANDS), "src/evaluate.py bigram -h"]
+    lines = (f"{no_tensorflow} python {call}" for call in calls)
+    for call, done in zip(calls, home.toolkit.run_in_one_process(*lines), strict=True):
+        assert call.rpartition("/")[2].rpartition(" ")[0] in done.succeeds().out
+        for noise in ("FIRE_METADATA", "INFO: Showing", "Optional[]"):
+            assert noise not in done.out
+        assert done.out.endswith("\n") and not done.out.endswith("\n\n")
 
 
 def test_help_names_every_flag_of_the_original_with_its_default(
@@ -58,32 +73,12 @@ def test_help_names_every_flag_of_the_original_with_its_default(
             assert f"--{name}=" in shown
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("src/train.py", "arguments are required: --dataset"),
-        ("src/train.py --dataset text.npz --batch_size two", "invalid int value: 'two'"),
-        ("src/train.py --dataset text.npz --optimizer adagrad", "invalid choice: 'adagrad'"),
-        ("src/train.py --dataset text.npz --steps 3", "unrecognized arguments: --steps 3"),
-        ("src/encode.py text.txt", r"arguments are required: OUT\.npz"),
-        ("src/new_model.py", "arguments are required: NAME"),
-        ("src/generate_unconditional_samples.py --nsample 1", "there is no flag --nsample"),
-        ("src/evaluate.py trigram", "there is no command trigram"),
-        ("src/evaluate.py diversity --sample a", "there is no flag --sample"),
-        ("src/evaluate.py grid --temperature 1 2", "2 is one value too many"),
-        ("src/evaluate.py bigram", "bigram: --dataset is missing"),
-        ("src/evaluate.py score --text a --json", "score: --json needs a value"),
-        ("src/plot.py surprise --model-name --text a", "--model-name needs a value"),
-        ("download_model.py", "arguments are required: model"),
-        ("download_model.py 118M", "invalid choice: '118M'"),
-    ],
-)
-def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(
-    home: Home, no_tensorflow: str, line: str, sentence: str
-) -> None:
-    done = home.toolkit.run(f"{no_tensorflow} python {line}")
-    done.says(2, rf"{sentence}.*; see \S+\.py( [a-z]+)? --help\.$")
-    assert done.out == ""
+def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(home: Home, no_tensorflow: str) -> None:
+    lines = (f"{no_tensorflow} python {line}" for line in WRONG_CALLS)
+    dones = home.toolkit.run_in_one_process(*lines)
+    for done, sentence in zip(dones, WRONG_CALLS.values(), strict=True):
+        done.says(2, rf"{sentence}.*; see \S+\.py( [a-z]+)? --help\.$")
+        assert done.out == ""
 
 
 def test_tensorflow_is_loaded_without_keras(home: Home) -> None:

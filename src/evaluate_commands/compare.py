@@ -62,13 +62,7 @@ def compare(
                 "checkpoint": model.checkpoint.name,
                 "window": cuts[name].window,
                 "stride": cuts[name].stride,
-                "tokens": found.tokens,
-                "words": found.words,
-                "bytes": found.bytes,
-                "nll": found.nll,
-                "perplexity_per_token": found.per("token"),
-                "perplexity_per_word": found.per("word"),
-                "bits_per_byte": found.bits_per_byte,
+                **found.numbers(),
             }
         )
     heads = ["model", "checkpoint", "window", "stride", *(c.replace("_", " ") for c in COLUMNS)]

@@ -103,17 +103,7 @@ def whole_texts(
     scorer = open_scorer(model)
     with token_bar(sum(text.predicted for text in texts)) as progress:
         found = perplexities.measure(scorer, texts, cut, progress)
-    result = {
-        "normalize": recipe.measure,
-        "tokens": found.tokens,
-        "words": found.words,
-        "bytes": found.bytes,
-        "nll": found.nll,
-        "perplexity_per_token": found.per("token"),
-        "perplexity_per_word": found.per("word"),
-        "perplexity_per_byte": found.per("byte"),
-        "bits_per_byte": found.bits_per_byte,
-    }
+    result = {"normalize": recipe.measure} | found.numbers()
     if recipe.measure == "bits":
         return result
     return result | {"perplexity": found.per(recipe.measure)}

@@ -108,9 +108,8 @@ def score(
 def record_of(number: int, text: ScoredText, scores: Any, tokenizer: Tokenizer) -> dict[str, Any]:
     """What is written of a text; ranks count from 1."""
     tokens = text.tokens[1:].tolist()
-    perplexity = Perplexity(
-        float(scores.nats.sum(dtype="float64")), text.predicted, text.words, text.size
-    )
+    nll = float(scores.nats.sum(dtype="float64"))
+    perplexity = Perplexity(text.predicted, text.words, text.size, nll)
     return {
         "number": number,
         "text": tokenizer.decode(tokens),

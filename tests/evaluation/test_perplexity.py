@@ -23,8 +23,12 @@ def test_every_measure_by_hand() -> None:
     assert found.per("word") == pytest.approx(64)
     assert found.per("byte") == pytest.approx(4)
     assert found.bits_per_byte == pytest.approx(2)
+    perplexities = {f"perplexity_per_{unit}": found.per(unit) for unit in ("token", "word", "byte")}
+    counts = {"tokens": 4, "words": 2, "bytes": 6, "nll": 4 * math.log(8)}
+    assert found.numbers() == counts | perplexities | {"bits_per_byte": found.bits_per_byte}
 
 
 def test_what_is_too_large_for_a_number_is_infinite() -> None:
-    assert Perplexity(1e6, 1000, 1, 3000).per("word") == math.inf
-    assert Perplexity(1e6, 1000, 0, 3000).per("word") == math.inf
+    for words in (1, 0):
+        found = Perplexity(tokens=1000, words=words, bytes=3000, nll=1e6)
+        assert found.per("word") == found.numbers()["perplexity_per_word"] == math.inf

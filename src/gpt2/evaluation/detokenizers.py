@@ -63,7 +63,6 @@ _LAMBADA: Rules = (
 )
 
 _RULES: dict[str, Rules] = {"none": (), "wikitext": _WIKITEXT, "ptb": _PTB, "lambada": _LAMBADA}
-DETOKENIZERS = tuple(_RULES)
 
 
 def detokenizer(name: str) -> Callable[[str], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from gpt2.errors import UserError
@@ -22,15 +22,15 @@ class Perplexity:
     """How well a model predicts a text.
 
     Attributes:
-        nll: the summed nats of all predicted tokens (negative log-likelihood).
         tokens: that were predicted.
         words, bytes: of the original text.
+        nll: the summed nats of all predicted tokens (negative log-likelihood).
     """
 
-    nll: float
     tokens: int
     words: int
     bytes: int
+    nll: float
 
     def per(self, unit: str) -> float:
         """Perplexity of one of `UNITS`: exp(nll / how many there are)."""
@@ -40,6 +40,11 @@ class Perplexity:
     def bits_per_byte(self) -> float:
         """Comparable across vocabularies."""
         return bits_per_byte(self.nll, self.bytes)
+
+    def numbers(self) -> dict[str, float]:
+        """All of it, by the names that it has in tables and files."""
+        perplexities = {f"perplexity_per_{unit}": self.per(unit) for unit in UNITS}
+        return asdict(self) | perplexities | {"bits_per_byte": self.bits_per_byte}
 
 
 def measure(
@@ -52,10 +57,10 @@ def measure(
     texts = list(texts)
     scores = scorer.score((text.tokens for text in texts), cut, progress)
     return Perplexity(
-        sum(float(each.nats.sum(dtype="float64")) for each in scores),
-        sum(text.predicted for text in texts),
-        sum(text.words for text in texts),
-        sum(text.size for text in texts),
+        tokens=sum(text.predicted for text in texts),
+        words=sum(text.words for text in texts),
+        bytes=sum(text.size for text in texts),
+        nll=sum(float(each.nats.sum(dtype="float64")) for each in scores),
     )
 
 

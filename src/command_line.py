@@ -189,15 +189,18 @@ def model_folder(model_name: str, models_dir: str) -> ModelFolder:
 
 
 def check_place(path: Path) -> Path:
-    """The path itself, if a file can be written there.
+    """The path itself, if a file can be written there, as far as can be told beforehand.
 
     Raises:
-        UserError: there is no folder for it, or it is a folder itself.
+        UserError: it cannot.
     """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(
-            f"{path} cannot be written: there is no folder for it, or it is one itself."
-        )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder for it.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} cannot be written: there is a folder or a device of that name.")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: you may not write into its folder.")
     return path
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ BAD_INPUT = [
     ("perplexity --dataset text.npz --detokenizer ptb", "text.npz holds tokens; give the text"),
     ("perplexity --dataset beyond.npz", "token id 300, but the model's vocabulary ends at 299"),
     ("perplexity --dataset text.txt --json no/where.json", "no folder for it"),
+    ("perplexity --dataset text.txt --json models", "models cannot be written: there is a folder"),
     ("perplexity --dataset text.txt --recipe cbt-ne", "not a line of the Children's Book Test"),
     ("perplexity --dataset blank.txt --recipe cbt-cn", "blank.txt holds no question"),
     ("perplexity --dataset one.txt --recipe lambada", "passage 'a', which has no word before"),
@@ -191,3 +194,15 @@ def test_ctrl_c_leaves_nothing_half_written(home: Home) -> None:
     assert (done.code, done.out) == (130, "")
     assert done.err.endswith("\ninterrupted\n")
     assert toolkit.contents() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are closed in other ways there")
+def test_a_result_that_cannot_be_written_is_told_before_the_work(
+    home: Home, no_tensorflow: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    line = f"perplexity --model_name 117M --dataset text.txt --json {tmp_path}/result.json"
+    done = home.toolkit.run(f"{no_tensorflow} {EVALUATE} {line}")
+    done.says(1, "result.json cannot be written: you may not write into its folder")

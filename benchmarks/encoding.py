@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 import corpora
-from machine import describe
+from machine import describe, taken
 from report import write_section
 
 from gpt2.data import text
@@ -177,6 +177,7 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, texts: list[Path]) -> None:
     """Measure all systems with all texts, the shortest first, and show the table."""
+    others = taken()
     made = dict(systems(args.vocabulary, args.workers))
     columns: dict[Path, dict[str, float]] = {}
     last: dict[str, float] = {}  # the speed of each on the text before
@@ -194,7 +195,10 @@ def compare(args: argparse.Namespace, texts: list[Path]) -> None:
     print(table)
     if args.docs:
         machine = describe()
-        where = f"On {machine['cores']} cores of {machine['cpu']}, Python {machine['python']}:"
+        where = (
+            f"On {machine['cores']} cores of {machine['cpu']}, of which others used {others:.0%}, "
+            f"Python {machine['python']}:"
+        )
         write_section(args.docs, f"{where}\n\n{table}")
 
 

@@ -84,13 +84,18 @@ class Others:
         return sum(fields), sum(fields) - idle - int(own[11]) - int(own[12])
 
 
+def taken() -> float:
+    """The part of the processors that others use just now, 0 to 1."""
+    others = Others(os.getpid())
+    time.sleep(PAUSE)
+    return others.share()
+
+
 def wait_for_quiet(share: float, seconds: float) -> None:
     """Wait until others use less than a share of the processors; no longer than so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        others = Others(os.getpid())
-        time.sleep(PAUSE)
-        if others.share() < share:
+        if taken() < share:
             return
 
 

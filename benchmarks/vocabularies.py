@@ -32,6 +32,7 @@ def main() -> None:
     add("--workers", type=int, nargs="+", default=[2], help="numbers of processes")
     add("--write", type=Path, help="Markdown file whose section is replaced")
     args = parser.parse_args()
+    others = machine.taken()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
@@ -46,8 +47,8 @@ def main() -> None:
     host = machine.describe()
     section = (
         "A vocabulary learnt from source files of Python, by `benchmarks/vocabularies.py` on "
-        f"{host['cpu']}, {host['cores']} cores; the memory is that of all processes at "
-        f"its highest:\n\n{report.table(HEADS, rows)}"
+        f"{host['cpu']}, {host['cores']} cores, of which others used {others:.0%}; the memory is "
+        f"that of all processes at its highest:\n\n{report.table(HEADS, rows)}"
     )
     print(section)
     if args.write:

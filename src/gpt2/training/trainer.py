@@ -133,7 +133,7 @@ class Trainer:
         if missing or unknown:
             found = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not wanted"
             raise UserError(
-                f"The saved state is that of another optimizer, or of other layers, another "
+                "The saved state is that of another optimizer, or of other layers, another "
                 f"precision or LoRA rank ({found}); go on with those that the run had."
             )
         for name, value in own.items():

@@ -103,6 +103,9 @@ class ThisProject:
         del self._model
 
     def open(self, model: Path, plain: Path) -> None:
+        from command_line import load_tensorflow
+
+        load_tensorflow()  # as the commands do, without Keras
         from gpt2.generation.engines import open_model
 
         self._model = open_model(model, self._engine, self._quantize)

@@ -66,8 +66,8 @@ def find_files(path: str) -> list[Path]:
     files = sorted({file for file in found if file.is_file()}, key=lambda file: file.parts)
     if not files:
         raise UserError(
-            f"{path} is not a file, a folder with files or a pattern that matches some; "
-            "check the dataset's path."
+            f"{path or 'An empty path'} is not a file, a folder with files or a pattern that "
+            "matches some; check the dataset's path."
         )
     return files
 

@@ -94,7 +94,6 @@ def test_a_text_that_cannot_be_read_is_told(
             reader.format("latin1.txt") + " --encoding klingon": "no text encoding 'klingon'",
             reader.format("gone.txt"): rf"^gone\.txt {nothing}",
             reader.format("folder"): f"^folder {nothing}",
-            reader.format("''"): f"^An empty path {nothing}",
             reader.format("empty.txt"): r"^(The dataset is empty|empty\.txt holds no text)",
         }
     )

@@ -394,3 +394,8 @@ def test_files_are_read_by_document_and_by_line(
         [*b"a\n"],
         [*b"b\n"],
     ]
+
+
+def test_an_empty_path_is_told_as_one() -> None:
+    with pytest.raises(UserError, match=r"^An empty path is not a file"):
+        find_files("")

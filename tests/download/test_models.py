@@ -63,6 +63,17 @@ def test_several_models_come_with_one_sum_of_bytes(server: Server, tmp_path: Pat
     assert told.files == [*download.FILES, *download.FILES]
 
 
+def test_what_a_kill_left_beside_a_whole_file_is_cleared_away(
+    server: Server, tmp_path: Path, tiny
+) -> None:
+    get(server, tmp_path, "124M")
+    folder = tmp_path / "models" / "124M"
+    # Between the file's getting its name and its note's going.
+    (folder / "hparams.json.partial.json").write_text("{}")
+    get(server, tmp_path, "124M")
+    assert contents(folder) == tiny
+
+
 def test_nothing_is_fetched_twice(server: Server, tmp_path: Path) -> None:
     get(server, tmp_path, "124M", "124M")
     asked = len(server.requests)

@@ -309,9 +309,11 @@ def serving(contents: dict[str, bytes]) -> Iterator[str]:
         process = os.fork()
         if process == 0:
             server.serve_forever()
-        yield server.address
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        try:
+            yield server.address
+        finally:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
 
 
 class Always(list):

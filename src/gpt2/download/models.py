@@ -12,7 +12,7 @@ from gpt2.checkpoint import bundle, folder, index
 from gpt2.download import checks
 from gpt2.download.lock import locked
 from gpt2.download.releases import ADDRESSES, DATA_FILE, FILES, INDEX_FILE, RELEASES, Release
-from gpt2.download.transfer import Patience, Progress, check_space, fetch, received, size_at
+from gpt2.download.transfer import Patience, Progress, check_space, clear, fetch, received, size_at
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.workspace import ALIASES, Workspace
@@ -122,6 +122,10 @@ def download(
             files.make_folder(model.folder)
             stack.enter_context(locked(model.folder))
         missing = [(model, name) for model in models for name in FILES if not model.is_whole(name)]
+        for model in models:
+            for name in FILES:
+                if (model, name) not in missing:
+                    clear(model.folder / name)
         present = sum(received(model.folder / name) for model, name in missing)
         sizes = (model.size(name) or size_at(model.urls(name), patience) for model, name in missing)
         needed = sum(size or 0 for size in sizes) - present

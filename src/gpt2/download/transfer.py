@@ -76,6 +76,17 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + files.PARTIAL)
 
 
+def _note_of(path: Path) -> Path:
+    partial = partial_of(path)
+    return partial.with_name(partial.name + ".json")
+
+
+def clear(path: Path) -> None:
+    """Delete what a kill may have left beside a file that has come whole."""
+    with contextlib.suppress(OSError):
+        _note_of(path).unlink(missing_ok=True)
+
+
 def received(path: Path) -> int:
     """How many bytes of a file have come so far."""
     try:
@@ -181,7 +192,7 @@ class _Transfer:
         self.session, self.url, self.path, self.size = session, url, path, size
         self.checked_by_sum, self.progress, self.patience = checked_by_sum, progress, patience
         self.partial = partial_of(path)
-        self.note = self.partial.with_name(self.partial.name + ".json")
+        self.note = _note_of(path)
         self.glued = False  # whether the file is made of the answers to several tries
 
     def run(self, check: Callable[[Path], object]) -> None:

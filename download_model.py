@@ -18,7 +18,7 @@ from gpt2.errors import UserError
 from gpt2.workspace import Workspace
 
 
-class Bar(download.Progress):
+class Bar(download.DownloadProgress):
     """One bar for all files of all models."""
 
     def __init__(self) -> None:

@@ -32,10 +32,10 @@ def main() -> None:
         row = measure(seed)
         print(report.table(HEADS, [row]))
         if args.write:
-            write(args.write, row)
+            generate_completions(args.write, row)
 
 
-def write(path: Path, row: list[str]) -> None:
+def generate_completions(path: Path, row: list[str]) -> None:
     """Put the row into the table of the file; those of other seeds stay."""
     rows = {}
     for line in path.read_text("utf-8").splitlines():

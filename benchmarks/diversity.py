@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from machine import describe
 from report import table, write_section
 
-from gpt2.data import text
+from gpt2.data import tokenization
 from gpt2.evaluation import diversity
 
 SAMPLES, WORDS, TRAINING = 1000, 1000, 100_000_000
@@ -75,7 +75,7 @@ def main() -> None:
 def training(path: Path) -> Iterator[str]:
     """The text over and over, read from the file each time."""
     for _ in range(-(-TRAINING // path.stat().st_size)):
-        yield from text.read_texts([path])
+        yield from tokenization.read_texts([path])
 
 
 def memory() -> float:

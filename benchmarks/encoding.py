@@ -31,7 +31,7 @@ import corpora
 from machine import describe, taken
 from report import write_section
 
-from gpt2.data import text
+from gpt2.data import tokenization
 from gpt2.tokenizer import ENCODER_FILE, ENDOFTEXT, MERGES_FILE, Tokenizer
 from gpt2.tokenizer.vocabulary import spelled, token_bytes
 
@@ -91,7 +91,9 @@ def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Enco
 
             def encode(path: Path) -> np.ndarray:
                 # As encode.py does it, but for <|endoftext|> at the end.
-                parts = text.read_parts([path], tokenizer, len(loaded.vocabulary), workers=count)
+                parts = tokenization.read_parts(
+                    [path], tokenizer, len(loaded.vocabulary), workers=count
+                )
                 return np.concatenate([tokens for tokens, _ in parts])[:-1]
 
             return encode

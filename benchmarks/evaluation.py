@@ -121,14 +121,14 @@ def this_project(job: dict) -> dict:
     import tensorflow as tf
 
     from gpt2.evaluation.scoring import BATCH_TOKENS, Scorer
-    from gpt2.evaluation.windows import Cut
+    from gpt2.evaluation.windows import WindowSettings
     from gpt2.hparams import HParams
-    from gpt2.model import fresh_weights
+    from gpt2.model import initial_weights
 
     hparams = HParams(**SIZES)
-    scorer = Scorer(fresh_weights(hparams, seed=1), hparams)
+    scorer = Scorer(initial_weights(hparams, seed=1), hparams)
     batch = max(1, BATCH_TOKENS // job["window"])
-    cut = Cut(job["window"], job["window"])
+    cut = WindowSettings(job["window"], job["window"])
     matrix = tf.random.normal([SQUARE, SQUARE])
 
     def read(number: int) -> np.ndarray:

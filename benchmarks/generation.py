@@ -302,15 +302,15 @@ def _facts(name: str, hparams) -> dict:
 
 def _random_model(vocabulary: str, temporary: Path) -> Path:
     """Write a model of the smallest released size, as it is before training."""
-    from gpt2.checkpoint.new import write_model_folder
+    from gpt2.checkpoint.new_model import write_model_folder
     from gpt2.hparams import HParams
-    from gpt2.model import fresh_weights
+    from gpt2.model import initial_weights
     from gpt2.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(Path(vocabulary))
     hparams = HParams(n_vocab=len(tokenizer.vocabulary))
     model = temporary / "random"
-    weights = fresh_weights(hparams, seed=1)
+    weights = initial_weights(hparams, seed=1)
     write_model_folder(model, hparams, tokenizer.vocabulary, tokenizer.merges, weights)
     return model
 

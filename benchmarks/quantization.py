@@ -30,13 +30,13 @@ def perplexity(model, tokens: list[int]) -> float:
     nats = count = 0
     for start in range(0, len(tokens) - 1, model.hparams.n_ctx):
         window = tokens[start : start + model.hparams.n_ctx + 1]
-        model.engine.start(1)
-        logits = model.engine.prime(0, window[:1])
+        model.engine.reset(1)
+        logits = model.engine.prefill(0, window[:1])
         for place, token in enumerate(window[1:], start=1):
             nats -= log_probability(logits, token)
             count += 1
             if place < len(window) - 1:
-                logits = model.engine.step(np.array([token]))[0]
+                logits = model.engine.decode(np.array([token]))[0]
     return math.exp(nats / count)
 
 

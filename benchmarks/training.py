@@ -261,7 +261,7 @@ def profile_text(result: dict) -> str:
         "Seconds, each part timed alone and of several times the shortest; of the whole step, the "
         "median. *At the rate* is how long the part's matrix products would take at the speed of "
         "large square ones, all of attention counted; *plain* is what TensorFlow makes of "
-        "`model.py` in float32; *as trained* is `training/operations.py`."
+        "`model.py` in float32; *as trained* is `training/forward.py`."
     )
     return "\n\n".join([_preface(result, rates), explained, table(heads, rows)])
 

@@ -25,7 +25,7 @@ def this_project(job: dict, precision: str = "fp32", recompute: bool = False) ->
     """A step of `train.py`."""
     sys.path.insert(0, str(ROOT / "src"))
     from gpt2.hparams import HParams
-    from gpt2.model import fresh_weights
+    from gpt2.model import initial_weights
     from gpt2.training.memory import estimate
     from gpt2.training.settings import TrainerSettings
     from gpt2.training.trainer import Trainer
@@ -34,7 +34,7 @@ def this_project(job: dict, precision: str = "fp32", recompute: bool = False) ->
     settings = TrainerSettings(
         learning_rate=LEARNING_RATE, precision=precision, memory_saving_gradients=recompute
     )
-    trainer = Trainer(fresh_weights(hparams, seed=1), hparams, settings, seed=1)
+    trainer = Trainer(initial_weights(hparams, seed=1), hparams, settings, seed=1)
     batches = [_tokens(job, number, one_more=True) for number in range(job["steps"] + 1)]
     numbers = iter(range(1, len(batches) + 1))
 
@@ -138,9 +138,8 @@ def profile(job: dict, precision: str) -> dict:
     sys.path.insert(0, str(ROOT / "src"))
     import tensorflow as tf
 
-    from gpt2 import model
+    from gpt2 import forward, model
     from gpt2.hparams import HParams
-    from gpt2.training import operations
 
     hparams, batch, length = HParams(**job["sizes"]), job["batch_size"], job["window"]
     dtype = tf.as_dtype(precision)
@@ -162,7 +161,7 @@ def profile(job: dict, precision: str) -> dict:
     def linear(inputs: int, outputs: int) -> tuple:
         arguments = random(rows, inputs), random(1, inputs, outputs, like=tf.float32)
         arguments = (*arguments, random(outputs, like=tf.float32))
-        return operations.linear, plain_linear, arguments, 6 * rows * inputs * outputs
+        return forward.linear, plain_linear, arguments, 6 * rows * inputs * outputs
 
     targets = tf.random.uniform([rows], 0, vocabulary, tf.int32)
     attention = [random(batch, heads, length, width // heads) for _ in range(3)]
@@ -176,7 +175,7 @@ def profile(job: dict, precision: str) -> dict:
         "MLP, in": (*linear(width, 4 * width), layers),
         "MLP, out": (*linear(4 * width, width), layers),
         "attention": (
-            lambda q, k, v: operations.causal_attention(q, k, v),
+            lambda q, k, v: forward.causal_attention(q, k, v),
             lambda q, k, v: model.causal_attention(0, q, k, v),
             attention,
             12 * rows * length * width,
@@ -189,16 +188,16 @@ def profile(job: dict, precision: str) -> dict:
             0,
             layers,
         ),
-        "GELU": (operations.gelu, model.gelu, [random(rows, 4 * width)], 0, layers),
+        "GELU": (forward.gelu, model.gelu, [random(rows, 4 * width)], 0, layers),
         "layer norms": (
-            lambda x, gain, bias: operations.layer_norm(x, gain, bias, dtype),
+            lambda x, gain, bias: forward.layer_norm(x, gain, bias, dtype),
             lambda x, gain, bias: model.layer_norm({"n/g": gain, "n/b": bias}, "n", x),
             [stream, *vectors],
             0,
             2 * layers + 1,
         ),
         "head and loss": (
-            lambda x, table: operations.cross_entropy(x, table, targets, dtype),
+            lambda x, table: forward.cross_entropy(x, table, targets, dtype),
             plain_loss,
             [stream, table],
             6 * rows * width * vocabulary,

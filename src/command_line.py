@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 from tqdm import tqdm
 
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data.documents import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, Reading
+from gpt2.data.readers import ERRORS, FORMATS, HEADERS, NORMALIZATIONS, ReaderSettings
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.quiet import quiet
@@ -131,9 +131,9 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     # fmt: on
 
 
-def reading_of(args: argparse.Namespace) -> Reading:
+def reading_of(args: argparse.Namespace) -> ReaderSettings:
     """What the flags of `add_reading_flags` say."""
-    return Reading(**flags_of(Reading, args))
+    return ReaderSettings(**flags_of(ReaderSettings, args))
 
 
 def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from command_line import run_fire
-from gpt2 import files
+from gpt2 import files, jsonl
+from gpt2.checks import check_count
 from gpt2.errors import UserError
+from gpt2.generation.completions import Completion
 from gpt2.generation.prompts import Prompt, Template, read_prompts
-from gpt2.generation.sampling import check_count
-from gpt2.generation.writing import Text
 from text_flags import TextFlags, note_window, with_text_flags
 
 
@@ -126,9 +126,9 @@ class JSONLines:
         if out == "-":
             return
         path = Path(out)
-        lines = files.whole_lines(path)
+        lines = jsonl.complete_lines(path)
         self._take_in(path, lines)
-        self._file = files.open_behind(path, lines)
+        self._file = jsonl.open_append(path, lines)
 
     def _take_in(self, path: Path, lines: list[str]) -> None:
         """Note what an earlier call has written."""
@@ -156,7 +156,7 @@ class JSONLines:
         """Whether a sample is there already."""
         return (number, sample) in self._done
 
-    def add(self, number: int, sample: int, prompt: str, text: Text) -> None:
+    def add(self, number: int, sample: int, prompt: str, text: Completion) -> None:
         """Write a finished sample."""
         record = {
             "number": number,
@@ -173,7 +173,7 @@ class JSONLines:
         if self._file is sys.stdout:
             print(line, flush=True)
         else:
-            files.add_line(self._file, line)
+            jsonl.append_line(self._file, line)
 
 
 class Folder:
@@ -192,7 +192,7 @@ class Folder:
         """Whether a sample is there already."""
         return self._path(number).exists()
 
-    def add(self, number: int, sample: int, prompt: str, text: Text) -> None:
+    def add(self, number: int, sample: int, prompt: str, text: Completion) -> None:
         """Keep a finished sample, and write the prompt's file if it was the last one."""
         samples = self._samples[number]
         samples[sample] = self._flags.shown_text(text, prompt)

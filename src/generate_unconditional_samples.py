@@ -16,7 +16,7 @@ def sample_model(flags: TextFlags) -> None:
         raise UserError("A search finds the same text each time: give it a prompt to go on from.")
     model = flags.open(halves=2)
     samples = model.samples(
-        [model.start], flags.nsamples or None, flags.settings(model), flags.batch_size
+        [model.start_token], flags.nsamples or None, flags.settings(model), flags.batch_size
     )
     for number, text in enumerate(samples, start=1):
         note_window(text, model)

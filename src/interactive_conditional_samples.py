@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import StopSignal, run_fire
-from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.checks import check_count
+from gpt2.errors import UserError, cannot_write
+from gpt2.generation.completions import Completion, in_order
 from gpt2.generation.language_model import LanguageModel
-from gpt2.generation.sampling import check_count
-from gpt2.generation.writing import Text, in_order
 from text_flags import TextFlags, note_window, print_banner, with_text_flags
 
 HELP = '''\
@@ -122,7 +121,7 @@ class Session:
             print(f"{written} tokens, {written / (time.monotonic() - began):.1f} per second")
         self.generated += self.flags.nsamples
 
-    def show_while_written(self, texts: Iterator[Text], stop: StopSignal) -> int:
+    def show_while_written(self, texts: Iterator[Completion], stop: StopSignal) -> int:
         """Show a single sample token by token; its number of tokens."""
         print_banner(1)
         shown = 0
@@ -177,7 +176,7 @@ class Session:
                 for sample in self.samples:
                     file.write(f"{self.prompt}\n{sample}\n{'=' * 20}\n")
         except OSError as error:
-            raise files.cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         print("Saved to", path)
 
 

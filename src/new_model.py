@@ -27,8 +27,8 @@ from command_line import (
 )
 from gpt2 import processes, randomness
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.new import with_vocabulary, write_model_folder
-from gpt2.data import text
+from gpt2.checkpoint.new_model import with_vocabulary, write_model_folder
+from gpt2.data import tokenization
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, Tokenizer, train_vocabulary, with_tokens
@@ -100,12 +100,12 @@ def main() -> None:
     hparams = dataclasses.replace(hparams, n_vocab=n_vocab)
 
     load_tensorflow()
-    from gpt2.model import fresh_weights
+    from gpt2.model import initial_weights
 
     if source:
         weights = with_vocabulary(source.weights(), old, vocabulary, n_vocab)
     else:
-        weights = fresh_weights(hparams, seed)
+        weights = initial_weights(hparams, seed)
     write_model_folder(folder, hparams, vocabulary, merges, weights)
     print(f"Wrote {shown(folder)}, a model of {hparams.parameters:,} parameters")
     for token in args.add_tokens:
@@ -116,14 +116,16 @@ def learn(
     args: argparse.Namespace, n_vocab: int, workspace: Workspace
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Learn the vocabulary and show what it is worth on text that it was not learnt from."""
-    files = text.find_files(args.dataset)
+    files = tokenization.find_files(args.dataset)
     workers = processes.check_count(args.workers)
     print("Learning a vocabulary of", n_vocab, "tokens", flush=True)
     held_out: list[str] = []
     nothing = f"{args.dataset} holds no text to learn a vocabulary from."
     with byte_bar(files) as progress:
         reading = reading_of(args)
-        texts = text.read_texts(files, reading=reading, progress=progress, notice=show_notice)
+        texts = tokenization.read_texts(
+            files, reading=reading, progress=progress, notice=show_notice
+        )
         vocabulary, merges = train_vocabulary(
             hold_out(not_empty(texts, nothing), held_out),
             n_vocab,

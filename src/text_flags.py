@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from command_line import flags_of, load_tensorflow, named_model, shown
 from gpt2 import randomness
+from gpt2.checks import check_count
 from gpt2.errors import UserError
-from gpt2.generation.beam import BeamSettings, beam_search
-from gpt2.generation.engines import Converting, check_engine, open_model
+from gpt2.generation.beam_search import BeamSettings, beam_search
+from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.language_model import LanguageModel
-from gpt2.generation.sampling import SamplingSettings, check_count
-from gpt2.generation.writing import Text, TextSettings
+from gpt2.generation.loading import Converting, check_engine, open_model
+from gpt2.generation.sampling import SamplingSettings
 from gpt2.workspace import Workspace
 
 # Flags that change where and how fast samples are written, but not what they say.
@@ -146,9 +147,9 @@ class TextFlags:
         given |= {"banned": tuple(map(tuple, banned)), "logit_bias": self.logit_bias or {}}
         return SamplingSettings(**given)
 
-    def text_settings(self, sampling: SamplingSettings) -> TextSettings:
+    def text_settings(self, sampling: SamplingSettings) -> GenerationSettings:
         """How texts are written."""
-        return TextSettings(
+        return GenerationSettings(
             length=0 if self.length is None else self.length,
             sampling=sampling,
             seed=0 if self.seed is None else self.seed,
@@ -157,7 +158,7 @@ class TextFlags:
             stop=tuple(_strings("stop", self.stop)),
         )
 
-    def settings(self, model: LanguageModel) -> TextSettings:
+    def settings(self, model: LanguageModel) -> GenerationSettings:
         """How this model writes texts."""
         return self.text_settings(self.sampling(model.tokenizer))
 
@@ -167,7 +168,7 @@ class TextFlags:
 
     def write(
         self, model: LanguageModel, prompts: Iterable[tuple[int, Sequence[int]]]
-    ) -> Iterator[Text]:
+    ) -> Iterator[Completion]:
         """Texts as they are being written, or as a search has found them.
 
         Args:
@@ -175,7 +176,7 @@ class TextFlags:
         """
         settings = self.settings(model)
         if not self.beams:
-            yield from model.write(prompts, settings, self.batch_size)
+            yield from model.completions(prompts, settings, self.batch_size)
             return
         searched, found = None, []
         for number, tokens in prompts:
@@ -194,11 +195,11 @@ class TextFlags:
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if name not in UNRECORDED}
 
-    def shown_text(self, text: Text, prompt: str = "") -> str:
+    def shown_text(self, text: Completion, prompt: str = "") -> str:
         """A finished sample as it is shown."""
         return (prompt if self.include_prefix else "") + self._truncated(text.text)
 
-    def settled_text(self, text: Text) -> str:
+    def settled_text(self, text: Completion) -> str:
         """What of a sample can be shown already, without the prompt."""
         return self._truncated(text.text[: text.settled])
 
@@ -233,7 +234,7 @@ def print_banner(number: int) -> None:
 _noted: list[str] = []
 
 
-def note_window(text: Text, model: LanguageModel) -> None:
+def note_window(text: Completion, model: LanguageModel) -> None:
     """Say, once, that a text has outgrown the window."""
     if text.slid and not _noted:
         _noted.append("")

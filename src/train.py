@@ -25,21 +25,20 @@ from command_line import (
 )
 from gpt2 import randomness
 from gpt2.checkpoint import bundle
-from gpt2.checkpoint.lock import locked
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data import dataset, text
-from gpt2.data.dataset import DataSettings, Documents, Text
-from gpt2.data.sampler import DocumentSampler, Sampler, sampler_of, validation_sampler_of
+from gpt2.data import datasets, tokenization
+from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
+from gpt2.data.samplers import DocumentSampler, StreamSampler, make_sampler, make_validation_sampler
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
+from gpt2.locks import run_lock
 from gpt2.tokenizer import Tokenizer
-from gpt2.training import record
-from gpt2.training.history import HISTORY, History
+from gpt2.training import run_log
+from gpt2.training.loggers import Logger, WandbLogger, load_wandb
+from gpt2.training.resume import ResumedTraining, find_resume_point
+from gpt2.training.run_log import HISTORY, HistoryLogger
 from gpt2.training.settings import OPTIMIZERS, PRECISIONS, SCHEDULES, LoopSettings, TrainerSettings
-from gpt2.training.start import Beginning, find_start
-from gpt2.training.watchers import Watcher
-from gpt2.training.weights_and_biases import WeightsAndBiases, load_wandb
 from gpt2.workspace import Workspace
 from training_screen import Screen, say_what_is_ahead
 
@@ -107,13 +106,13 @@ def main() -> None:
     args = parse_arguments()
     # Flags and files are looked at before TensorFlow is loaded, which takes seconds.
     trainer_settings, loop_settings = settings_of(args)
-    data_settings = DataSettings(line_by_line=args.lines, **flags_of(DataSettings, args))
+    data_settings = DatasetSettings(line_by_line=args.lines, **flags_of(DatasetSettings, args))
     workspace = Workspace.find(args.models_dir, args.model_name)
     run_folder = RunFolder(workspace.run_folder(args.run_name))
     if args.wandb:
         load_wandb()
-    with locked(run_folder.path):
-        start = find_start(workspace, run_folder, args.model_name, args.restore_from)
+    with run_lock(run_folder.path):
+        start = find_resume_point(workspace, run_folder, args.model_name, args.restore_from)
         # A run goes on with its own seed, unless another is given, and so goes on exactly.
         seed = start.progress.seed if start.progress and args.seed is None else args.seed
         seed = randomness.check_seed(seed)
@@ -133,27 +132,27 @@ def main() -> None:
         from gpt2.training.loop import Loop
 
         print("Loading checkpoint", shown(start.checkpoint), flush=True)
-        beginning = start.begin(trainer_settings, seed)
-        for note in beginning.start.notes:
+        resumed = start.resume(trainer_settings, seed)
+        for note in resumed.point.notes:
             print(note, file=sys.stderr, flush=True)
         run_folder.adopt(start.model)
-        config = describe(args, run_folder, beginning)
-        record.add_call(run_folder.path, **config)
+        config = describe(args, run_folder, resumed)
+        run_log.add_call(run_folder.path, **config)
         loop = Loop(
-            beginning.trainer,
+            resumed.trainer,
             training,
             validation,
             tokenizer,
             run_folder,
             workspace.samples_folder(args.run_name),
             loop_settings,
-            beginning.progress,
-            done=beginning.start.done,
-            watchers=watchers(args, run_folder, beginning, config),
+            resumed.progress,
+            done=resumed.point.done,
+            loggers=loggers(args, run_folder, resumed, config),
             encoding=args.encoding,
         )
         stop = StopSignal("Finishing the step, then saving; once more leaves at once.")
-        with stop, Screen(beginning.start.done, last_step, stop.ask) as screen:
+        with stop, Screen(resumed.point.done, last_step, stop.ask) as screen:
             print("Training...", flush=True)
             for event in loop.train(stop, screen.validation_bar):
                 screen.show(event)
@@ -181,16 +180,16 @@ def settings_of(args: argparse.Namespace) -> tuple[TrainerSettings, LoopSettings
 
 def load_samplers(
     args: argparse.Namespace,
-    settings: DataSettings,
+    settings: DatasetSettings,
     hparams: HParams,
     tokenizer: Tokenizer,
     seed: int,
-) -> tuple[Sampler | DocumentSampler, DocumentSampler | None]:
+) -> tuple[StreamSampler | DocumentSampler, DocumentSampler | None]:
     """Read what to train on and what to validate on, showing how far it is."""
 
-    def read(path: str) -> Text | Documents:
-        with byte_bar(text.find_files(path)) as progress:
-            return dataset.read(
+    def read(path: str) -> TokenStream | DocumentSet:
+        with byte_bar(tokenization.find_files(path)) as progress:
+            return datasets.read(
                 path,
                 settings,
                 tokenizer,
@@ -209,45 +208,51 @@ def load_samplers(
         validation = read(args.val_dataset) if args.val_dataset else training
     elif args.val_dataset:
         show_notice("--val_dataset is not used without --val_every N.")
-    sampler = sampler_of(training, hparams.n_ctx, seed)
+    sampler = make_sampler(training, hparams.n_ctx, seed)
     if validation is None:
         return sampler, None
-    return sampler, validation_sampler_of(validation, hparams.n_ctx, VALIDATION_SEED)
+    return sampler, make_validation_sampler(validation, hparams.n_ctx, VALIDATION_SEED)
 
 
 def describe(
-    args: argparse.Namespace, run_folder: RunFolder, beginning: Beginning
+    args: argparse.Namespace, run_folder: RunFolder, resumed: ResumedTraining
 ) -> dict[str, Any]:
     """What this call is made with, so that it can be repeated."""
-    start = beginning.start
-    known = record.last_data(run_folder.path)
+    start = resumed.point
+    known = run_log.last_data(run_folder.path)
     return {
         "flags": vars(args),
-        "seed": beginning.progress.seed,
+        "seed": resumed.progress.seed,
         "steps_before": start.done,
-        "checkpoint": {"path": start.checkpoint, "index_sha256": bundle.identity(start.checkpoint)},
+        "checkpoint": {
+            "path": start.checkpoint,
+            "index_sha256": bundle.fingerprint(start.checkpoint),
+        },
         "hparams": dataclasses.asdict(start.model.hparams),
         "data": {
-            path: record.data_in_short(text.find_files(path), known.get(path))
+            path: run_log.data_in_short(tokenization.find_files(path), known.get(path))
             for path in (args.dataset, args.val_dataset)
             if path
         },
     }
 
 
-def watchers(
-    args: argparse.Namespace, run_folder: RunFolder, beginning: Beginning, config: dict[str, Any]
-) -> list[Watcher]:
+def loggers(
+    args: argparse.Namespace,
+    run_folder: RunFolder,
+    resumed: ResumedTraining,
+    config: dict[str, Any],
+) -> list[Logger]:
     """Those who keep the numbers of this call."""
-    from gpt2.training.tensorboard import EventFile
+    from gpt2.training.loggers import TensorBoardLogger
 
-    path, done = run_folder.path, beginning.start.done
-    found: list[Watcher] = [
-        History(path / HISTORY, done, beginning.progress.validated),
-        EventFile(path),
+    path, done = run_folder.path, resumed.point.done
+    found: list[Logger] = [
+        HistoryLogger(path / HISTORY, done, resumed.progress.validated),
+        TensorBoardLogger(path),
     ]
     if args.wandb:
-        found.append(WeightsAndBiases(args.wandb, args.run_name, path, config))
+        found.append(WandbLogger(args.wandb, args.run_name, path, config))
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from tqdm import tqdm
 
 from command_line import Outlasting, show_notice, shown
-from gpt2.data.sampler import DocumentSampler, Sampler
+from gpt2.data.samplers import DocumentSampler, StreamSampler
 from gpt2.hparams import HParams
 from gpt2.training import events
 from gpt2.training.memory import REMEDIES, available, estimate, trained_parameters
@@ -19,7 +19,7 @@ LITTLE = 300_000  # tokens, about a megabyte of English: what a released model l
 
 
 def say_what_is_ahead(
-    training: Sampler | DocumentSampler,
+    training: StreamSampler | DocumentSampler,
     validation: DocumentSampler | None,
     hparams: HParams,
     trainer_settings: TrainerSettings,
@@ -107,7 +107,7 @@ class Screen:
     def show(self, event: events.Event) -> None:
         """Print what happened."""
         match event:
-            case events.Step(step, seconds, loss, average, speed):
+            case events.StepFinished(step, seconds, loss, average, speed):
                 self._print(f"[{step} | {seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}")
                 self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
                 self._bar.update(step - self._bar.n)

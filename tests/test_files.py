@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import files
+from gpt2 import files, jsonl
 from gpt2.errors import UserError
 
 SOURCES = Path(files.__file__).parent.parent
@@ -51,7 +51,7 @@ def dies(code: str, folder: Path) -> None:
 def test_a_written_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with files.written(path) as file:
+    with files.atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_text() == "old"
@@ -62,7 +62,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     path = tmp_path / "file"
     path.write_text("old")
     for kind in (ZeroDivisionError, KeyboardInterrupt, UserError):
-        with pytest.raises(kind), files.written(path) as file:
+        with pytest.raises(kind), files.atomic_write(path) as file:
             file.write(b"half")
             raise kind
         assert contents(tmp_path) == {"file": "old"}
@@ -72,7 +72,7 @@ def test_a_kill_leaves_the_old_file_and_a_leftover_that_is_recognised(tmp_path: 
     path = tmp_path / "file"
     path.write_text("old")
     dies(
-        "with files.written(Path('file')) as file:\n"
+        "with files.atomic_write(Path('file')) as file:\n"
         "    file.write(b'half'); file.flush(); os._exit(9)",
         tmp_path,
     )
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_the_old_file_and_is_told(tmp_path: Path, full_disk: 
     path = tmp_path / "file"
     path.write_text("old")
     sentence = r"file cannot be written: No space left on device; .*disk space"
-    with pytest.raises(UserError, match=sentence), files.written(path) as file:
+    with pytest.raises(UserError, match=sentence), files.atomic_write(path) as file:
         file.write(b"new")
     assert contents(tmp_path) == {"file": "old"}
 
@@ -129,9 +129,9 @@ def test_a_file_that_cannot_be_is_told_in_a_sentence(
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with files.written(path) as first:
+    with files.atomic_write(path) as first:
         first.write(b"first, and longer")
-        with files.written(path) as second:
+        with files.atomic_write(path) as second:
             second.write(b"second")
         assert path.read_text() == "second"
     assert contents(tmp_path) == {"file": "first, and longer"}
@@ -144,7 +144,7 @@ def test_text_is_written_as_utf8_with_its_line_ends(tmp_path: Path) -> None:
 
 def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "models" / "new"
-    with files.new_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "a").write_text("1")
         (folder / "b").write_text("2")
         assert not path.exists()
@@ -153,7 +153,7 @@ def test_a_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 def test_an_exception_leaves_no_folder(tmp_path: Path) -> None:
     for kind in (ZeroDivisionError, KeyboardInterrupt, UserError):
-        with pytest.raises(kind), files.new_folder(tmp_path / "new") as folder:
+        with pytest.raises(kind), files.atomic_folder(tmp_path / "new") as folder:
             (folder / "a").write_text("1")
             raise kind
         assert contents(tmp_path) == {}
@@ -161,7 +161,7 @@ def test_an_exception_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_a_kill_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
     dies(
-        "with files.new_folder(Path('new').absolute()) as folder:\n"
+        "with files.atomic_folder(Path('new').absolute()) as folder:\n"
         "    (folder / 'a').write_text('1'); os._exit(9)",
         tmp_path,
     )
@@ -173,7 +173,7 @@ def test_a_kill_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_folder_and_is_told(tmp_path: Path, full_disk: None) -> None:
     with (
         pytest.raises(UserError, match="new cannot be written: No space left on device"),
-        files.new_folder(tmp_path / "new") as folder,
+        files.atomic_folder(tmp_path / "new") as folder,
     ):
         (folder / "a").write_text("1")
     assert contents(tmp_path) == {}
@@ -190,7 +190,7 @@ def test_what_lies_under_a_new_folders_name_is_kept(tmp_path: Path, kind: str) -
     before = contents(tmp_path)
     with (
         pytest.raises(UserError, match="new cannot be written"),
-        files.new_folder(path) as folder,
+        files.atomic_folder(path) as folder,
     ):
         (folder / "a").write_text("1")
     assert contents(tmp_path) == before
@@ -208,7 +208,7 @@ def test_a_new_folders_files_are_on_the_disk_before_its_name(
         events.append((os.fstat(descriptor).st_ino, path.exists()))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with files.new_folder(path) as folder:
+    with files.atomic_folder(path) as folder:
         (folder / "a").write_text("1")
         file_inode, folder_inode = (folder / "a").stat().st_ino, folder.stat().st_ino
     before = {inode for inode, named in events if not named}
@@ -273,12 +273,15 @@ def test_a_json_object_is_read(tmp_path: Path) -> None:
 def test_the_next_writer_clears_away_what_kills_left_but_not_what_is_being_written(
     tmp_path: Path, write: str
 ) -> None:
-    both = "files.written(Path('text.npz')), files.new_folder(Path('old'))"
+    both = "files.atomic_write(Path('text.npz')), files.atomic_folder(Path('old'))"
     dies(f"with {both}:\n    os._exit(9)", tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     mine = tmp_path / f"mine.{'0' * 13}{files.PARTIAL}"  # of another form, so not ours
     mine.write_text("mine")
-    with files.written(tmp_path / "file") as file, files.new_folder(tmp_path / "folder") as folder:
+    with (
+        files.atomic_write(tmp_path / "file") as file,
+        files.atomic_folder(tmp_path / "folder") as folder,
+    ):
         file.write(b"half")
         file.flush()
         dies(f"with files.{write}: pass\nos._exit(9)", tmp_path)
@@ -302,13 +305,13 @@ def test_where_no_lock_tells_a_leftover_is_known_by_its_age(
 
 def test_lines_are_added_behind_the_whole_ones(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    assert files.whole_lines(path) == []
+    assert jsonl.complete_lines(path) == []
     # A line separator of Unicode inside a line; the half of a character at the end.
     whole = 'one\N{LINE SEPARATOR}"\x85"\r\n\nthree\n'
     path.write_bytes((whole + "hal").encode() + "é".encode()[:1])
-    lines = files.whole_lines(path)
+    lines = jsonl.complete_lines(path)
     assert lines == ['one\N{LINE SEPARATOR}"\x85"\r', "", "three"]
-    with files.open_behind(path, lines) as file:
+    with jsonl.open_append(path, lines) as file:
         file.write("four é\n")
     assert path.read_bytes() == (whole + "four é\n").encode()
 
@@ -316,29 +319,29 @@ def test_lines_are_added_behind_the_whole_ones(tmp_path: Path) -> None:
 def test_lines_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"latin is not UTF-8 text \(byte 3\)"):
-        files.whole_lines(tmp_path / "latin")
+        jsonl.complete_lines(tmp_path / "latin")
     with pytest.raises(UserError, match="cannot be read"):
-        files.whole_lines(tmp_path)
+        jsonl.complete_lines(tmp_path)
     with pytest.raises(UserError, match="cannot be written"):
-        files.open_behind(tmp_path, [])
+        jsonl.open_append(tmp_path, [])
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device of a full disk")
 def test_a_line_for_which_there_is_no_room_is_told() -> None:
     sentence = "/dev/full cannot be written: No space left on device"
     with pytest.raises(UserError, match=sentence), open("/dev/full", "a") as file:
-        files.add_line(file, "line")
+        jsonl.append_line(file, "line")
     assert file.closed
 
 
 def test_two_processes_do_not_add_lines_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    with files.open_behind(path, []) as file:
+    with jsonl.open_append(path, []) as file:
         with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
-            files.open_behind(path, [])
-        files.add_line(file, "one")
+            jsonl.open_append(path, [])
+        jsonl.append_line(file, "one")
     # It has ended, but what it wrote is not what this one knows.
     with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
-        files.open_behind(path, [])
+        jsonl.open_append(path, [])
     assert path.read_text() == "one\n"
-    files.open_behind(path, ["one"]).close()
+    jsonl.open_append(path, ["one"]).close()

@@ -60,13 +60,13 @@ def test_layer_norm_by_hand() -> None:
 
 def test_fresh_weights_have_the_papers_deviations_and_depend_on_the_seed_alone() -> None:
     hparams = HParams(n_vocab=500, n_ctx=400, n_embd=64, n_head=4, n_layer=8)
-    weights = model.fresh_weights(hparams, seed=3)
+    weights = model.initial_weights(hparams, seed=3)
     assert {name: array.shape for name, array in weights.items()} == hparams.tensor_shapes()
     assert weights["model/wte"].std() == pytest.approx(0.02, rel=0.05)
     assert weights["model/wpe"].std() == pytest.approx(0.01, rel=0.05)
     assert weights["model/h0/mlp/c_fc/w"].std() == pytest.approx(0.02, rel=0.05)
     # Sixteen matrices write into the residual stream of eight layers: 0.02 / 4.
     assert weights["model/h7/mlp/c_proj/w"].std() == pytest.approx(0.005, rel=0.05)
-    again = model.fresh_weights(hparams, seed=3)
+    again = model.initial_weights(hparams, seed=3)
     assert all((weights[name] == again[name]).all() for name in weights)
-    assert (weights["model/wte"] != model.fresh_weights(hparams, seed=4)["model/wte"]).any()
+    assert (weights["model/wte"] != model.initial_weights(hparams, seed=4)["model/wte"]).any()

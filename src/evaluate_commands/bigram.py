@@ -13,11 +13,11 @@ from evaluate_commands.shared import (
     write_json,
 )
 from gpt2 import randomness
-from gpt2.data import text as texts
+from gpt2.checks import check_count
+from gpt2.data import tokenization
 from gpt2.evaluation.bigram import AddK, Counts, Interpolated
 from gpt2.evaluation.perplexity import bits_per_byte
-from gpt2.evaluation.texts import Vocabulary
-from gpt2.generation.sampling import check_count
+from gpt2.evaluation.texts import TextEncoder
 
 
 @with_reading_flags
@@ -50,10 +50,10 @@ def bigram(
     check_json(json)
     model = model_folder(model_name, models_dir)
     hparams, tokenizer = model.hparams, model.tokenizer()
-    files = texts.find_files(dataset)  # before a long text is read
-    text = Vocabulary(tokenizer, hparams).read(held_out, reading)
+    files = tokenization.find_files(dataset)  # before a long text is read
+    text = TextEncoder(tokenizer, hparams).read(held_out, reading)
     with byte_bar(files) as progress:
-        chunks = texts.read_chunks(
+        chunks = tokenization.read_chunks(
             files, tokenizer, hparams.n_vocab, reading=reading, progress=progress
         )
         chunks = not_empty(chunks, f"{dataset} holds no text.")
@@ -75,12 +75,12 @@ def bigram(
     samples: dict[str, str] = {}
     if length:
         from gpt2.generation.language_model import LanguageModel
-        from gpt2.generation.tensorflow import TensorFlowEngine
+        from gpt2.generation.tensorflow_engine import TensorFlowEngine
 
         writer = LanguageModel(TensorFlowEngine(model.weights(), hparams), hparams, tokenizer)
         for name, each in pairs.items():
             random = np.random.default_rng(seed)
-            tokens = each.sample(writer.start, length, random, end=tokenizer.endoftext)
+            tokens = each.sample(writer.start_token, length, random, end=tokenizer.endoftext)
             samples[name] = tokenizer.decode(tokens)
         [sample] = writer.generate(length=length, seed=seed)
         samples[model_name] = sample.text

@@ -15,8 +15,8 @@ from evaluate_commands.shared import (
 from gpt2.checkpoint.folder import checkpoint_names
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import measure
-from gpt2.evaluation.texts import Vocabulary
-from gpt2.evaluation.windows import Cut
+from gpt2.evaluation.texts import TextEncoder
+from gpt2.evaluation.windows import WindowSettings
 
 COLUMNS = ("tokens", "perplexity_per_token", "perplexity_per_word", "bits_per_byte")
 
@@ -47,8 +47,8 @@ def compare(
     folders = {name: model_folder(name, models_dir) for name in expanded(models, models_dir)}
     texts, cuts = {}, {}
     for name, model in folders.items():
-        cuts[name] = Cut.of(model.hparams.n_ctx, window, stride)
-        vocabulary = Vocabulary(model.tokenizer(), model.hparams)
+        cuts[name] = WindowSettings.of(model.hparams.n_ctx, window, stride)
+        vocabulary = TextEncoder(model.tokenizer(), model.hparams)
         texts[name] = vocabulary.read(dataset, reading)
         _ = model.checkpoint
     results = []

@@ -20,13 +20,13 @@ from evaluate_commands.shared import (
     write_json,
 )
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data import text
-from gpt2.data.documents import Reading
+from gpt2.data import tokenization
+from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation.diversity import Diversity, measure
 from gpt2.evaluation.perplexity import exponential
 from gpt2.evaluation.samples import read_samples, run_samples
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 from gpt2.workspace import Workspace
 
 # The columns of the table: what is in them of the metrics, their heads, and decimals.
@@ -81,16 +81,19 @@ def find_samples(samples: str, run: str, models_dir: str) -> list[Path]:
         raise UserError("Give --samples FILE or --run RUN: the samples of one or of the other.")
     if run:
         return run_samples(Workspace.find(models_dir, run).samples_folder(run))
-    return text.find_files(samples)
+    return tokenization.find_files(samples)
 
 
 def measured(
-    groups: Sequence[Sequence[str]], dataset: str, model: ModelFolder | None, reading: Reading
+    groups: Sequence[Sequence[str]],
+    dataset: str,
+    model: ModelFolder | None,
+    reading: ReaderSettings,
 ) -> list[Diversity]:
     """Every measure of each group, with a bar while the training text is read."""
     if not dataset:
         return measure(groups)
-    files = text.find_files(dataset)
+    files = tokenization.find_files(dataset)
     if model is None and any(file.suffix == ".npz" for file in files):
         raise UserError(
             f"{dataset} holds tokens: name with --model_name the model that spells them, or give the "
@@ -101,7 +104,7 @@ def measured(
     with byte_bar(files) as progress:
         return measure(
             groups,
-            text.read_texts(
+            tokenization.read_texts(
                 files, tokenizer=tokenizer, n_vocab=n_vocab, reading=reading, progress=progress
             ),
         )
@@ -113,7 +116,7 @@ def measured_perplexity(
     """Of each group under a model, every sample by itself; with a bar."""
     if model is None:
         return [None] * len(groups)
-    vocabulary = Vocabulary(model.tokenizer(), model.hparams)
+    vocabulary = TextEncoder(model.tokenizer(), model.hparams)
     texts = list(dict.fromkeys(sample for group in groups for sample in group))
     tokens = [vocabulary.begun(vocabulary.encode(text)) for text in texts]
     scorer = open_scorer(model)

@@ -15,10 +15,10 @@ from evaluate_commands.diversity import measured, show_rows
 from evaluate_commands.shared import check_json, with_reading_flags, write_json
 from gpt2 import files, randomness
 from gpt2.checkpoint import bundle
-from gpt2.data.text import find_files
+from gpt2.checks import check_count
+from gpt2.data.tokenization import find_files
 from gpt2.evaluation.grid import CombinationFile, Origin, combinations
-from gpt2.generation.engines import check_engine
-from gpt2.generation.sampling import check_count
+from gpt2.generation.loading import check_engine
 from gpt2.workspace import Workspace
 from text_flags import TextFlags, note_window
 
@@ -84,7 +84,7 @@ def grid(
     model = model_folder(model_name, models_dir)
     for combination in varied:
         combination.settings(seed).sampling.check_vocabulary(model.hparams.n_vocab)
-    checkpoint = bundle.identity(model.checkpoint)
+    checkpoint = bundle.fingerprint(model.checkpoint)
     folder = Path(out) if out else samples_folder(model_name, models_dir)
     files.make_folder(folder)
     origin = Origin(checkpoint, quantize, prompt, seed)

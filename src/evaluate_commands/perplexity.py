@@ -16,14 +16,14 @@ from evaluate_commands.shared import (
     write_json,
 )
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data.documents import Reading
+from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation import cloze, lambada
 from gpt2.evaluation import perplexity as perplexities
 from gpt2.evaluation.detokenizers import detokenizer as find_detokenizer
 from gpt2.evaluation.recipes import PAPER, Recipe, recipe_named
-from gpt2.evaluation.texts import Vocabulary
-from gpt2.evaluation.windows import Cut
+from gpt2.evaluation.texts import TextEncoder
+from gpt2.evaluation.windows import WindowSettings
 from gpt2.hparams import RELEASED
 
 
@@ -67,7 +67,7 @@ def perplexity(
     find_detokenizer(chosen.detokenizer)
     check_json(json)
     model = model_folder(model_name, models_dir)
-    cut = Cut.of(model.hparams.n_ctx, window, stride)
+    cut = WindowSettings.of(model.hparams.n_ctx, window, stride)
     facts = {
         "model": model_name,
         "dataset": dataset,
@@ -85,10 +85,10 @@ def perplexity(
 
 
 def whole_texts(
-    recipe: Recipe, model: ModelFolder, dataset: str, cut: Cut, reading: Reading
+    recipe: Recipe, model: ModelFolder, dataset: str, cut: WindowSettings, reading: ReaderSettings
 ) -> dict[str, object]:
     """The measures of running text."""
-    vocabulary = Vocabulary(model.tokenizer(), model.hparams)
+    vocabulary = TextEncoder(model.tokenizer(), model.hparams)
     detokenize = find_detokenizer(recipe.detokenizer)
     if recipe.read is None:
         changed = recipe.change or (None if recipe.detokenizer == "none" else detokenize)
@@ -110,11 +110,11 @@ def whole_texts(
 
 
 def last_words(
-    recipe: Recipe, model: ModelFolder, dataset: str, cut: Cut, reading: Reading
+    recipe: Recipe, model: ModelFolder, dataset: str, cut: WindowSettings, reading: ReaderSettings
 ) -> dict[str, object]:
     """The measures of LAMBADA."""
     tokenizer = model.tokenizer()
-    vocabulary = Vocabulary(tokenizer, model.hparams)
+    vocabulary = TextEncoder(tokenizer, model.hparams)
     texts = map(find_detokenizer(recipe.detokenizer), recipe.read(dataset, reading))
     passages = lambada.read_passages(texts, vocabulary, cut.window, dataset)
     scorer = open_scorer(model, stop_tokens=lambada.stop_tokens(tokenizer))
@@ -124,10 +124,10 @@ def last_words(
 
 
 def choices(
-    recipe: Recipe, model: ModelFolder, dataset: str, cut: Cut, reading: Reading
+    recipe: Recipe, model: ModelFolder, dataset: str, cut: WindowSettings, reading: ReaderSettings
 ) -> dict[str, object]:
     """The measures of the Children's Book Test."""
-    vocabulary = Vocabulary(model.tokenizer(), model.hparams)
+    vocabulary = TextEncoder(model.tokenizer(), model.hparams)
     detokenize = find_detokenizer(recipe.detokenizer)
     questions = list(cloze.read_questions(dataset, reading))
     scorer = open_scorer(model)

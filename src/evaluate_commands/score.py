@@ -27,8 +27,8 @@ from evaluate_commands.shared import (
 from gpt2 import files
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import Perplexity
-from gpt2.evaluation.texts import ScoredText, Vocabulary, documents
-from gpt2.evaluation.windows import Cut
+from gpt2.evaluation.texts import ScoredText, TextEncoder, documents
+from gpt2.evaluation.windows import WindowSettings
 from gpt2.tokenizer import Tokenizer
 
 ROWS = 40  # of the table; of a longer text the least expected tokens are shown
@@ -68,9 +68,9 @@ def score(
         raise UserError("Give a text with --text, or a file of texts with --file.")
     check_json(json)
     model = model_folder(model_name, models_dir)
-    cut = Cut.of(model.hparams.n_ctx, window, stride)
+    cut = WindowSettings.of(model.hparams.n_ctx, window, stride)
     tokenizer = model.tokenizer()
-    vocabulary = Vocabulary(tokenizer, model.hparams)
+    vocabulary = TextEncoder(tokenizer, model.hparams)
     reading = dataclasses.replace(reading, lines=lines)
     originals = [text] if text else list(documents(file, reading))
     if not originals:

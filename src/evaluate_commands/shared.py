@@ -18,13 +18,13 @@ from tqdm import tqdm
 from command_line import check_place, load_tensorflow
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data.documents import Reading
+from gpt2.data.readers import ReaderSettings
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
 
 
-# Those of the fields of `Reading` that are flags here; encode.py and train.py have them, too.
+# Those of the fields of `ReaderSettings` that are flags here; encode.py and train.py have them, too.
 READING_FLAGS = {
     "encoding": "text encoding of the files",
     "errors": "what to do about bytes that are not in this encoding: strict refuses them, replace puts a mark in their place",
@@ -36,7 +36,7 @@ READING_FLAGS = {
 
 def with_reading_flags(function: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function with an argument `reading`: the flags that it is made of."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Reading)}
+    defaults = {field.name: field.default for field in dataclasses.fields(ReaderSettings)}
     parameters = dict(inspect.signature(function).parameters)
     del parameters["reading"]
     for name in READING_FLAGS:
@@ -46,7 +46,7 @@ def with_reading_flags(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*arguments: Any, **flags: Any) -> None:
         given = {name: flags.pop(name) for name in READING_FLAGS if name in flags}
-        function(*arguments, **flags, reading=Reading(**given))
+        function(*arguments, **flags, reading=ReaderSettings(**given))
 
     command.__signature__ = inspect.Signature(list(parameters.values()))
     lines = (f"        {name}: {words}\n" for name, words in READING_FLAGS.items())

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 # their own only slow down; this has to be said before NumPy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+__version__ = "2.0.0"
+
 if TYPE_CHECKING:
     from gpt2.generation.language_model import LanguageModel
 
@@ -26,13 +28,13 @@ def load(
 
     Args:
         model_name: a model under models/, a run under checkpoint/, or the path of a folder.
-        engine, quantize: see `gpt2.generation.engines.open_model`.
+        engine, quantize: see `gpt2.generation.loading.open_model`.
         models_dir: the folder that holds the models.
 
     Raises:
         gpt2.errors.UserError: there is no such model, or a file of it is missing or broken.
     """
-    from gpt2.generation.engines import open_model
+    from gpt2.generation.loading import open_model
     from gpt2.workspace import Workspace
 
     folder = Workspace.find(models_dir, model_name).model_folder(model_name)

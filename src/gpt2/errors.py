@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user did, or a file the user has, that cannot be worked with.
@@ -27,3 +29,11 @@ def visible(words: object) -> str:
     """The same in one line, without characters that a terminal obeys instead of showing them."""
     line = "".join(c if c.isprintable() else " " for c in str(words))
     return " ".join(line.split())
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for an operating-system error met while writing `path`."""
+    return UserError(
+        f"{path} cannot be written: {error.strerror or error}; "
+        "check the folder, its permissions and the free disk space."
+    )

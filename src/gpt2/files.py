@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2.errors import UserError
+from gpt2 import locks
+from gpt2.errors import UserError, cannot_write
 
 # Files on their way to their final name end in this; leftovers of a kill are recognised by it.
 PARTIAL = ".partial"
-# What a system says of a lock that somebody else has.
-_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 # Seconds after which a leftover is taken for one where no lock can tell.
 ABANDONED = 3600
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{12}" + re.escape(PARTIAL))
@@ -50,7 +49,7 @@ def move_into_place(partial: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def written(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
+def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
     """Open a file that appears under its name only when the block ends without an error.
 
     A kill at any instant leaves either the old file or the new one, whole; what it leaves beside
@@ -93,7 +92,7 @@ def _open_partial(
 
 def _is_ours(descriptor: int, partial: Path) -> bool:
     """Lock what was just made, unless another process has taken it for a leftover."""
-    return try_lock(descriptor) and is_still(descriptor, partial)
+    return locks.try_lock(descriptor) and locks.is_current(descriptor, partial)
 
 
 @functools.lru_cache(maxsize=1000)  # once in a process, as a folder may hold very many files
@@ -111,7 +110,7 @@ def _remove_if_abandoned(partial: Path) -> None:
             if os.name != "nt":
                 descriptor = os.open(partial, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
-                free = _lock(descriptor)
+                free = locks.lock_state(descriptor)
             if free is None:
                 free = time.time() - partial.stat().st_mtime > ABANDONED
             if free and partial.is_dir():
@@ -121,10 +120,10 @@ def _remove_if_abandoned(partial: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Fill a folder that appears under its name only when the block ends without an error.
 
-    Yields the folder to write into until then; leftovers are cleared away as by `written`.
+    Yields the folder to write into until then; leftovers are cleared away as by `atomic_write`.
 
     Raises:
         UserError: it cannot be written, or there is something under that name.
@@ -159,8 +158,8 @@ def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with line ends as they are; see `written`."""
-    with written(path, "w", encoding="utf-8", newline="") as file:
+    """Write `text` as UTF-8 with line ends as they are; see `atomic_write`."""
+    with atomic_write(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
 
 
@@ -179,38 +178,6 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file, unless another process has it; False then.
-
-    The system lets go of it when the file is closed or the process ends, however it ends. File
-    systems without locks, as on some networks, let everybody in.
-    """
-    return _lock(descriptor) is not False
-
-
-def _lock(descriptor: int) -> bool | None:
-    """As `try_lock`, but None where there are no locks."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in _TAKEN else None
-    return True
-
-
-def is_still(descriptor: int, path: Path) -> bool:
-    """Whether an open file lies where it was opened; its last owner may just have deleted it."""
-    with contextlib.suppress(OSError):
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    return False
-
-
 def read_text(path: Path) -> str:
     """Read a small UTF-8 text file.
 
@@ -223,60 +190,6 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file that have an end; none if there is no file.
-
-    Only a newline ends one: other characters that do so in Unicode may stand in a line of JSON.
-    What a kill has left of a last line need not be whole characters.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    try:
-        content = path.read_bytes() if path.exists() else b""
-        return content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def open_behind(path: Path, lines: list[str]) -> IO[str]:
-    """Open a file to add lines to it, behind the `whole_lines` that it has.
-
-    Half a line, which a kill has left, is cut off.
-
-    Raises:
-        UserError: it cannot be written, or another process is at it.
-    """
-    try:
-        file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (the caller closes it)
-        if not try_lock(file.fileno()) or whole_lines(path) != lines:
-            file.close()
-            raise UserError(
-                f"Another process is writing {path}; wait for its end, or choose another file."
-            )
-        file.truncate(sum(len(line.encode()) + 1 for line in lines))
-        return file
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def add_line(file: IO[str], line: str) -> None:
-    """Write a line to the end of an open file so that it outlives this process.
-
-    Raises:
-        UserError: it cannot be written, for example because the disk is full; the file is closed.
-    """
-    try:
-        file.write(f"{line}\n")
-        file.flush()
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            file.close()  # which tries again, and would hide this error if it were left for later
-        raise cannot_write(Path(file.name), error) from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -292,11 +205,3 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} should hold one JSON object, not a {type(value).__name__}.")
     return value
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """The sentence for an operating-system error met while writing `path`."""
-    return UserError(
-        f"{path} cannot be written: {error.strerror or error}; "
-        "check the folder, its permissions and the free disk space."
-    )

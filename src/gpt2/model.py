@@ -143,7 +143,7 @@ def linear(weights: Weights, name: str, x: tf.Tensor) -> tf.Tensor:
     return tf.matmul(x, tf.reshape(matrix, matrix.shape[1:])) + weights[f"{name}/b"]
 
 
-def fresh_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
+def initial_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
     """Weights to begin a training with, float32, drawn as the paper did.
 
     Normal with deviation 0.02 (0.01 for positions), biases 0, gains 1; matrices that write into

@@ -1,8 +1,8 @@
-"""Where models/, checkpoint/ and samples/ are, and which folder a model's name means.
+"""Where `models/`, `checkpoint/` and `samples/` are.
 
-The workspace is the folder that holds the `models/` in use; `checkpoint/` and `samples/` lie
-beside it. It is looked for in the current folder, then at the root of this toolkit, then in its
-`src/`, since the tutorials of 2019 call the commands from either place.
+The workspace is the folder that holds `models/`; `checkpoint/` and `samples/` lie beside it. It is
+the current folder, or, for a clone of the repository, the clone's root or its `src/` if only that
+has the model that is asked for: the tutorials of 2019 call the commands from either place.
 """
 
 from __future__ import annotations
@@ -13,31 +13,59 @@ from pathlib import Path
 
 from gpt2.errors import UserError
 
-# OpenAI renamed the sizes after the paper, which had counted them wrongly.
+# OpenAI renamed the sizes after the paper, whose parameter counts were wrong.
 RENAMED = {"117M": "124M", "345M": "355M", "762M": "774M", "1542M": "1558M"}
 ALIASES = RENAMED | {present: early for early, present in RENAMED.items()}
 
 MODELS = "models"
-SOURCES = Path(__file__).resolve().parent.parent
-TOOLKIT = SOURCES.parent
+_SOURCES = Path(__file__).resolve().parent.parent
+# The root of the clone that this file lies in; None where the package is installed.
+CLONE = _SOURCES.parent if (_SOURCES.parent / "download_model.py").is_file() else None
+
+# The scripts of the clone, for the verbs that messages name.
+_SCRIPTS = {
+    "download": "download_model.py",
+    "interactive": "src/interactive_conditional_samples.py",
+    "unconditional": "src/generate_unconditional_samples.py",
+    "conditional": "src/generate_conditional_samples.py",
+}
+
+
+def command_line(verb: str) -> str:
+    """Return how to call a verb here, for messages.
+
+    Example:
+        >>> command_line("encode")
+        'python src/encode.py'
+    """
+    if CLONE is None:
+        return f"gpt2 {verb}"
+    return f"python {_SCRIPTS.get(verb) or 'src/' + verb.replace('-', '_') + '.py'}"
 
 
 class Workspace:
-    """The folders models/, checkpoint/ and samples/ that belong together."""
+    """The folders `models/`, `checkpoint/` and `samples/` that belong together."""
 
     def __init__(self, models: Path):
+        """Take the folder of the models."""
         self.models = models
         self.root = models.parent
         self.checkpoint = self.root / "checkpoint"
         self.samples = self.root / "samples"
 
     @classmethod
-    def find(cls, models_dir: str = MODELS, model_name: str | None = None) -> Workspace:
-        """The workspace of `models_dir`, preferring one in which `model_name` is to be found."""
-        if Path(models_dir).is_absolute():
-            return cls(Path(models_dir))
-        places = [Path.cwd(), TOOLKIT, SOURCES]
-        candidates = [cls((place / models_dir).resolve()) for place in places]
+    def find(cls, models_dir: str | None = None, model_name: str | None = None) -> Workspace:
+        """Return the workspace to use.
+
+        Args:
+            models_dir: the folder of the models, relative to the current folder; None for the
+                default, `models` in the current folder or else in the clone.
+            model_name: with the default, a workspace that has this model or run is preferred.
+        """
+        if models_dir is not None:
+            return cls(Path(models_dir).absolute())
+        places = [Path.cwd(), *([CLONE, _SOURCES] if CLONE else [])]
+        candidates = [cls((place / MODELS).resolve()) for place in places]
         if model_name is not None:
             for candidate in candidates:
                 if candidate.model_folder_or_none(model_name):
@@ -48,7 +76,7 @@ class Workspace:
         return candidates[0]
 
     def model_folder_or_none(self, name: str) -> Path | None:
-        """The folder that a model's or a run's name stands for here, or None."""
+        """Return the folder of a model under `models/`, by name or alias, or of a run, or None."""
         if not is_plain_name(name):
             return None
         folders = [self.models / name]
@@ -57,48 +85,26 @@ class Workspace:
         folders.append(self.checkpoint / name)
         return next((folder for folder in folders if os.path.isdir(folder)), None)
 
-    def model_folder(self, name: str) -> Path:
-        """The folder of a model: under models/ by its name or alias, a run, or a path.
-
-        Raises:
-            UserError: there is none.
-        """
-        folder = self.model_folder_or_none(name)
-        if folder is None and os.path.isdir(name):
-            folder = Path(name)
-        if folder is None:
-            remedy = (
-                f"fetch it with: python download_model.py {name}"
-                if name in ALIASES
-                else "give a folder under models/, a run under checkpoint/, or a path, "
-                f"or make one with: python src/new_model.py {name} --dataset TEXT"
-            )
-            raise UserError(
-                f"There is no model {name!r} in {self.models} or {self.checkpoint}; {remedy}"
-            )
-        return folder
-
-    def run_behind_model(self, name: str) -> Path | None:
-        """The run that cannot be had by its name, as a model has the same, or None."""
-        folder = self.model_folder_or_none(name)
-        run = self.checkpoint / name
-        return run if folder and folder != run and run.is_dir() else None
+    def names(self) -> list[str]:
+        """Return the names of the models and runs that there are."""
+        folders = [*self.models.glob("*/"), *self.checkpoint.glob("*/")]
+        return sorted({folder.name for folder in folders if folder.is_dir()})
 
     def new_model_folder(self, name: str) -> Path:
-        """Where a new model of that name will lie; see `check_name`."""
+        """Return where a new model of that name will lie; see `check_name`."""
         return self.models / check_name(name, "model")
 
     def run_folder(self, run_name: str) -> Path:
-        """Where the checkpoints of a run lie; see `check_name`."""
+        """Return where the checkpoints of a run lie; see `check_name`."""
         return self.checkpoint / check_name(run_name, "run")
 
     def samples_folder(self, run_name: str) -> Path:
-        """Where the samples of a run lie; see `check_name`."""
+        """Return where the samples of a run lie; see `check_name`."""
         return self.samples / check_name(run_name, "run")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether `name` is a single folder's name, on Windows too."""
+    """Return whether `name` is a single folder's name, on Windows too."""
     return (
         bool(name.strip(" ."))
         and name == name.strip()
@@ -108,7 +114,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def check_name(name: str, kind: str) -> str:
-    """`name` itself, if it can name a folder of its own.
+    """Return `name`, if it can name a folder of its own.
 
     Raises:
         UserError: it is empty, or holds a character that leads elsewhere or that a file system
@@ -116,6 +122,7 @@ def check_name(name: str, kind: str) -> str:
     """
     if not is_plain_name(name):
         raise UserError(
-            f"{name!r} cannot name a {kind}; use letters, digits, dots, dashes and underscores."
+            f"{name!r} is not a valid name for a {kind}. Use letters, digits, dots, dashes and "
+            "underscores."
         )
     return name

@@ -59,7 +59,7 @@ def attention(
     texts = [tokenizer.decode_bytes([number]) for number in tokens]
     figure = attention_picture(weights, texts, layer, head, token - 1 - first, colors, first)
     values = path.with_name(f"{path.name}.npz")  # NAME.npz may be somebody's dataset
-    with files.written(values) as npz:
+    with files.atomic_write(values) as npz:
         labels = [text.decode("utf-8", errors="backslashreplace") for text in texts]
         np.savez_compressed(npz, attention=weights, tokens=tokens, labels=labels)
     save(figure, path, colors)

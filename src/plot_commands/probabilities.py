@@ -1,7 +1,8 @@
 """plot.py probabilities: what a model expects at each step through a text."""
 
 from command_line import load_tensorflow, model_folder
-from gpt2.generation.sampling import SamplingSettings, check_count
+from gpt2.checks import check_count
+from gpt2.generation.sampling import SamplingSettings
 from plot_commands.shared import check_index, check_picture, read_tokens, save
 
 MOST_STEPS = 60  # panels in one picture
@@ -46,7 +47,7 @@ def probabilities(
     load_tensorflow()
     from gpt2.evaluation.next_tokens import next_tokens
     from gpt2.generation.language_model import LanguageModel
-    from gpt2.generation.tensorflow import TensorFlowEngine
+    from gpt2.generation.tensorflow_engine import TensorFlowEngine
     from gpt2.pictures.probabilities import probabilities_picture
 
     hparams, tokenizer = model.hparams, model.tokenizer()

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from command_line import check_place, load_tensorflow, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data import documents
+from gpt2.data import readers
 from gpt2.errors import UserError
 from gpt2.evaluation.samples import read_samples, run_samples
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures import style
-from gpt2.training import record
-from gpt2.training.history import HISTORY, read_curves
+from gpt2.training import run_log
+from gpt2.training.run_log import HISTORY, read_curves
 from gpt2.workspace import Workspace
 from plot_commands.shared import run_folder
 
 if TYPE_CHECKING:
-    from gpt2.pictures.report import Reading
+    from gpt2.pictures.report import SampleAnalysis
 
 SAMPLES = 10  # newest files of samples that are shown
 READ = 400  # tokens of a sample that are coloured
@@ -50,7 +50,7 @@ def report(run="run1", *, grid="", out="", models_dir="models"):
     from gpt2.pictures.report import Report
 
     rows = read_grid(Path(grid)) if grid else ()
-    calls = record.read_calls(folder) if (folder / record.CONFIG).is_file() else []
+    calls = run_log.read_calls(folder) if (folder / run_log.CONFIG).is_file() else []
     history = folder / HISTORY
     curves = read_curves(history) if history.is_file() else None
     samples = sample_files(workspace.samples / name)
@@ -66,7 +66,7 @@ def report(run="run1", *, grid="", out="", models_dir="models"):
         reading=read_sample(model, samples[0], reading, flags_of(calls)) if samples else None,
         grid=rows,
     )
-    with files.written(path) as file:
+    with files.atomic_write(path) as file:
         file.write(found.page().encode())
     print("Wrote", shown(path))
 
@@ -79,7 +79,7 @@ def sample_files(folder: Path) -> list[Path]:
         return []
 
 
-def read_text(file: Path, reading: documents.Reading) -> str:
+def read_text(file: Path, reading: readers.ReaderSettings) -> str:
     """The text of a file of samples."""
     try:
         return file.read_bytes().decode(reading.encoding, reading.errors)
@@ -93,12 +93,12 @@ def flags_of(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return flags if isinstance(flags, Mapping) else {}
 
 
-def sample_reading(flags: Mapping[str, Any]) -> documents.Reading:
+def sample_reading(flags: Mapping[str, Any]) -> readers.ReaderSettings:
     """How to read samples of train.py: as it has written them, with marks for what is damaged."""
     try:
-        return documents.Reading(str(flags.get("encoding") or "utf-8"), "replace")
+        return readers.ReaderSettings(str(flags.get("encoding") or "utf-8"), "replace")
     except UserError:  # an encoding that only another system knows
-        return documents.Reading(errors="replace")
+        return readers.ReaderSettings(errors="replace")
 
 
 def sampling_of(flags: Mapping[str, Any]) -> SamplingSettings:
@@ -112,8 +112,8 @@ def sampling_of(flags: Mapping[str, Any]) -> SamplingSettings:
 
 
 def read_sample(
-    model: ModelFolder, file: Path, reading: documents.Reading, flags: Mapping[str, Any]
-) -> Reading | None:
+    model: ModelFolder, file: Path, reading: readers.ReaderSettings, flags: Mapping[str, Any]
+) -> SampleAnalysis | None:
     """What the model makes of the beginning of the first sample that is not empty."""
     tokenizer = model.tokenizer()
     texts = (tokenizer.encode(text) for text in read_samples(file, reading))
@@ -124,18 +124,18 @@ def read_sample(
     load_tensorflow()
     from gpt2.evaluation.attention import attention
     from gpt2.evaluation.next_tokens import next_tokens
-    from gpt2.evaluation.surprise import surprise
+    from gpt2.evaluation.surprisal import surprisal
     from gpt2.generation.language_model import LanguageModel
-    from gpt2.generation.tensorflow import TensorFlowEngine
-    from gpt2.pictures.report import Reading
+    from gpt2.generation.tensorflow_engine import TensorFlowEngine
+    from gpt2.pictures.report import SampleAnalysis
 
     weights, hparams = model.weights(), model.hparams
     start = tokens[: min(LOOKED_AT, hparams.n_ctx)]
     language_model = LanguageModel(TensorFlowEngine(weights, hparams), hparams, tokenizer)
-    return Reading(
+    return SampleAnalysis(
         name=file.name,
         tokens=[tokenizer.decode_bytes([token]) for token in tokens],
-        nats=surprise(weights, hparams, tokens, tokenizer.endoftext),
+        nats=surprisal(weights, hparams, tokens, tokenizer.endoftext),
         attention=attention(weights, hparams, start),
         steps=list(next_tokens(language_model, start, settings, STEPS)),
         settings=settings,

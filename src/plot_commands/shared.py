@@ -9,7 +9,7 @@ from command_line import check_place, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 from gpt2.pictures import style
 from gpt2.pictures.style import Theme
 from gpt2.workspace import Workspace
@@ -78,7 +78,7 @@ def read_tokens(text: str, file: str, model: ModelFolder) -> list[int]:
     """
     if bool(text) == bool(file):
         raise UserError("Give a text with --text 'WORDS' or with --file FILE, one of the two.")
-    vocabulary = Vocabulary(model.tokenizer(), model.hparams)
+    vocabulary = TextEncoder(model.tokenizer(), model.hparams)
     tokens = vocabulary.encode(files.read_text(Path(file)) if file else text).tolist()
     if not tokens:
         raise UserError(f"{file} holds no text.")

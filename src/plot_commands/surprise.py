@@ -26,15 +26,15 @@ def surprise(
     path, colors = check_picture(out, theme)
     model = model_folder(model_name, models_dir)
     tokens = read_tokens(text, file, model)
-    from gpt2.pictures.surprise import MOST, surprise_picture
+    from gpt2.pictures.surprisal import MOST, surprisal_picture
 
     shown = tokens[:MOST]
     if len(shown) < len(tokens):
         print(f"The text has {len(tokens):,} tokens: the first {MOST:,} are shown.")
     load_tensorflow()
-    from gpt2.evaluation.surprise import surprise as surprise_of
+    from gpt2.evaluation.surprisal import surprisal
 
     tokenizer = model.tokenizer()
-    nats = surprise_of(model.weights(), model.hparams, shown, tokenizer.endoftext)
+    nats = surprisal(model.weights(), model.hparams, shown, tokenizer.endoftext)
     texts = [tokenizer.decode_bytes([token]) for token in shown]
-    save(surprise_picture(texts, nats, len(tokens), colors), path, colors)
+    save(surprisal_picture(texts, nats, len(tokens), colors), path, colors)

@@ -1,6 +1,6 @@
 """plot.py training: loss and perplexity over the steps of runs."""
 
-from gpt2.training.history import HISTORY, read_curves
+from gpt2.training.run_log import HISTORY, read_curves
 from gpt2.workspace import Workspace
 from plot_commands.shared import check_picture, names, run_folder, save
 

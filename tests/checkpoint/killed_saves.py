@@ -26,14 +26,14 @@ from checkpoint_helpers import TINY, random_tensors
 
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.run import RunFolder
-from gpt2.checkpoint.state import State
+from gpt2.checkpoint.state import ResumeState
 
 NEW = 77  # the seed of the tensors whose save is killed; those before have their step for a seed
 
 
-def state_of(seed: int) -> State:
+def state_of(seed: int) -> ResumeState:
     """The state that is saved beside the tensors of a seed."""
-    return State({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
+    return ResumeState({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
 
 
 CHANGES = [

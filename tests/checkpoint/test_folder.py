@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.new import write_model_folder
+from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import train_vocabulary

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from gpt2.checkpoint.new import with_vocabulary
+from gpt2.checkpoint.new_model import with_vocabulary
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer, train_vocabulary, with_tokens
@@ -99,8 +99,8 @@ def german(seed: int, sentences: int) -> str:
 
 
 def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model():
-    from gpt2.data.sampler import Sampler
-    from gpt2.model import fresh_weights
+    from gpt2.data.samplers import StreamSampler
+    from gpt2.model import initial_weights
     from gpt2.training.settings import TrainerSettings
     from gpt2.training.trainer import Trainer
 
@@ -108,7 +108,7 @@ def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model
 
     def trained(weights: dict, hparams: HParams, tokenizer: Tokenizer, text: str, steps: int):
         """The trainer after so many steps, and its losses."""
-        sampler = Sampler([tokenizer.encode_array(text)], hparams.n_ctx, seed=1)
+        sampler = StreamSampler([tokenizer.encode_array(text)], hparams.n_ctx, seed=1)
         trainer = Trainer(weights, hparams, TrainerSettings(learning_rate=2e-3), seed=1)
         steps = range(1, steps + 1)
         losses = [trainer.step(step, [sampler.batch(step, 16)]).loss for step in steps]
@@ -116,7 +116,7 @@ def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model
 
     english = "".join(pydoc_data.topics.topics.values())[:200_000]
     old = Tokenizer(*train_vocabulary([english], hparams.n_vocab))
-    trainer, losses = trained(fresh_weights(hparams, 1), hparams, old, english, 150)
+    trainer, losses = trained(initial_weights(hparams, 1), hparams, old, english, 150)
     assert losses[-1] < losses[0] - 2  # it has learnt English
     learnt = {name: variable.numpy() for name, variable in trainer.weights.items()}
 
@@ -124,7 +124,7 @@ def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model
     vocabulary, merges = train_vocabulary([text], 400)
     new = Tokenizer(vocabulary, merges)
     sizes = HParams(len(vocabulary), hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer)
-    fresh = trained(fresh_weights(sizes, 2), sizes, new, text, 40)[1]
+    fresh = trained(initial_weights(sizes, 2), sizes, new, text, 40)[1]
     begun = with_vocabulary(learnt, old, vocabulary, sizes.n_vocab)
     from_english = trained(begun, sizes, new, text, 40)[1]
     assert from_english[0] < fresh[0] - 0.2

@@ -17,7 +17,7 @@ from killed_saves import NEW, state_of
 from gpt2 import files
 from gpt2.checkpoint import bundle, folder, state
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.new import write_model_folder
+from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
 

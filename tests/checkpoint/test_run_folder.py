@@ -11,7 +11,7 @@ from checkpoint_helpers import TINY, assert_same, copy_folder, random_tensors
 
 from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.new import write_model_folder
+from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
 from gpt2.hparams import HParams

@@ -12,18 +12,18 @@ from checkpoint_helpers import TINY, random_tensors
 
 from gpt2.checkpoint import folder, state
 from gpt2.checkpoint.run import RunFolder
-from gpt2.checkpoint.state import State
+from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 
 
-def state_of_step(step: int) -> State:
+def state_of_step(step: int) -> ResumeState:
     random = np.random.default_rng(step)
     tensors = {
         "adam/mean/model/wte": random.standard_normal((11, 4)).astype(np.float32),
         "adam/steps": tf.Variable(step, dtype=tf.int64),
         "loss_scale": np.array(2.0**20, np.float64),
     }
-    return State({"seed": 7, "loss_sum": 1 / 3, "step": step}, tensors)
+    return ResumeState({"seed": 7, "loss_sum": 1 / 3, "step": step}, tensors)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_state_comes_back_with_the_types_and_the_bits_that_it_had(run):
 
 
 def test_an_optimizer_without_a_memory_has_a_state_all_the_same(run):
-    run.save(1, random_tensors(TINY, 1), TINY, State({"seed": 3}, {}))
+    run.save(1, random_tensors(TINY, 1), TINY, ResumeState({"seed": 3}, {}))
     assert read(run, 1) == ({"seed": 3}, {})
     assert [path.name for path in run.path.glob("state*")] == ["state-1.json"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.generation.engines import open_model
+from gpt2.generation.loading import open_model
 from tests.commands.toolkit_copy import Home, Toolkit
 
 DIVERSITY = "python src/evaluate.py diversity"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.training import record
-from gpt2.training.history import HISTORY, History
+from gpt2.training import run_log
+from gpt2.training.run_log import HISTORY, HistoryLogger
 from plot_commands.attention import attention
 from plot_commands.diversity import diversity
 from plot_commands.probabilities import probabilities
@@ -36,13 +36,13 @@ def ready(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Toolkit:
     shutil.copytree(home.toolkit.root / "models", root / "models")
     run = root / "checkpoint" / "run1"
     shutil.copytree(root / "models" / "117M", run)
-    history = History(run / HISTORY)
+    history = HistoryLogger(run / HISTORY)
     for step in range(1, 5):
-        history.numbers(step, loss=5 / step, average=6 / step)
-    history.numbers(4, val_loss=4.5)
+        history.log_metrics(step, loss=5 / step, average=6 / step)
+    history.log_metrics(4, val_loss=4.5)
     history.close()
-    data = record.data_in_short([home.toolkit.root / "text.npz"])
-    record.add_call(run, flags={"batch_size": 2, "top_k": 40}, seed=0, data={"text.npz": data})
+    data = run_log.data_in_short([home.toolkit.root / "text.npz"])
+    run_log.add_call(run, flags={"batch_size": 2, "top_k": 40}, seed=0, data={"text.npz": data})
     samples = root / "samples" / "run1"
     samples.mkdir(parents=True)
     (samples / "samples-2").write_text("======== SAMPLE 1 ========\nearly\n", encoding="utf-8")

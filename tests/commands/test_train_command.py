@@ -43,7 +43,7 @@ def test_a_fresh_model_has_the_seven_files_of_a_released_one(home: Home) -> None
 
 def test_encoding_counts_the_tokens_at_the_end(home: Home) -> None:
     done = home.encode.succeeds()
-    assert re.fullmatch(r"Reading files\nWriting text\.npz\n[\d,]+ tokens\n", done.out)
+    assert re.fullmatch(r"ReaderSettings files\nWriting text\.npz\n[\d,]+ tokens\n", done.out)
 
 
 def test_training_shows_what_it_showed_in_2019(story: Story) -> None:

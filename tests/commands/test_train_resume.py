@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gpt2.checkpoint.lock import locked
+from gpt2.locks import run_lock
 from tests.commands.toolkit_copy import DATA, TRAIN, Done, Home, Toolkit
 
 STEPS = 30
@@ -28,7 +28,7 @@ RUN = (
 SIGNALS = {"interrupted": "SIGINT", "terminated": "SIGTERM", "killed": "SIGKILL"}
 
 
-class Cut(NamedTuple):
+class WindowSettings(NamedTuple):
     """A run that was cut off, and the call that went on with it."""
 
     first: Done
@@ -40,7 +40,7 @@ class Runs(NamedTuple):
 
     toolkit: Toolkit
     whole: Done
-    cut: dict[str, Cut]
+    cut: dict[str, WindowSettings]
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,14 @@ def runs(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
     shutil.copy(home.toolkit.root / "text.npz", toolkit.root)
 
-    def cut(name: str) -> Cut:
+    def cut(name: str) -> WindowSettings:
         command = f"{RUN} --run_name {name}"
         with toolkit.start(f"{command} --seed 5") as running:
             running.send_when(getattr(signal, SIGNALS[name]), lambda: "\n[13 | " in running.out)
             first = running.finish()
-        return Cut(first, toolkit.run(command))  # without the seed, which the run remembers
+        return WindowSettings(
+            first, toolkit.run(command)
+        )  # without the seed, which the run remembers
 
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(toolkit.run, f"{RUN} --run_name whole --seed 5")
@@ -141,7 +143,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Ru
 
 def test_a_second_training_in_the_same_run_is_refused(toolkit: Toolkit, no_tensorflow: str) -> None:
     run = toolkit.root / "checkpoint" / "run1"
-    with locked(run):
+    with run_lock(run):
         done = toolkit.run(f"{no_tensorflow} {TRAIN}")
         done.says(1, r"Another training is at work in \S+run1; .* --run_name")
     assert not run.exists()

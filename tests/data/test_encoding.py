@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2.data import npz, sources, text
-from gpt2.data.documents import Reading
-from gpt2.data.text import read_chunks, read_documents, read_parts, read_texts
+from gpt2.data import npz, sources, tokenization
+from gpt2.data.readers import ReaderSettings
+from gpt2.data.tokenization import read_chunks, read_documents, read_parts, read_texts
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 from gpt2.tokenizer.words import last_seam, words
@@ -87,13 +87,13 @@ def test_texts_in_parts_have_the_tokens_of_texts_in_one_piece(
         files[-1].write_text(content, encoding="utf-8", newline="")
 
     def chunks(part: int, normalize: str, combine: int) -> list[list[int]]:
-        monkeypatch.setattr(text, "PART", part)
+        monkeypatch.setattr(tokenization, "PART", part)
         found = read_chunks(
             files,
             gpt2,
             50257,
             combine=combine,
-            reading=Reading(lines=lines, normalize=normalize),
+            reading=ReaderSettings(lines=lines, normalize=normalize),
             legacy_endoftext=legacy,
         )
         return [chunk.tolist() for chunk in found]
@@ -107,7 +107,7 @@ def test_texts_in_parts_have_the_tokens_of_texts_in_one_piece(
 def test_one_endless_line_has_the_tokens_it_has_in_one_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 1000)
+    monkeypatch.setattr(tokenization, "PART", 1000)
     for number, line in enumerate(
         (
             "It was the best of times, it was the worst of times; " * 1000,
@@ -128,8 +128,8 @@ def test_one_endless_line_has_the_tokens_it_has_in_one_piece(
 def test_a_word_without_an_end_is_cut_and_still_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpt2: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 100)
-    monkeypatch.setattr(text, "LONGEST_WORD", 400)
+    monkeypatch.setattr(tokenization, "PART", 100)
+    monkeypatch.setattr(tokenization, "LONGEST_WORD", 400)
     path = tmp_path / "a.txt"
     for word in ("w" * 10_000, " " * 10_000 + "x"):
         path.write_text(word)
@@ -140,8 +140,8 @@ def test_a_word_without_an_end_is_cut_and_still_there(
 def test_an_endless_document_is_several_chunks_except_in_legacy_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 100)
-    monkeypatch.setattr(text, "LONGEST_CHUNK", 1000)
+    monkeypatch.setattr(tokenization, "PART", 100)
+    monkeypatch.setattr(tokenization, "LONGEST_CHUNK", 1000)
     paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
     paths[0].write_text("some words " * 500)
     paths[1].write_text("end")
@@ -156,7 +156,7 @@ def test_an_endless_document_is_several_chunks_except_in_legacy_mode(
 def test_memory_does_not_grow_with_the_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 2**14)
+    monkeypatch.setattr(tokenization, "PART", 2**14)
     monkeypatch.setattr(sources, "BLOCK", 2**14)
     monkeypatch.setattr(npz, "_IN_MEMORY", 2**16)
     monkeypatch.setattr(npz, "_BLOCK", 2**14)
@@ -188,13 +188,13 @@ def write_corpus(path: Path, generator: random.Random) -> None:
 def test_any_number_of_processes_makes_the_same_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: random.Random, gpt2: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 4000)
-    monkeypatch.setattr(text, "ALONE", 2)
+    monkeypatch.setattr(tokenization, "PART", 4000)
+    monkeypatch.setattr(tokenization, "ALONE", 2)
     (tmp_path / "0.txt").write_text("Short.")
     write_corpus(tmp_path / "1.jsonl", generator)
     np.savez(tmp_path / "2.npz", np.array([1, 2, 3]), np.array([4]))
     (tmp_path / "3.txt").write_text("words that follow each other " * 1000)
-    files = text.find_files(str(tmp_path))
+    files = tokenization.find_files(str(tmp_path))
     expected = [chunk.tolist() for chunk in read_chunks(files, gpt2, 50257, combine=3000)]
     assert len(expected) > 10
     for workers in (2, 3):
@@ -205,10 +205,10 @@ def test_any_number_of_processes_makes_the_same_tokens(
 def test_the_whole_is_what_the_documents_are_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: random.Random, gpt2: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 500)
+    monkeypatch.setattr(tokenization, "PART", 500)
     write_corpus(tmp_path / "1.jsonl", generator)
     (tmp_path / "2.txt").write_text("words that follow each other " * 1000)
-    files = text.find_files(str(tmp_path))
+    files = tokenization.find_files(str(tmp_path))
     found = list(read_documents(files, gpt2, 50257))
     assert [document.source for document in found[-2:]] == list(map(str, files))
     assert all(document.tokens[-1] == 50256 for document in found)
@@ -236,7 +236,7 @@ def test_documents_of_a_file_of_tokens_end_after_each_endoftext(
 
 
 def tokens_of(tokenizer: Tokenizer, path: Path, **reading: object) -> list[int]:
-    chunks = list(read_chunks([path], tokenizer, 257, reading=Reading(**reading)))
+    chunks = list(read_chunks([path], tokenizer, 257, reading=ReaderSettings(**reading)))
     return np.concatenate(chunks).tolist() if chunks else []
 
 
@@ -257,7 +257,7 @@ def test_blank_documents_are_left_out(tmp_path: Path, bytes_and_endoftext: Token
 def test_a_blank_beginning_that_is_too_long_to_wait_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "LONGEST_BLANK", 10)
+    monkeypatch.setattr(tokenization, "LONGEST_BLANK", 10)
     path = tmp_path / "a.txt"
     path.write_text("\n" * 1000 + "end")
     assert tokens_of(bytes_and_endoftext, path) == [*b"\n" * 1000, *b"end", END]
@@ -275,25 +275,27 @@ def test_characters_are_composed_where_it_is_wished(
 def test_texts_for_a_vocabulary_are_the_texts_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "PART", 100)
+    monkeypatch.setattr(tokenization, "PART", 100)
     (tmp_path / "a.txt").write_text("\ufefffirst text " * 100, encoding="utf-8")
     (tmp_path / "b.csv").write_text("text\nsecond\n")
-    found = list(read_texts(text.find_files(str(tmp_path))))
+    found = list(read_texts(tokenization.find_files(str(tmp_path))))
     assert len(found) > 10
     assert "".join(found) == ("\ufefffirst text " * 100).removeprefix("\ufeff") + "second"
     np.savez(tmp_path / "c.npz", np.array([1]))
     with pytest.raises(UserError, match=r"c\.npz holds tokens"):
-        list(read_texts(text.find_files(str(tmp_path))))
+        list(read_texts(tokenization.find_files(str(tmp_path))))
 
 
 def test_tokens_become_the_text_again_in_parts_that_cut_no_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_and_endoftext: Tokenizer
 ) -> None:
-    monkeypatch.setattr(text, "PART", 7)  # tokens of a byte each: borders within words and letters
+    monkeypatch.setattr(
+        tokenization, "PART", 7
+    )  # tokens of a byte each: borders within words and letters
     whole = "the größte Hüte, 中文中文字 and hats " * 9
     (tmp_path / "a.txt").write_text(f"{whole}\n", encoding="utf-8")
     np.savez(tmp_path / "b.npz", bytes_and_endoftext.encode_array(whole), [ord("x"), 0xC3])
-    files = text.find_files(str(tmp_path))
+    files = tokenization.find_files(str(tmp_path))
     sizes: list[int] = []
     options = {"tokenizer": bytes_and_endoftext, "n_vocab": 257, "progress": sizes.append}
     found = list(read_texts(files, **options))
@@ -311,7 +313,7 @@ def test_a_binary_file_is_skipped_only_among_others(
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.png").write_bytes(b"\x89PNG\0")
     notices: list[str] = []
-    files = text.find_files(str(tmp_path))
+    files = tokenization.find_files(str(tmp_path))
     [chunk] = read_chunks(files, bytes_and_endoftext, 257, notice=notices.append)
     assert chunk.tolist() == [*b"one", END]
     assert [notice.partition(" is skipped")[0] for notice in notices] == [str(files[1])]
@@ -322,14 +324,14 @@ def test_a_binary_file_is_skipped_only_among_others(
 
 def test_standard_input_is_a_file_like_others() -> None:
     program = (
-        "import sys; from gpt2.data.text import find_files, read_texts\n"
-        "from gpt2.data.documents import Reading\n"
+        "import sys; from gpt2.data.tokenization import find_files, read_texts\n"
+        "from gpt2.data.readers import ReaderSettings\n"
         "sizes = []\n"
-        "reading = Reading(format=sys.argv[1])\n"
+        "reading = ReaderSettings(format=sys.argv[1])\n"
         "texts = list(read_texts(find_files('-'), reading=reading, progress=sizes.append))\n"
         "print(ascii(texts), sum(sizes))\n"
     )
-    source = Path(text.__file__).parents[2]
+    source = Path(tokenization.__file__).parents[2]
 
     def said(kind: str, typed: bytes) -> str:
         command = [sys.executable, "-c", program, kind]

@@ -102,7 +102,7 @@ def drop_after(count: int, then: Behaviour = well) -> Behaviour:
     def behaviour(request: Request) -> None:
         real = request.wfile
 
-        class Cut:
+        class WindowSettings:
             left: int | None = None  # bytes of the body that may still pass
 
             def write(self, data: bytes) -> None:
@@ -125,7 +125,7 @@ def drop_after(count: int, then: Behaviour = well) -> Behaviour:
             def flush(self) -> None:
                 real.flush()
 
-        request.wfile = Cut()
+        request.wfile = WindowSettings()
         request.close_connection = True
         try:
             then(request)

@@ -13,17 +13,17 @@ import pytest
 
 from gpt2 import download
 from gpt2.download import models, releases
-from gpt2.download.lock import locked
 from gpt2.errors import UserError
+from gpt2.locks import download_lock
 from gpt2.workspace import ALIASES, Workspace
 from tests.download import misbehaving_server as server_
 from tests.download.misbehaving_server import PAGE, File, Server
 
 DATA, INDEX = releases.DATA_FILE, releases.INDEX_FILE
-NO_WAITING = download.Patience(tries=2, sleep=lambda seconds: None)
+NO_WAITING = download.RetryPolicy(tries=2, sleep=lambda seconds: None)
 
 
-class Told(download.Progress):
+class Told(download.DownloadProgress):
     """Keeps what is told."""
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ def test_a_folder_that_is_being_filled_is_left_to_the_other(
 ) -> None:
     folder = tmp_path / "models" / "124M"
     folder.mkdir(parents=True)
-    with locked(folder):
+    with download_lock(folder):
         with pytest.raises(UserError, match="is being filled by another download; wait"):
             get(server, tmp_path, "124M")
         assert server.requests == []
@@ -290,7 +290,7 @@ def test_a_folder_that_is_being_filled_is_left_to_the_other(
 
 
 def hold(folder: Path, ready) -> None:
-    with locked(folder):
+    with download_lock(folder):
         ready.set()
         signal.pause()
 
@@ -302,11 +302,11 @@ def test_a_killed_download_keeps_nobody_out(tmp_path: Path) -> None:
     process = context.Process(target=hold, args=(tmp_path, ready))
     process.start()
     assert ready.wait(60)
-    with pytest.raises(UserError, match="is being filled"), locked(tmp_path):
+    with pytest.raises(UserError, match="is being filled"), download_lock(tmp_path):
         pass
     process.kill()
     process.join()
-    with locked(tmp_path):
+    with download_lock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 

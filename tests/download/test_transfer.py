@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2.download.transfer import Patience, Progress, fetch, size_at
+from gpt2.download.transfer import DownloadProgress, RetryPolicy, fetch, size_at
 from gpt2.errors import UserError
 from tests.download import misbehaving_server as server_
 from tests.download.misbehaving_server import File, Server
@@ -35,7 +35,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "127.0.0.1")
 
 
-class Told(Progress):
+class Told(DownloadProgress):
     """Adds up what is told."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Fetching:
             if expected is not None and path.read_bytes() != expected:
                 raise UserError(f"{path} is not what was expected.")
 
-        patience = Patience(tries=3, connect=2, read=0.5, sleep=self.slept.append)
+        patience = RetryPolicy(tries=3, connect=2, read=0.5, sleep=self.slept.append)
         fetch(
             urls or [f"{self.server.address}/file"],
             self.path,

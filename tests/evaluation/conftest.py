@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2.evaluation.scoring import Scores
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 
@@ -20,8 +20,8 @@ def byte_tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def byte_vocabulary(byte_tokenizer: Tokenizer) -> Vocabulary:
-    return Vocabulary(byte_tokenizer, HParams(n_vocab=257, n_ctx=1024))
+def byte_vocabulary(byte_tokenizer: Tokenizer) -> TextEncoder:
+    return TextEncoder(byte_tokenizer, HParams(n_vocab=257, n_ctx=1024))
 
 
 class WrittenScorer:

@@ -10,7 +10,7 @@ import pytest
 from gpt2.errors import UserError
 from gpt2.evaluation import cloze
 from gpt2.evaluation.cloze import Question
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 
 FILE = """\
 1 The cat sat .
@@ -55,7 +55,7 @@ def test_a_file_without_questions_is_told(tmp_path: Path) -> None:
         list(cloze.read_questions(str(path)))
 
 
-def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
+def test_by_hand(byte_vocabulary: TextEncoder, written_scorer: Callable) -> None:
     # What stands before the choice costs nothing but a mistake: 100 nats. A letter of "dog" costs
     # 1, of "cat" 2, of "ox" 1; after "ox" each letter costs 2, after "dog" 1, after "cat" 0.
     own, later = {"dog": 1, "cat": 2, "ox": 1}, {"dog": 1, "cat": 0, "ox": 2}
@@ -78,7 +78,7 @@ def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
     assert (found.nll, found.tokens) == (8 + 11, 10 + 7)
 
 
-def test_the_window_holds_the_end(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
+def test_the_window_holds_the_end(byte_vocabulary: TextEncoder, written_scorer: Callable) -> None:
     scorer = written_scorer(lambda text, place: (1.0, 0, 0))
     cloze.measure(scorer, QUESTIONS[1:], byte_vocabulary, 8, lambda text: text)
     assert scorer.seen == [". cat ran", ". ox ran"]

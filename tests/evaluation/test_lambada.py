@@ -13,7 +13,7 @@ import pytest
 
 from gpt2.errors import UserError
 from gpt2.evaluation import lambada
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 from gpt2.tokenizer import Tokenizer
 
 PASSAGES = ["one two", "two  six \n", "one\nten"]
@@ -26,7 +26,7 @@ def rule(text: str, place: int) -> tuple[float, int, int]:
     return (1.0, *ranks.get(letter, (0, 0)))
 
 
-def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
+def test_by_hand(byte_vocabulary: TextEncoder, written_scorer: Callable) -> None:
     scorer, done = written_scorer(rule), []
     passages = lambada.read_passages(PASSAGES, byte_vocabulary, 100, "it")
     found = lambada.measure(scorer, passages, done.append)
@@ -42,7 +42,7 @@ def test_by_hand(byte_vocabulary: Vocabulary, written_scorer: Callable) -> None:
     assert (found.nll, found.tokens) == (12, 12)
 
 
-def test_the_window_holds_the_end(byte_vocabulary: Vocabulary, byte_tokenizer: Tokenizer) -> None:
+def test_the_window_holds_the_end(byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer) -> None:
     [passage] = lambada.read_passages(PASSAGES[:1], byte_vocabulary, 4, "it")
     assert (byte_tokenizer.decode(passage.tokens.tolist()), passage.word) == ("e two", 4)
 
@@ -57,7 +57,7 @@ def test_stop_tokens(byte_tokenizer: Tokenizer) -> None:
     [([], "holds no passage"), (["a b", "word"], "'word', which has no word before its last")],
 )
 def test_what_is_no_passage_is_told(
-    byte_vocabulary: Vocabulary, passages: list[str], sentence: str
+    byte_vocabulary: TextEncoder, passages: list[str], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         lambada.read_passages(passages, byte_vocabulary, 100, "it")

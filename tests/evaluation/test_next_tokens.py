@@ -10,7 +10,7 @@ import pytest
 from gpt2.evaluation.next_tokens import next_tokens, probabilities
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import SamplingSettings
-from gpt2.generation.tensorflow import TensorFlowEngine
+from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 from tests.golden_model import Golden

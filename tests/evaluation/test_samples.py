@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.data.documents import Reading
+from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation.samples import read_samples, run_samples
 
@@ -64,7 +64,7 @@ def test_the_samples_of_a_file(tmp_path: Path, content: str, samples: list[str])
 def test_samples_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "samples"
     path.write_bytes("café".encode("latin-1"))
-    assert read_samples(path, Reading("latin-1")) == ["café"]
+    assert read_samples(path, ReaderSettings("latin-1")) == ["café"]
     with pytest.raises(UserError, match="samples"):
         read_samples(path)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.evaluation import scoring
 from gpt2.evaluation.scoring import Scorer, Scores
-from gpt2.evaluation.windows import Cut
+from gpt2.evaluation.windows import WindowSettings
 from tests.golden_model import Golden
 
 
@@ -39,7 +39,7 @@ def text(golden: Golden) -> np.ndarray:
 
 
 def score(scorer: Scorer, text: np.ndarray, *cut: int) -> Scores:
-    [scores] = scorer.score([text], Cut(*cut) if cut else None)
+    [scores] = scorer.score([text], WindowSettings(*cut) if cut else None)
     return scores
 
 
@@ -105,7 +105,8 @@ def test_the_batch_size_changes_nothing(golden: Golden, text: np.ndarray) -> Non
     weights = golden.tensors("weights")
     texts = [text, text[:40], text[7:9], text[3:30], text[:1], text[:0], text[50:160]]
     single, *others = (
-        list(Scorer(weights, golden.hparams, size).score(texts, Cut(16, 4))) for size in (1, 3, 64)
+        list(Scorer(weights, golden.hparams, size).score(texts, WindowSettings(16, 4)))
+        for size in (1, 3, 64)
     )
     assert [len(scores.nats) for scores in single] == [319, 39, 1, 26, 0, 0, 109]
     for other in others:
@@ -125,7 +126,7 @@ def test_endings_are_scored_as_whole_texts(scorer: Scorer, text: np.ndarray, len
 
 def test_progress_counts_the_predicted_tokens(scorer: Scorer, text: np.ndarray) -> None:
     seen: list[int] = []
-    list(scorer.score([text[:50], text[:1], text[:20]], Cut(16, 3), seen.append))
+    list(scorer.score([text[:50], text[:1], text[:20]], WindowSettings(16, 3), seen.append))
     assert sum(seen) == 49 + 19
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gpt2.data import npz
 from gpt2.errors import UserError
-from gpt2.evaluation.texts import ScoredText, Vocabulary, documents
+from gpt2.evaluation.texts import ScoredText, TextEncoder, documents
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -21,7 +21,7 @@ def spelled(text: ScoredText, tokenizer: Tokenizer) -> str:
 
 
 def test_documents_stand_apart_and_sizes_are_theirs(
-    byte_vocabulary: Vocabulary, byte_tokenizer: Tokenizer, tmp_path: Path
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "1.txt").write_bytes("\ufeffa é\n".encode())
     (tmp_path / "2.txt").write_bytes(b" \n")
@@ -32,7 +32,7 @@ def test_documents_stand_apart_and_sizes_are_theirs(
 
 
 def test_encoded_text_has_the_same_tokens_and_sizes(
-    byte_vocabulary: Vocabulary, byte_tokenizer: Tokenizer, tmp_path: Path
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "1.txt").write_bytes(f"a é\n{END}b c".encode())
     plain = byte_vocabulary.read(str(tmp_path / "1.txt"))
@@ -44,7 +44,7 @@ def test_encoded_text_has_the_same_tokens_and_sizes(
 
 
 def test_sizes_are_of_the_original_text(
-    byte_vocabulary: Vocabulary, byte_tokenizer: Tokenizer
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer
 ) -> None:
     text = byte_vocabulary.text(["a b c\nd \n"], "it", lambda text: text.replace(" ", ""))
     assert spelled(text, byte_tokenizer) == f"{END}abc\nd\n"
@@ -54,12 +54,12 @@ def test_sizes_are_of_the_original_text(
 
 def test_without_a_mark_the_first_token_is_not_predicted() -> None:
     vocabulary = {chr(letter): number for number, letter in enumerate(range(97, 123))}
-    text = Vocabulary(Tokenizer(vocabulary, []), HParams(n_vocab=26)).text(["abc", "de"], "it")
+    text = TextEncoder(Tokenizer(vocabulary, []), HParams(n_vocab=26)).text(["abc", "de"], "it")
     assert (text.tokens.tolist(), text.predicted) == ([0, 1, 2, 3, 4], 4)
 
 
 def test_bad_texts_are_told(
-    byte_vocabulary: Vocabulary, byte_tokenizer: Tokenizer, tmp_path: Path
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "one.txt").write_text("a")
@@ -76,6 +76,6 @@ def test_bad_texts_are_told(
             byte_vocabulary.read(str(tmp_path / name))
     with pytest.raises(UserError, match="holds tokens; give the text"):
         list(documents(str(tmp_path / "one.npz")))
-    small = Vocabulary(byte_tokenizer, HParams(n_vocab=100))
+    small = TextEncoder(byte_tokenizer, HParams(n_vocab=100))
     with pytest.raises(UserError, match="the model's vocabulary ends at 99"):
         small.text(["é"], "it")

@@ -7,15 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2.errors import UserError
-from gpt2.evaluation.windows import Cut, Window
+from gpt2.evaluation.windows import Window, WindowSettings
 
 
 def test_by_hand() -> None:
-    assert list(Cut(4, 4).windows(10)) == [Window(0, 0, 4), Window(4, 4, 8), Window(8, 8, 10)]
-    assert list(Cut(4, 2).windows(7)) == [Window(0, 0, 4), Window(2, 4, 6), Window(4, 6, 7)]
-    assert list(Cut(4, 2).windows(6)) == [Window(0, 0, 4), Window(2, 4, 6)]
-    assert list(Cut(1, 1).windows(2)) == [Window(0, 0, 1), Window(1, 1, 2)]
-    assert list(Cut(4, 4).windows(0)) == []
+    assert list(WindowSettings(4, 4).windows(10)) == [
+        Window(0, 0, 4),
+        Window(4, 4, 8),
+        Window(8, 8, 10),
+    ]
+    assert list(WindowSettings(4, 2).windows(7)) == [
+        Window(0, 0, 4),
+        Window(2, 4, 6),
+        Window(4, 6, 7),
+    ]
+    assert list(WindowSettings(4, 2).windows(6)) == [Window(0, 0, 4), Window(2, 4, 6)]
+    assert list(WindowSettings(1, 1).windows(2)) == [Window(0, 0, 1), Window(1, 1, 2)]
+    assert list(WindowSettings(4, 4).windows(0)) == []
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 300))
@@ -23,7 +31,7 @@ def test_each_prediction_counts_once(window: int, stride: int, predictions: int)
     if stride > window:
         stride, window = window, stride
     counted: list[int] = []
-    for start, first, end in Cut(window, stride).windows(predictions):
+    for start, first, end in WindowSettings(window, stride).windows(predictions):
         assert start <= first < end <= start + window
         counted += range(first, end)
     assert counted == list(range(predictions))
@@ -41,10 +49,10 @@ def test_each_prediction_counts_once(window: int, stride: int, predictions: int)
 )
 def test_what_makes_no_sense_is_told(window: int | None, stride: int | None, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        Cut.of(16, window, stride)
+        WindowSettings.of(16, window, stride)
 
 
 def test_the_window_and_the_stride_are_the_models_unless_given() -> None:
-    assert Cut.of(16) == Cut(16, 16)
-    assert Cut.of(16, 8) == Cut(8, 8)
-    assert Cut.of(16, None, 4) == Cut(16, 4)
+    assert WindowSettings.of(16) == WindowSettings(16, 16)
+    assert WindowSettings.of(16, 8) == WindowSettings(8, 8)
+    assert WindowSettings.of(16, None, 4) == WindowSettings(16, 4)

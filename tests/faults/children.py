@@ -21,11 +21,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpt2 import files
+from gpt2 import files, jsonl
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data import shards
 from gpt2.download import transfer
-from gpt2.training import history
+from gpt2.training import run_log
 from gpt2.training.loop import Loop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -218,6 +218,6 @@ def _slow_down(seen: Seen, seconds: float) -> Callable:
         changes += [(Path, name) for name in ("unlink", "rename", "write_bytes", "write_text")]
         for place, name in [*changes, (tf.raw_ops, "SaveV2")]:
             setattr(place, name, slowly(getattr(place, name)))
-        for module in (files, shards, transfer, history):
+        for module in (files, shards, transfer, run_log, jsonl):
             module.open = slow_open
     return slow_open

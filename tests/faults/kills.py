@@ -18,7 +18,7 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.download.transfer import received
-from gpt2.generation import conversion
+from gpt2.generation import litert_conversion
 from tests.download.misbehaving_server import Behaviour, File, Request, Server, well
 from tests.faults.children import Child
 
@@ -244,10 +244,10 @@ def new_model(home: Home, kills: int) -> Kills:
 def conversions(home: Home, kills: int) -> Kills:
     """The programs that a model is converted into when samples are first asked for."""
     prefix = home.folder / "models" / "117M" / "model.ckpt"
-    made = f"models/117M/{conversion.folder_name(prefix, 'none')}"
+    made = f"models/117M/{litert_conversion.folder_name(prefix, 'none')}"
 
     def check(folder: Path, fresh: bool) -> None:
-        assert conversion.is_whole(folder) or not folder.exists()
+        assert litert_conversion.is_whole(folder) or not folder.exists()
 
     line = (
         "src/generate_unconditional_samples.py --model_name 117M --engine litert --length 3"

@@ -23,7 +23,7 @@ import numpy as np
 from gpt2 import files
 from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.run import RunFolder
-from gpt2.checkpoint.state import State
+from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 from tests.checkpoint.checkpoint_helpers import TINY, random_tensors
 from tests.faults.children import wait_until
@@ -170,5 +170,5 @@ class Saver:
 
     def _save(self, step: int, seed: int) -> None:
         tensors = random_tensors(TINY, seed)
-        its_state = State({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
+        its_state = ResumeState({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
         self.run.save(step, tensors, TINY, its_state)

@@ -24,7 +24,7 @@ from gpt2 import files
 from gpt2.checkpoint import bundle, folder, index, state
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data import npz, shards
-from gpt2.data.documents import Reading, read_pieces
+from gpt2.data.readers import ReaderSettings, read_pieces
 from gpt2.download import transfer
 from gpt2.evaluation.cloze import read_questions
 from gpt2.evaluation.grid import Combination, CombinationFile, Origin
@@ -32,9 +32,9 @@ from gpt2.evaluation.samples import read_samples
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
-from gpt2.training import record
-from gpt2.training.history import History, read_curves
-from gpt2.training.progress import Progress
+from gpt2.training import run_log
+from gpt2.training.progress import TrainingProgress
+from gpt2.training.run_log import History, read_curves
 from tests.fuzz import index_files
 from tests.fuzz.index_files import Block
 
@@ -109,10 +109,10 @@ def readers() -> dict[str, Reader]:
             beside=checkpoint,
         ),
         "state": Reader(
-            [json.dumps(Progress(3, 1.5, 0.5, 7).facts()).encode()],
+            [json.dumps(TrainingProgress(3, 1.5, 0.5, 7).facts()).encode()],
             _read_state,
             "state-7.json",
-            json_with(*vars(Progress(0))),
+            json_with(*vars(TrainingProgress(0))),
             (belonging, bytes, belonging),
             [*checkpoint, *state_tensors],
         ),
@@ -144,7 +144,7 @@ def readers() -> dict[str, Reader]:
         ),
         "config's calls": Reader(
             [b'{"calls": [{"seed": 3}]}'],
-            lambda path: record.read_calls(path.parent),
+            lambda path: run_log.read_calls(path.parent),
             "config.json",
             json_with("calls"),
         ),
@@ -338,8 +338,8 @@ def _read_state(path: Path) -> None:
     run = RunFolder(path.parent)
     prefix = path.parent / "model-7"
     facts = state.read_facts(run.state_of(prefix), prefix)
-    progress = Progress.from_facts(facts)
-    assert Progress.from_facts(json.loads(json.dumps(progress.facts()))) == progress
+    progress = TrainingProgress.from_facts(facts)
+    assert TrainingProgress.from_facts(json.loads(json.dumps(progress.facts()))) == progress
 
 
 def _read_counter(path: Path) -> None:
@@ -357,13 +357,13 @@ def _read_history(path: Path) -> None:
 
 
 def _read_config(path: Path) -> None:
-    record.add_call(path.parent, seed=7)
+    run_log.add_call(path.parent, seed=7)
     assert json.loads(path.read_text())["calls"][-1]["seed"] == 7
 
 
 def _read_text(path: Path) -> None:
     said: list[str] = []
-    for piece in read_pieces(path, Reading(), notice=said.append):
+    for piece in read_pieces(path, ReaderSettings(), notice=said.append):
         assert isinstance(piece.text, str)
     for sentence in said:
         if wrong := wrong_words(sentence):

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import conversion
+from gpt2.generation import litert_conversion
 from gpt2.generation.engine import Engine
-from gpt2.generation.litert import LiteRTEngine
-from gpt2.generation.tensorflow import TensorFlowEngine
+from gpt2.generation.litert_engine import LiteRTEngine
+from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
@@ -28,7 +28,7 @@ ENGINES = ("tensorflow", "litert")
 def _small_heads() -> Iterator[None]:
     """So few tokens in each part of the head that small vocabularies too have several parts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversion, "HEAD_ROWS", 45)
+        patch.setattr(litert_conversion, "HEAD_ROWS", 45)
         yield
 
 
@@ -36,7 +36,7 @@ def _small_heads() -> Iterator[None]:
 def converted(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden model's LiteRT programs."""
     folder = tmp_path_factory.mktemp("converted") / "litert"
-    conversion.convert(golden.tensors("weights"), golden.hparams, folder, "none")
+    litert_conversion.convert(golden.tensors("weights"), golden.hparams, folder, "none")
     return folder
 
 
@@ -89,9 +89,9 @@ class CountingEngine:
     def __init__(self, n_vocab: int = 10, n_ctx: int = 8):
         self.hparams = HParams(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=1, n_head=1, n_layer=1)
         self.calls: list[tuple] = []
-        self.start(1)
+        self.reset(1)
 
-    def start(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         self.rows: list[list[int]] = [[] for _ in range(rows)]
         self.calls.append(("start", rows))
 
@@ -99,13 +99,13 @@ class CountingEngine:
     def lengths(self) -> np.ndarray:
         return np.array([len(row) for row in self.rows], np.int64)
 
-    def prime(self, row: int, tokens: list[int]) -> np.ndarray:
+    def prefill(self, row: int, tokens: list[int]) -> np.ndarray:
         assert 1 <= len(tokens) <= self.hparams.n_ctx
         self.rows[row] = list(tokens)
         self.calls.append(("prime", row, list(tokens)))
         return self.scores(self.rows[row])
 
-    def step(self, tokens: np.ndarray) -> np.ndarray:
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
         assert tokens.shape == (len(self.rows),)
         assert tokens.dtype.kind == "i"
         assert (self.lengths < self.hparams.n_ctx).all()

@@ -7,12 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
-from gpt2.generation import conversion
-from gpt2.generation.engines import open_model
+from gpt2.generation import litert_conversion
+from gpt2.generation.loading import open_model
 
 
 def main() -> None:
-    convert = conversion._converted
+    convert = litert_conversion._converted
     programs = 0
 
     def converted(*arguments) -> bytes:
@@ -22,7 +22,7 @@ def main() -> None:
         programs += 1
         return convert(*arguments)
 
-    conversion._converted = converted
+    litert_conversion._converted = converted
     open_model(Path(sys.argv[1]), engine="litert")
 
 

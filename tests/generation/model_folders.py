@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2.checkpoint.new import write_model_folder
+from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.hparams import HParams
 from gpt2.tokenizer import train_vocabulary
 

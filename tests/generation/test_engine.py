@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import conversion, litert
+from gpt2.generation import litert, litert_conversion
 from gpt2.generation.engine import Engine
-from gpt2.generation.litert import LiteRTEngine
-from gpt2.generation.tensorflow import TensorFlowEngine
+from gpt2.generation.litert_engine import LiteRTEngine
+from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.hparams import HParams
 from tests.generation.conftest import resident_memory, scores_from_scratch
 from tests.golden_model import Golden
@@ -31,8 +31,8 @@ def check(golden: Golden, scores: np.ndarray, texts: list[list[int]]) -> None:
 
 
 def primed(golden: Golden, engine: Engine, texts: list[list[int]]) -> None:
-    engine.start(len(texts))
-    scores = [engine.prime(row, text) for row, text in enumerate(texts)]
+    engine.reset(len(texts))
+    scores = [engine.prefill(row, text) for row, text in enumerate(texts)]
     check(golden, np.stack(scores), texts)
     assert engine.lengths.tolist() == [len(text) for text in texts]
 
@@ -40,7 +40,7 @@ def primed(golden: Golden, engine: Engine, texts: list[list[int]]) -> None:
 def stepped(
     golden: Golden, engine: Engine, texts: list[list[int]], tokens: list[int]
 ) -> list[list[int]]:
-    scores = engine.step(np.array(tokens))
+    scores = engine.decode(np.array(tokens))
     texts = [[*text, token] for text, token in zip(texts, tokens, strict=True)]
     check(golden, scores, texts)
     assert engine.lengths.tolist() == [len(text) for text in texts]
@@ -53,12 +53,12 @@ def test_scores_are_those_of_the_independent_implementation_however_tokens_are_f
 ) -> None:
     """A prompt in one go, the rest token by token until the window is full."""
     tokens, expected = golden.tokens[0], golden.arrays["logits"]  # [2, 16], [2, 16, 61]
-    engine.start(2)
+    engine.reset(2)
     for row in (1, 0):
-        scores = engine.prime(row, tokens[row, :prompt].tolist())
+        scores = engine.prefill(row, tokens[row, :prompt].tolist())
         np.testing.assert_allclose(scores, expected[row, prompt - 1], atol=1e-4)
     for place in range(prompt, N_CTX):
-        scores = engine.step(tokens[:, place])
+        scores = engine.decode(tokens[:, place])
         assert scores.dtype == np.float32
         np.testing.assert_allclose(scores, expected[:, place], atol=1e-4)
     assert engine.lengths.tolist() == [N_CTX, N_CTX]
@@ -92,11 +92,11 @@ def test_one_row_begins_anew_while_the_others_go_on(golden: Golden, engine: Engi
     # First a shorter text than the row held, later a longer one, the whole window.
     for row, size in ((0, 3), (2, 1), (0, N_CTX)):
         texts[row] = golden.tokens[8, row % 2, :size].tolist()
-        check(golden, engine.prime(row, texts[row])[None], [texts[row]])
+        check(golden, engine.prefill(row, texts[row])[None], [texts[row]])
         if size < N_CTX:
             texts = stepped(golden, engine, texts, [4 + row, 5, 6])
     texts[0] = [60]
-    engine.prime(0, [60])
+    engine.prefill(0, [60])
     stepped(golden, engine, texts, [7, 8, 9])
 
 
@@ -135,27 +135,27 @@ def test_rows_of_a_batch_know_nothing_of_each_other(golden: Golden, engine: Engi
     first, other = golden.tokens[0, 0, :8].tolist(), golden.tokens[3, 1, :8].tolist()
     steps = []
     for second in (other, first, other[:1]):
-        engine.start(2)
-        engine.prime(0, first)
-        engine.prime(1, second)
-        steps.append(engine.step(np.array([5, len(second)]))[0])
+        engine.reset(2)
+        engine.prefill(0, first)
+        engine.prefill(1, second)
+        steps.append(engine.decode(np.array([5, len(second)]))[0])
     np.testing.assert_allclose(steps[1], steps[0], atol=1e-5)
     np.testing.assert_allclose(steps[2], steps[0], atol=1e-5)
 
 
 def test_a_head_of_several_parts_scores_every_token_once(golden: Golden, converted: Path) -> None:
-    assert conversion.head_parts(golden.hparams) == 2  # 45 of the 61 tokens, and 16
+    assert litert_conversion.head_parts(golden.hparams) == 2  # 45 of the 61 tokens, and 16
     engine = LiteRTEngine(converted, golden.hparams)
     expected = golden.arrays["logits"][0, 2]
-    np.testing.assert_allclose(engine.prime(0, golden.tokens[0, 0, :3]), expected, atol=1e-4)
+    np.testing.assert_allclose(engine.prefill(0, golden.tokens[0, 0, :3]), expected, atol=1e-4)
 
 
 def test_int8_weights_change_the_scores_a_little(golden: Golden, tmp_path: Path) -> None:
     folder = tmp_path / "int8"
-    conversion.convert(golden.tensors("weights"), golden.hparams, folder, "int8")
+    litert_conversion.convert(golden.tensors("weights"), golden.hparams, folder, "int8")
     engine = LiteRTEngine(folder, golden.hparams)
     expected = golden.arrays["logits"][0]
-    scores = np.stack([engine.prime(0, golden.tokens[0, 0, : n + 1]) for n in range(N_CTX)])
+    scores = np.stack([engine.prefill(0, golden.tokens[0, 0, : n + 1]) for n in range(N_CTX)])
     difference = np.abs(scores - expected)
     assert difference.max() > 1e-3  # or they were not rounded at all
     assert difference.mean() < 0.05 * expected.std()
@@ -167,12 +167,12 @@ def test_an_engine_over_variables_follows_their_training(golden: Golden) -> None
     variables = {name: tf.Variable(array) for name, array in golden.tensors("weights").items()}
     engine = TensorFlowEngine(variables, golden.hparams)
     text = golden.tokens[0, 0].tolist()
-    engine.start(1)
-    before = engine.prime(0, text)
+    engine.reset(1)
+    before = engine.prefill(0, text)
     for name, array in golden.tensors("sgd_weights").items():
         variables[name].assign(array)
-    engine.start(1)
-    after = engine.prime(0, text)
+    engine.reset(1)
+    after = engine.prefill(0, text)
     expected = scores_from_scratch(golden, text, "sgd_weights")
     np.testing.assert_allclose(after, expected, atol=1e-5)
     assert np.abs(after - before).max() > 1e-2
@@ -181,7 +181,7 @@ def test_an_engine_over_variables_follows_their_training(golden: Golden) -> None
 def test_the_graph_does_not_hold_copies_of_the_weights(golden: Golden) -> None:
     """With 124M's weights in it, several times, the first token took a minute and 9 GB."""
     engine = TensorFlowEngine(golden.tensors("weights"), golden.hparams)
-    engine.prime(0, [1, 2, 3])
+    engine.prefill(0, [1, 2, 3])
     graph = engine._feed.get_concrete_function().graph
     constants = [
         np.size(tf.make_ndarray(node.get_attr("value")))
@@ -197,31 +197,31 @@ def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
 ) -> None:
     # A cache of 4 rows takes 4 MB in this model, so that keeping one for each text would show.
     hparams = HParams(n_vocab=40, n_ctx=256, n_embd=256, n_head=2, n_layer=2)
-    weights = model.fresh_weights(hparams, 0)
+    weights = model.initial_weights(hparams, 0)
     if name == "litert":
-        conversion.convert(weights, hparams, tmp_path / "programs", "none")
+        litert_conversion.convert(weights, hparams, tmp_path / "programs", "none")
         engine: Engine = LiteRTEngine(tmp_path / "programs", hparams)
     else:
         engine = TensorFlowEngine(weights, hparams)
     random = np.random.default_rng(0)
 
-    def write(texts: int) -> None:
+    def generate_completions(texts: int) -> None:
         for number in range(texts):
             rows = 4 - number % 2
-            engine.start(rows)
+            engine.reset(rows)
             for row in range(rows):
-                engine.prime(row, random.integers(0, 40, 10 + (number + row) % 7 * 10).tolist())
-            engine.step(random.integers(0, 40, rows))
+                engine.prefill(row, random.integers(0, 40, 10 + (number + row) % 7 * 10).tolist())
+            engine.decode(random.integers(0, 40, rows))
             engine.reorder([*range(1, rows), 0, 0])
-            engine.step(random.integers(0, 40, rows + 1))
+            engine.decode(random.integers(0, 40, rows + 1))
 
     def alive() -> int:
         gc.collect()
         return len(gc.get_objects())
 
-    write(3)
+    generate_completions(3)
     objects, memory = alive(), resident_memory()
-    write(100)
+    generate_completions(100)
     assert alive() - objects < 100
     assert resident_memory() - memory < 80e6  # a cache for each text would be some 400 MB
     if name == "tensorflow":
@@ -230,17 +230,17 @@ def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
 
 def test_memory_for_keys_grows_with_the_text_and_never_beyond_the_window() -> None:
     hparams = HParams(n_vocab=40, n_ctx=100, n_embd=8, n_head=2, n_layer=1)
-    engine = TensorFlowEngine(model.fresh_weights(hparams, 0), hparams)
+    engine = TensorFlowEngine(model.initial_weights(hparams, 0), hparams)
 
     def room() -> int:
         return engine._keys[0].value().shape[2]
 
-    engine.prime(0, [1] * 5)
+    engine.prefill(0, [1] * 5)
     small = room()
     assert small < 100
-    engine.start(3)
+    engine.reset(3)
     assert room() == small
-    engine.prime(0, [1] * 99)
+    engine.prefill(0, [1] * 99)
     assert room() == 100
-    engine.step(np.array([1, 1, 1]))
+    engine.decode(np.array([1, 1, 1]))
     assert room() == 100

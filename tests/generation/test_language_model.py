@@ -14,16 +14,16 @@ import tensorflow as tf
 import gpt2
 from gpt2 import model
 from gpt2.errors import UserError
+from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.engine import Engine
-from gpt2.generation.engines import open_model
 from gpt2.generation.language_model import LanguageModel
+from gpt2.generation.loading import open_model
 from gpt2.generation.sampling import SamplingSettings
-from gpt2.generation.writing import Text, TextSettings
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from tests.generation.conftest import CountingEngine, ScriptedEngine, alphabet, resident_memory
 from tests.generation.model_folders import HPARAMS, TEXT, small_weights, write_small_model
 
-SETTINGS = TextSettings(length=6, sampling=SamplingSettings(temperature=0.9), seed=1)
+SETTINGS = GenerationSettings(length=6, sampling=SamplingSettings(temperature=0.9), seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def scripted(script: str) -> LanguageModel:
     return LanguageModel(engine, engine.hparams, alphabet(257, 256))
 
 
-def tokens_of(texts: list[Text]) -> list[list[int]]:
+def tokens_of(texts: list[Completion]) -> list[list[int]]:
     return [text.tokens for text in texts]
 
 
@@ -86,16 +86,16 @@ def test_samples_come_in_order_though_they_end_in_another() -> None:
     lengths = {}
 
     class Ending(LanguageModel):
-        def write(self, prompts, settings, batch_size):
+        def generate_completions(self, prompts, settings, batch_size):
             for text in super().write(prompts, settings, batch_size):
-                # Text 0 ends last of all.
+                # Completion 0 ends last of all.
                 if text.number and len(text.tokens) == 7 - text.number % 5:
                     text.finish_reason = "stop"
                 lengths[text.number] = len(text.tokens)
                 yield text
 
     language_model = Ending(engine, engine.hparams, alphabet(10))
-    settings = TextSettings(length=30, sampling=SamplingSettings(temperature=0))
+    settings = GenerationSettings(length=30, sampling=SamplingSettings(temperature=0))
     numbers = [text.number for text in language_model.samples([1], 12, settings, batch_size=4)]
     assert numbers == list(range(12))
     assert len(set(lengths.values())) > 3
@@ -197,7 +197,7 @@ def test_a_score_is_the_sum_of_the_log_probabilities(language_model: LanguageMod
     for text in ("the cat", "a", "the cat and the hat"):
         tokens = language_model.tokenizer.encode(text)
         assert 0 < len(tokens) <= 16
-        expected = slow_score(tokens, [language_model.start])
+        expected = slow_score(tokens, [language_model.start_token])
         assert language_model.score(text) == pytest.approx(expected, abs=1e-3)
 
 
@@ -206,7 +206,7 @@ def test_the_log_probability_of_a_text_is_its_score(language_model: LanguageMode
     (text,) = language_model.generate(
         length=10, seed=5, top_k=12, temperature=1.4, repetition_penalty=1.5, ignore_endoftext=True
     )
-    expected = slow_score(text.tokens, [language_model.start])
+    expected = slow_score(text.tokens, [language_model.start_token])
     assert text.logprob == pytest.approx(expected, abs=1e-3)
 
 
@@ -217,7 +217,7 @@ def test_a_text_beyond_the_window_is_scored_by_what_the_window_holds(
     tokens = language_model.tokenizer.encode(text)
     assert len(tokens) > 16 + 2 * 9
     # 16 places: endoftext and 15 tokens, then the last 8 of those before and 8 more, and so on.
-    expected = slow_score(tokens[:16], [language_model.start])
+    expected = slow_score(tokens[:16], [language_model.start_token])
     for start in range(16, len(tokens), 9):
         expected += slow_score(tokens[start : start + 9], tokens[start - 8 : start])
     assert language_model.score(text) == pytest.approx(expected, abs=1e-3)
@@ -280,13 +280,13 @@ def test_a_text_without_a_prompt_begins_after_endoftext_or_the_last_token(
     language_model: LanguageModel,
 ) -> None:
     engine, vocabulary = language_model.engine, language_model.tokenizer.vocabulary
-    assert language_model.start == vocabulary[ENDOFTEXT]
+    assert language_model.start_token == vocabulary[ENDOFTEXT]
     assert language_model.encode("") == [vocabulary[ENDOFTEXT]]
     ordinary = {token: number for token, number in vocabulary.items() if token != ENDOFTEXT}
     without = LanguageModel(engine, HPARAMS, Tokenizer(ordinary, []))
-    assert without.start == 269
+    assert without.start_token == 269
     first = LanguageModel(engine, HPARAMS, Tokenizer({**ordinary, ENDOFTEXT: 0}, []))
-    assert first.start == 0
+    assert first.start_token == 0
 
 
 def test_a_model_is_loaded_by_its_name(folder: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 from gpt2.errors import UserError
 from gpt2.generation.sampling import (
     SamplingSettings,
-    adjust,
-    choose,
     distribution,
     highest,
     log_probability,
     nucleus,
+    process_logits,
+    sample_token,
 )
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "generation.npz"
@@ -106,7 +106,7 @@ def as_dictionary(logits: np.ndarray, settings: SamplingSettings) -> dict[int, f
 
 def draws(logits: np.ndarray, settings: SamplingSettings, size: int, seed: int) -> list[int]:
     random = np.random.default_rng(seed)
-    return [choose(logits, settings, random) for _ in range(size)]
+    return [sample_token(logits, settings, random) for _ in range(size)]
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_adjusted_scores_are_those_of_the_reference(
         settings = SamplingSettings(**{rule: rules[rule] for rule in chosen})
         logits = (random.standard_normal(20) * 3).astype(np.float32)
         before = logits.copy()
-        ours = adjust(logits, settings, prompt, text)
+        ours = process_logits(logits, settings, prompt, text)
         assert (logits == before).all()  # it is the engine's
         expected = slow_adjusted(logits.tolist(), settings, prompt, text)
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5, err_msg=str(settings))
@@ -176,7 +176,7 @@ def test_the_adjustments_by_hand() -> None:
     logits = np.array([2, -2, 4, 0, 1], np.float32)
 
     def after(prompt: list[int], text: list[int], **rules) -> list[float]:
-        return adjust(logits, SamplingSettings(**rules), prompt, text).tolist()
+        return process_logits(logits, SamplingSettings(**rules), prompt, text).tolist()
 
     assert after([0, 1], [2], repetition_penalty=2) == [1, -4, 2, 0, 1]
     # The prompt is not punished for what the text has not yet said.
@@ -229,7 +229,7 @@ def test_adjusted_scores_are_those_of_transformers(golden_rules: list) -> None:
     for case, settings, arrays in golden_rules:
         for split in (0, 7, len(case["context"])):  # what is prompt, what is text, is all the same
             prompt, text = case["context"][:split], case["context"][split:]
-            ours = adjust(arrays["logits"], settings, prompt, text)
+            ours = process_logits(arrays["logits"], settings, prompt, text)
             np.testing.assert_allclose(ours, arrays["adjusted"], rtol=1e-6, err_msg=str(case))
         changed += not np.array_equal(arrays["adjusted"], arrays["logits"])
     assert changed >= 20
@@ -238,7 +238,7 @@ def test_adjusted_scores_are_those_of_transformers(golden_rules: list) -> None:
 def test_distributions_are_those_of_transformers(golden_rules: list) -> None:
     narrowed = 0
     for case, settings, arrays in golden_rules:
-        adjusted = adjust(arrays["logits"], settings, case["context"], [])
+        adjusted = process_logits(arrays["logits"], settings, case["context"], [])
         tokens, probabilities = distribution(adjusted, settings)
         ours = np.zeros(len(adjusted))
         ours[tokens] = probabilities
@@ -312,7 +312,7 @@ def test_an_impossible_token_is_never_drawn(random: np.random.Generator) -> None
         SamplingSettings(typical_p=0.9),
     ):
         with np.errstate(invalid="raise", divide="raise"):  # nothing is made of minus infinity
-            assert {choose(logits, settings, random) for _ in range(200)} <= {2, 3}
+            assert {sample_token(logits, settings, random) for _ in range(200)} <= {2, 3}
 
 
 def test_tokens_that_cannot_come_have_no_say_in_the_draw(random: np.random.Generator) -> None:
@@ -415,7 +415,7 @@ def test_temperature_zero_takes_the_likeliest(random: np.random.Generator) -> No
     logits = random.standard_normal(500).astype(np.float32)
     best = max(range(500), key=lambda token: logits[token])
     for settings in (SamplingSettings(0), SamplingSettings(0.0, 40), SamplingSettings(0, 3, 0.5)):
-        assert {choose(logits, settings, random) for _ in range(20)} == {best}
+        assert {sample_token(logits, settings, random) for _ in range(20)} == {best}
 
 
 def test_the_log_probability_is_that_of_the_softmax(random: np.random.Generator) -> None:
@@ -509,9 +509,9 @@ def test_a_token_that_the_vocabulary_lacks_cannot_be_named(settings: dict) -> No
 def test_if_every_token_is_banned_it_is_said() -> None:
     logits = np.zeros(4, np.float32)
     with pytest.raises(UserError, match="Every token is banned"):
-        adjust(logits, SamplingSettings(banned=((0,), (1,), (2,), (3,))), [0], [])
+        process_logits(logits, SamplingSettings(banned=((0,), (1,), (2,), (3,))), [0], [])
     with pytest.raises(UserError, match="Every token is banned"):
-        adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2, 3])
+        process_logits(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2, 3])
     with pytest.raises(UserError, match="Every token is banned"):
-        adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2], barred=[3])
-    adjust(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2])
+        process_logits(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2], suppressed=[3])
+    process_logits(logits, SamplingSettings(no_repeat_ngram=1), [0, 1], [2])

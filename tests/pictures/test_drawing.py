@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt2.evaluation.next_tokens import Step
+from gpt2.evaluation.next_tokens import TokenDistribution
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures import attention as attention_drawing
 from gpt2.pictures.attention import attention_picture, shrunk, strongest, ticks_for
 from gpt2.pictures.probabilities import probabilities_picture
 from gpt2.pictures.style import THEMES, drawn, style
 from gpt2.pictures.training import POINTS, perplexities, training_picture
-from gpt2.training.history import Curves
+from gpt2.training.run_log import Curves
 from tests.golden_model import Golden
 
 pytest.importorskip("matplotlib")
@@ -123,7 +123,10 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
     random = np.random.default_rng(7)
     before, after = random.dirichlet(np.ones(20)), random.dirichlet(np.ones(20))
     rare = int(before.argmin())
-    steps = [Step((1, 2), rare, before, after), Step((1, 2, rare), None, before, after)]
+    steps = [
+        TokenDistribution((1, 2), rare, before, after),
+        TokenDistribution((1, 2, rare), None, before, after),
+    ]
     figure = probabilities_picture(
         steps, lambda n: f"<{n}>".encode(), SamplingSettings(top_k=3), LIGHT, 4
     )
@@ -143,7 +146,7 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
 def test_there_is_a_panel_for_each_step_and_a_scale_below_the_lowest(count: int) -> None:
     probabilities = np.full(20, 0.05)
-    steps = [Step((n,), n, probabilities, probabilities) for n in range(count)]
+    steps = [TokenDistribution((n,), n, probabilities, probabilities) for n in range(count)]
     figure = probabilities_picture(steps, lambda n: b"%d" % n, SamplingSettings(), LIGHT, 4)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         f"{n} ▸ {n}" for n in range(count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2.pictures.labels import Piece, label, legible, pieces
+from gpt2.pictures.labels import LabelPart, label, legible, pieces
 
 
 def in_ascii(character: str) -> bool:
@@ -60,7 +60,7 @@ def test_pieces_hold_every_byte_of_any_token() -> None:
 
 
 def test_neighbours_are_one_piece() -> None:
-    assert pieces(b"ab\xe4\xb8", anything) == [Piece("ab", False), Piece("E4 B8", True)]
+    assert pieces(b"ab\xe4\xb8", anything) == [LabelPart("ab", False), LabelPart("E4 B8", True)]
 
 
 def test_the_name_of_a_run_is_legible() -> None:

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gpt2.evaluation.next_tokens import Step
+from gpt2.evaluation.next_tokens import TokenDistribution
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures.diversity import Row
-from gpt2.pictures.report import Reading, Report, busiest_head
-from gpt2.training.history import Curves
+from gpt2.pictures.report import Report, SampleAnalysis, busiest_head
+from gpt2.training.run_log import Curves
 from tests.golden_model import Golden
 
 pytest.importorskip("matplotlib")
@@ -83,12 +83,15 @@ def full(golden: Golden) -> Report:
             {"checkpoint": {"path": "/home/ann/models/117M/model.ckpt", "index_sha256": "ab12"}},
             {"data": {EVIL: {"files": 2, "bytes": 1234567, "sha256": EVIL}}, "hparams": None},
         ],
-        reading=Reading(
+        reading=SampleAnalysis(
             name=EVIL,
             tokens=tokens,
             nats=np.array([np.nan, 0.0, 2.302585, 100.0, 0.5]),
             attention=golden.arrays["attention"][:, 0, :, :5, :5],
-            steps=[Step((0, 1), 2, shares, shares), Step((0, 1, 2), None, shares, shares)],
+            steps=[
+                TokenDistribution((0, 1), 2, shares, shares),
+                TokenDistribution((0, 1, 2), None, shares, shares),
+            ],
             settings=SamplingSettings(top_k=2),
             token_bytes=lambda token: tokens[token],
         ),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.training.history import HISTORY, History, read_curves
+from gpt2.training.run_log import HISTORY, HistoryLogger, read_curves
 
 
 def lines(path: Path) -> list[dict[str, float]]:
@@ -18,10 +18,10 @@ def lines(path: Path) -> list[dict[str, float]]:
 
 
 def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.jsonl")
-    history.numbers(1, loss=4.5, gradient_norm=math.inf)
+    history = HistoryLogger(tmp_path / "history.jsonl")
+    history.log_metrics(1, loss=4.5, gradient_norm=math.inf)
     assert lines(tmp_path / "history.jsonl") == [{"step": 1, "loss": 4.5, "gradient_norm": None}]
-    history.numbers(1, val_loss=5.0)
+    history.log_metrics(1, val_loss=5.0)
     assert lines(tmp_path / "history.jsonl")[1] == {"step": 1, "val_loss": 5.0}
     history.close()
 
@@ -32,9 +32,9 @@ def test_what_was_done_after_the_step_gone_on_from_is_cut(tmp_path: Path) -> Non
     validations = [{"step": 2, "val_loss": 2.0}, {"step": 3, "val_loss": 2.0}]
     text = "".join(json.dumps(line) + "\n" for line in before + validations)
     path.write_text(text + '{"step": 1, "lo', encoding="utf-8")
-    history = History(path, done=3, validated=2)
+    history = HistoryLogger(path, done=3, validated=2)
     assert path.read_text(encoding="utf-8").startswith(text)  # until there is something to write
-    history.numbers(4, loss=0.5)
+    history.log_metrics(4, loss=0.5)
     history.close()
     assert lines(path) == [*before[:3], validations[0], {"step": 4, "loss": 0.5}]
 
@@ -42,8 +42,8 @@ def test_what_was_done_after_the_step_gone_on_from_is_cut(tmp_path: Path) -> Non
 def test_a_fresh_run_begins_a_new_story(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text('{"step": 0, "val_loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
-    history = History(path)
-    history.numbers(0, val_loss=3.0)
+    history = HistoryLogger(path)
+    history.log_metrics(0, val_loss=3.0)
     history.close()
     assert lines(path) == [{"step": 0, "val_loss": 3.0}]
 
@@ -51,17 +51,17 @@ def test_a_fresh_run_begins_a_new_story(tmp_path: Path) -> None:
 def test_lines_that_could_not_be_written_come_later(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="Windows does not limit the size of files")
     path = tmp_path / "history.jsonl"
-    history = History(path)
-    history.numbers(1, loss=1.0)
+    history = HistoryLogger(path)
+    history.log_metrics(1, loss=1.0)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, unlimited[1]))
     try:
         for step in (2, 3):
             with pytest.raises(UserError, match=r"history\.jsonl cannot be written"):
-                history.numbers(step, loss=1.0)
+                history.log_metrics(step, loss=1.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    history.numbers(4, loss=1.0)
+    history.log_metrics(4, loss=1.0)
     history.close()
     assert [line["step"] for line in lines(path)] == [1, 2, 3, 4]
 

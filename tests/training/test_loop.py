@@ -14,20 +14,20 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.new import write_model_folder
+from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data.dataset import Text
-from gpt2.data.sampler import Sampler, validation_sampler_of
+from gpt2.data.datasets import TokenStream
+from gpt2.data.samplers import StreamSampler, make_validation_sampler
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import events, loop
-from gpt2.training.faults import batch_in_words
-from gpt2.training.history import HISTORY, History
-from gpt2.training.progress import Progress
+from gpt2.training.loggers import TensorBoardLogger
+from gpt2.training.loop import batch_in_words
+from gpt2.training.progress import TrainingProgress
+from gpt2.training.run_log import HISTORY, HistoryLogger
 from gpt2.training.settings import LoopSettings, TrainerSettings
-from gpt2.training.tensorboard import EventFile
 from gpt2.training.trainer import StepResult, Trainer
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 20
@@ -40,7 +40,7 @@ class Training:
         vocabulary, merges = train_vocabulary([TEXT], 300)
         self.tokenizer = Tokenizer(vocabulary, merges)
         self.hparams = HParams(len(vocabulary), n_ctx=16, n_embd=8, n_head=2, n_layer=1)
-        weights = model.fresh_weights(self.hparams, seed=0)
+        weights = model.initial_weights(self.hparams, seed=0)
         write_model_folder(folder / "model", self.hparams, vocabulary, merges, weights)
         self.run = RunFolder(folder / "run")
         self.run.adopt(ModelFolder(folder / "model"))
@@ -52,16 +52,16 @@ class Training:
             seed=0,
         )
         tokens = np.array(self.tokenizer.encode(TEXT), np.uint16)
-        self.sampler = Sampler([tokens], self.hparams.n_ctx, seed=0)
-        self.validation = validation_sampler_of(Text([tokens]), self.hparams.n_ctx, seed=1)
+        self.sampler = StreamSampler([tokens], self.hparams.n_ctx, seed=0)
+        self.validation = make_validation_sampler(TokenStream([tokens]), self.hparams.n_ctx, seed=1)
 
     def train(self, done: int = 0, stop=lambda: False, **settings: object) -> list[events.Event]:
         """One call's part of the run, going on from what was saved of it."""
-        progress = Progress(0)
+        progress = TrainingProgress(0)
         if done and (facts := state.read_facts(self.state(done), self.run.prefix(done))):
-            progress = Progress.from_facts(facts)
+            progress = TrainingProgress.from_facts(facts)
         path = self.run.path
-        watchers = [History(path / HISTORY, done, progress.validated), EventFile(path)]
+        loggers = [HistoryLogger(path / HISTORY, done, progress.validated), TensorBoardLogger(path)]
         training = loop.Loop(
             self.trainer,
             self.sampler,
@@ -72,7 +72,7 @@ class Training:
             LoopSettings(sample_length=4, **settings),
             progress,
             done=done,
-            watchers=watchers,
+            loggers=loggers,
         )
         return list(training.train(stop))
 
@@ -153,7 +153,7 @@ def test_asked_to_stop_while_sampling_it_gives_the_samples_up(tmp_path: Path) ->
 
 def test_the_average_is_weighted_as_in_2019(tmp_path: Path) -> None:
     happened = Training(tmp_path).train(max_steps=3)
-    first, second, third = [event for event in happened if isinstance(event, events.Step)]
+    first, second, third = [event for event in happened if isinstance(event, events.StepFinished)]
     assert first.average == pytest.approx(first.loss)
     assert third.average == pytest.approx(
         (0.99**2 * first.loss + 0.99 * second.loss + third.loss) / (0.99**2 + 0.99 + 1)
@@ -196,9 +196,9 @@ def test_curves_are_readable_by_tensorflow(tmp_path: Path) -> None:
         for value in event.summary.value
     ]
     losses = [
-        (event.step, "loss" if isinstance(event, events.Step) else "val_loss", event.loss)
+        (event.step, "loss" if isinstance(event, events.StepFinished) else "val_loss", event.loss)
         for event in happened
-        if isinstance(event, events.Step | events.Validated)
+        if isinstance(event, events.StepFinished | events.Validated)
     ]
     found = [value for value in values if value[1] in ("loss", "val_loss")]
     assert [value[:2] for value in found] == [loss[:2] for loss in losses]
@@ -287,7 +287,9 @@ def test_on_another_validation_text_the_best_is_looked_for_anew(tmp_path, monkey
     training.train(max_steps=2, **VALIDATING)
     assert training.run.best.last_step == 1
     other = np.array(training.tokenizer.encode(TEXT[5:]), np.uint16)
-    training.validation = validation_sampler_of(Text([other]), training.hparams.n_ctx, seed=1)
+    training.validation = make_validation_sampler(
+        TokenStream([other]), training.hparams.n_ctx, seed=1
+    )
     Losses(monkeypatch, training, [6.0, 5.0, 5.5])
     happened = training.train(done=2, max_steps=4, patience=2, **VALIDATING)
     assert "other text than before" in happened[0].sentence
@@ -473,7 +475,7 @@ def test_tokens_that_the_vocabulary_does_not_have_are_told_with_their_place(tmp_
     training = Training(tmp_path)
     chunk = np.full(40, 3, np.uint16)
     chunk[20:] = 900
-    training.sampler = Sampler([chunk], training.hparams.n_ctx, seed=0)
+    training.sampler = StreamSampler([chunk], training.hparams.n_ctx, seed=0)
     end = training.hparams.n_vocab - 1
     with pytest.raises(UserError, match=f"damaged: .* token 900 in chunk 0, .* ends at {end};"):
         training.train(batch_size=9)

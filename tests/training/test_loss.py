@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt2 import model
+from gpt2 import forward, model
+from gpt2.forward import ComputeSettings
 from gpt2.hparams import HParams
-from gpt2.training import loss, operations
-from gpt2.training.loss import Computation, next_token_loss
+from gpt2.training.loss import next_token_loss
 from tests.golden_model import Golden
 
 SEED = tf.constant([3, 4], tf.int64)
 
 
 def loss_and_gradients(
-    golden: Golden, computation: Computation, seed: tf.Tensor | None = None
+    golden: Golden, computation: ComputeSettings, seed: tf.Tensor | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
     weights = {name: tf.constant(array) for name, array in golden.tensors("weights").items()}
     batch = tf.constant(golden.tokens[0], tf.int32)
@@ -41,7 +41,7 @@ def test_loss_and_gradients_are_those_of_the_independent_implementation(
     golden: Golden, recompute: bool
 ) -> None:
     # With tensors for weights, not variables: neither may be left out of the gradient.
-    found, gradients = loss_and_gradients(golden, Computation(recompute=recompute))
+    found, gradients = loss_and_gradients(golden, ComputeSettings(recompute=recompute))
     assert found == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
     for name, expected in golden.tensors("gradients").items():
         np.testing.assert_allclose(gradients[name], expected, atol=2e-6, err_msg=name)
@@ -54,7 +54,7 @@ def test_loss_and_gradients_are_those_of_the_independent_implementation(
 def test_16_bits_stay_near_float32(
     golden: Golden, precision: str, of_loss: float, of_gradients: float, recompute: bool
 ) -> None:
-    computation = Computation(precision=precision, recompute=recompute)
+    computation = ComputeSettings(precision=precision, recompute=recompute)
     found, gradients = loss_and_gradients(golden, computation)
     assert found == pytest.approx(float(golden.arrays["loss"]), rel=of_loss)
     for name, expected in golden.tensors("gradients").items():
@@ -71,12 +71,12 @@ def test_16_bits_stay_near_float32(
 
 def test_the_loss_alone_is_that_of_the_plain_model_at_any_length() -> None:
     hparams = HParams(n_vocab=90, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
-    weights = model.fresh_weights(hparams, seed=1)
+    weights = model.initial_weights(hparams, seed=1)
     tokens = np.random.default_rng(2).integers(0, 90, (3, 18)).astype(np.int32)
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2)
     def found(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return next_token_loss(weights, hparams, inputs, targets, Computation(gradient=False))
+        return next_token_loss(weights, hparams, inputs, targets, ComputeSettings(gradient=False))
 
     for length in (1, 7, 17):
         inputs, targets = tokens[:, :length], tokens[:, 1 : length + 1]
@@ -97,9 +97,9 @@ def test_padding_changes_nothing(golden: Golden) -> None:
 
 
 def test_dropout_follows_from_its_seed_and_survives_recomputation(golden: Golden) -> None:
-    kept = loss_and_gradients(golden, Computation(dropout=0.2), SEED)
-    again = loss_and_gradients(golden, Computation(dropout=0.2, recompute=True), SEED)
-    other = loss_and_gradients(golden, Computation(dropout=0.2), SEED + 1)
+    kept = loss_and_gradients(golden, ComputeSettings(dropout=0.2), SEED)
+    again = loss_and_gradients(golden, ComputeSettings(dropout=0.2, recompute=True), SEED)
+    other = loss_and_gradients(golden, ComputeSettings(dropout=0.2), SEED + 1)
     assert kept[0] == again[0] != other[0]
     for name, gradient in kept[1].items():
         np.testing.assert_allclose(gradient, again[1][name], atol=1e-6, err_msg=name)
@@ -107,20 +107,20 @@ def test_dropout_follows_from_its_seed_and_survives_recomputation(golden: Golden
 
 def test_each_place_drops_its_own(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    original = operations.dropout
+    original = forward.dropout
 
     def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
         seen.append(tuple(seed.numpy()))
         return original(x, rate, seed)
 
-    monkeypatch.setattr(operations, "dropout", dropout)
+    monkeypatch.setattr(forward, "dropout", dropout)
     batch = tf.constant(golden.tokens[0], tf.int32)
     next_token_loss(
         golden.tensors("weights"),
         golden.hparams,
         batch[:, :-1],
         batch[:, 1:],
-        Computation(dropout=0.1),
+        ComputeSettings(dropout=0.1),
         SEED,
     )
     # The embeddings; in each layer the attention and both halves' results.
@@ -130,16 +130,16 @@ def test_each_place_drops_its_own(golden: Golden, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("recompute", [False, True])
 def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> None:
     # A window of one row more than a slice, and a vocabulary larger than all else.
-    rows = operations.LOSS_ROWS + 1
+    rows = forward.LOSS_ROWS + 1
     hparams = HParams(n_vocab=5000, n_ctx=rows, n_embd=8, n_head=2, n_layer=1)
-    weights = model.fresh_weights(hparams, seed=1)
+    weights = model.initial_weights(hparams, seed=1)
 
     @tf.function
     def gradients(inputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            computation = Computation(recompute=recompute)
+            computation = ComputeSettings(recompute=recompute)
             value = next_token_loss(tensors, hparams, inputs, targets, computation)
         return tape.gradient(value, tensors)
 
@@ -158,10 +158,10 @@ def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> Non
 
 
 def test_precision_is_what_the_hardware_has() -> None:
-    assert loss._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_bf16 clzero\n") == "bfloat16"
-    assert loss._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_vnni\n") == "float32"
-    assert loss._cpu_precision("") == "float32"
-    assert loss._gpu_precision((8, 0)) == "bfloat16"
-    assert loss._gpu_precision((7, 5)) == "float16"
-    assert loss._gpu_precision((6, 1)) == "float32"
-    assert loss.hardware_precision() in ("bfloat16", "float16", "float32")
+    assert forward._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_bf16 clzero\n") == "bfloat16"
+    assert forward._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_vnni\n") == "float32"
+    assert forward._cpu_precision("") == "float32"
+    assert forward._gpu_precision((8, 0)) == "bfloat16"
+    assert forward._gpu_precision((7, 5)) == "float16"
+    assert forward._gpu_precision((6, 1)) == "float32"
+    assert forward.hardware_precision() in ("bfloat16", "float16", "float32")

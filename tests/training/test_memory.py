@@ -19,12 +19,12 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from gpt2.hparams import HParams
-from gpt2.model import fresh_weights
+from gpt2.model import initial_weights
 from gpt2.training.settings import TrainerSettings
 from gpt2.training.trainer import Trainer
 hparams = HParams(**json.loads(sys.argv[2]))
 trainer = Trainer(
-    fresh_weights(hparams, 1), hparams, TrainerSettings(**json.loads(sys.argv[3])), 1
+    initial_weights(hparams, 1), hparams, TrainerSettings(**json.loads(sys.argv[3])), 1
 )
 batch = np.random.default_rng(1).integers(0, hparams.n_vocab, (2, 513)).astype(np.int32)
 for step in (1, 2):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpt2.training.schedule import learning_rate
-from gpt2.training.settings import SCHEDULES, TrainerSettings
+from gpt2.training.settings import SCHEDULES, TrainerSettings, learning_rate
 from tests.golden_model import Golden
 
 

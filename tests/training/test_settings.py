@@ -97,5 +97,5 @@ def test_everything_is_trained_unless_told_otherwise() -> None:
 
 
 def test_settings_and_schedules_do_without_tensorflow() -> None:
-    code = "import sys, gpt2.training.schedule; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, gpt2.training.settings; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=SOURCE, check=True)

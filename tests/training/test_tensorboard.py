@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from gpt2.errors import UserError
-from gpt2.training import tensorboard
-from gpt2.training.tensorboard import EventFile
+from gpt2.training import loggers
+from gpt2.training.loggers import TensorBoardLogger
 
 
 def read(path: Path) -> list[tf.compat.v1.Event]:
@@ -18,8 +18,8 @@ def read(path: Path) -> list[tf.compat.v1.Event]:
 
 
 def test_samples_are_texts_to_tensorboard(tmp_path: Path) -> None:
-    events = EventFile(tmp_path)
-    events.samples(20, "======== SAMPLE 1 ========\n* a\n")
+    events = TensorBoardLogger(tmp_path)
+    events.log_samples(20, "======== SAMPLE 1 ========\n* a\n")
     events.close()
     (path,) = tmp_path.iterdir()
     version, event = read(path)
@@ -37,11 +37,11 @@ def test_a_clock_that_is_set_back_changes_neither_order_nor_times(
 ) -> None:
     now = time.time()
     for step, told in enumerate((now, now - 5000, now - 90000)):
-        monkeypatch.setattr(tensorboard.time, "time", lambda told=told: told)
-        events = EventFile(tmp_path)
-        events.numbers(step, loss=1.0)
-        monkeypatch.setattr(tensorboard.time, "time", lambda: 0.0)
-        events.numbers(step, loss=0.5)
+        monkeypatch.setattr(loggers.time, "time", lambda told=told: told)
+        events = TensorBoardLogger(tmp_path)
+        events.log_metrics(step, loss=1.0)
+        monkeypatch.setattr(loggers.time, "time", lambda: 0.0)
+        events.log_metrics(step, loss=0.5)
         events.close()
     found = [event for path in sorted(tmp_path.iterdir()) for event in read(path)]
     steps = [event.step for event in found if event.summary.value]
@@ -55,15 +55,15 @@ def test_a_folder_that_is_full_is_told_and_tried_again_later(
 ) -> None:
     folder = tmp_path / "run"
     folder.write_text("a file, where no other can be made")
-    events = EventFile(folder)
+    events = TensorBoardLogger(folder)
     with pytest.raises(UserError, match=r"tfevents.* cannot be written"):
-        events.numbers(1, loss=1.0)
+        events.log_metrics(1, loss=1.0)
     folder.unlink()
     folder.mkdir()
-    events.numbers(2, loss=1.0)  # not yet
+    events.log_metrics(2, loss=1.0)  # not yet
     assert not list(folder.iterdir())
-    monkeypatch.setattr(tensorboard, "RETRY", 0)
-    events.numbers(3, loss=1.0)
+    monkeypatch.setattr(loggers, "RETRY", 0)
+    events.log_metrics(3, loss=1.0)
     events.close()
     (path,) = folder.iterdir()
     assert [event.step for event in read(path)] == [0, 3]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt2.data.sampler import PADDING
+from gpt2.data.samplers import PADDING
 from gpt2.errors import UserError
-from gpt2.training.loss_scale import LossScale
+from gpt2.training.loss import LossScale
 from gpt2.training.settings import OPTIMIZERS, TrainerSettings
 from gpt2.training.trainer import StepResult, Trainer
 from tests.golden_model import Golden

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.training.weights_and_biases import WeightsAndBiases, load_wandb
+from gpt2.training.loggers import WandbLogger, load_wandb
 
 
 class Wandb(types.ModuleType):
@@ -41,12 +41,12 @@ class Wandb(types.ModuleType):
 def test_a_run_there_has_the_config_the_numbers_and_the_samples(tmp_path, monkeypatch) -> None:
     wandb = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    watcher = WeightsAndBiases("poems", "run1", tmp_path, {"seed": 1})
-    watcher.numbers(1, loss=2.5)
-    watcher.samples(1, "<|endoftext|> & so on")
+    logger = WandbLogger("poems", "run1", tmp_path, {"seed": 1})
+    logger.log_metrics(1, loss=2.5)
+    logger.log_samples(1, "<|endoftext|> & so on")
     with pytest.raises(UserError, match="refuses the numbers: the run is closed"):
-        watcher.numbers(2, loss=13)
-    watcher.close()
+        logger.log_metrics(2, loss=13)
+    logger.close()
     known = {"project": "poems", "name": "run1", "dir": str(tmp_path), "config": {"seed": 1}}
     assert wandb.told == [
         ("init", None, known),
@@ -59,7 +59,7 @@ def test_a_run_there_has_the_config_the_numbers_and_the_samples(tmp_path, monkey
 def test_without_a_network_it_is_kept_on_the_disk(tmp_path: Path, monkeypatch) -> None:
     wandb = Wandb(online=False)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    WeightsAndBiases("poems", "run1", tmp_path, {})
+    WandbLogger("poems", "run1", tmp_path, {})
     assert [told[:2] for told in wandb.told] == [("init", "offline")]
 
 

@@ -29,7 +29,7 @@ from gpt2 import files
 from gpt2.checkpoint import index
 from gpt2.checkpoint.crc32c import crc32c, masked
 from gpt2.checkpoint.index import Entry
-from gpt2.errors import UserError
+from gpt2.errors import UserError, cannot_write
 from gpt2.hparams import RELEASED, HParams
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def parts(prefix: Path) -> list[Path]:
     return [with_ending(prefix, INDEX), *data_files(prefix), with_ending(prefix, META)]
 
 
-def identity(prefix: Path) -> str:
+def fingerprint(prefix: Path) -> str:
     """The sha256 of the `.index`: that of the tensors too, whose names and crc32c are in it.
 
     Raises:
@@ -332,9 +332,9 @@ def staged(
         except tf.errors.OpError as error:
             # "[function] file; reason [operation]"
             reason = re.sub(r" \[Op:\w+\]$", "", error.message.rpartition("; ")[2])
-            raise files.cannot_write(prefix, OSError(reason)) from error
+            raise cannot_write(prefix, OSError(reason)) from error
         except OSError as error:
-            raise files.cannot_write(prefix, error) from error
+            raise cannot_write(prefix, error) from error
         yield partial
     finally:
         for path in prefix.parent.glob(f"*{files.PARTIAL}.*"):
@@ -371,7 +371,7 @@ def replacing(prefix: Path, remove: Callable[[Path], None]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             remove(prefix)
         if isinstance(error, OSError):
-            raise files.cannot_write(prefix, error) from error
+            raise cannot_write(prefix, error) from error
         raise
 
 

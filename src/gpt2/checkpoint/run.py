@@ -33,8 +33,8 @@ from gpt2 import files
 from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint import state as state_files
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
-from gpt2.checkpoint.state import State, state_prefix
-from gpt2.errors import UserError
+from gpt2.checkpoint.state import ResumeState, state_prefix
+from gpt2.errors import UserError, cannot_write
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
 
@@ -87,7 +87,7 @@ class RunFolder:
         for name in _MEANING:
             if not (self.path / name).is_file():
                 content = _read(model.file(name))
-                with files.written(self.path / name) as file:
+                with files.atomic_write(self.path / name) as file:
                     file.write(content)
 
     def check_model(self, model: ModelFolder) -> None:
@@ -152,7 +152,7 @@ class RunFolder:
         step: int,
         tensors: Mapping[str, np.ndarray | tf.Variable],
         hparams: HParams,
-        state: State | None = None,
+        state: ResumeState | None = None,
     ) -> Path:
         """Write the checkpoint of this step and delete the oldest beyond `keep`; its prefix.
 
@@ -204,7 +204,7 @@ class RunFolder:
                         self._finish(folder.listed_checkpoints(self.path))
                     raise
         except OSError as error:
-            raise files.cannot_write(prefix, error) from error
+            raise cannot_write(prefix, error) from error
         with contextlib.suppress(OSError, UserError):
             self._finish(folder.listed_checkpoints(self.path))
             self._remove_old_states()
@@ -228,7 +228,7 @@ class RunFolder:
                         ending = path.name.removeprefix(old.name)
                         _duplicate(path, bundle.with_ending(new, ending))
         except OSError as error:
-            raise files.cannot_write(aside, error) from error
+            raise cannot_write(aside, error) from error
         renamed = [aside.name if other == name else other for other in names]
         folder.write_checkpoint_state(self.path, renamed)
 

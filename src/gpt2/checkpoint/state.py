@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2 import files
 from gpt2.checkpoint import bundle
-from gpt2.errors import UserError
+from gpt2.errors import UserError, cannot_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ _WEIGHTS, _TENSORS, _FACTS = "weights", "tensors", "facts"
 _NAME = re.compile(r"state-\d{1,18}[\w-]*")
 
 
-class State(NamedTuple):
+class ResumeState(NamedTuple):
     """What is saved beside the weights."""
 
     facts: Mapping[str, Any]  # small, for JSON
@@ -57,9 +57,9 @@ def read_facts(prefix: Path, checkpoint: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     content = files.read_json_object(path)
-    if content.get(_WEIGHTS) != bundle.identity(checkpoint):
+    if content.get(_WEIGHTS) != bundle.fingerprint(checkpoint):
         raise UserError(f"{path} belongs to other weights than {checkpoint}.")
-    if content.get(_TENSORS) != _identity_or_none(prefix):
+    if content.get(_TENSORS) != _fingerprint_or_none(prefix):
         raise UserError(f"{path} belongs to other tensors than {prefix}{bundle.INDEX}.")
     if not isinstance(facts := content.get(_FACTS), dict):
         raise UserError(f"{path} is damaged: it holds no {_FACTS!r}.")
@@ -72,7 +72,7 @@ def read_tensors(prefix: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: they are damaged.
     """
-    return bundle.read_all(prefix) if _identity_or_none(prefix) else {}
+    return bundle.read_all(prefix) if _fingerprint_or_none(prefix) else {}
 
 
 def parts(prefix: Path) -> list[Path]:
@@ -81,7 +81,7 @@ def parts(prefix: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def staged(prefix: Path, state: State, weights: Path) -> Iterator[Path]:
+def staged(prefix: Path, state: ResumeState, weights: Path) -> Iterator[Path]:
     """Write a state beside `prefix`, for `place` to put into place; see `bundle.staged`.
 
     Args:
@@ -98,14 +98,14 @@ def staged(prefix: Path, state: State, weights: Path) -> Iterator[Path]:
         path = bundle.with_ending(partial, JSON)
         stack.callback(path.unlink, missing_ok=True)
         content = {
-            _WEIGHTS: bundle.identity(weights),
-            _TENSORS: _identity_or_none(partial),
+            _WEIGHTS: bundle.fingerprint(weights),
+            _TENSORS: _fingerprint_or_none(partial),
             _FACTS: dict(state.facts),
         }
         try:
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise files.cannot_write(prefix, error) from error
+            raise cannot_write(prefix, error) from error
         yield partial
 
 
@@ -132,5 +132,7 @@ def prefixes(folder: Path) -> list[Path]:
     return [folder / stem for stem in sorted(stems) if is_state(stem)]
 
 
-def _identity_or_none(prefix: Path) -> str | None:
-    return bundle.identity(prefix) if bundle.with_ending(prefix, bundle.INDEX).is_file() else None
+def _fingerprint_or_none(prefix: Path) -> str | None:
+    return (
+        bundle.fingerprint(prefix) if bundle.with_ending(prefix, bundle.INDEX).is_file() else None
+    )

@@ -47,7 +47,7 @@ def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
     tokens = length = number = 0
     writing: Future | None = None
     with (
-        files.written(path) as file,
+        files.atomic_write(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
         ThreadPoolExecutor(1) as pool,  # compressing takes as long as tokenising
     ):

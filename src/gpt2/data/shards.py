@@ -64,7 +64,7 @@ def write_parts(
         )
     name = "uint16" if n_vocab <= 2**16 else "uint32"
     lengths: list[list[int]] = []  # of the chunks in each shard
-    with files.new_folder(folder) as partial:
+    with files.atomic_folder(folder) as partial:
         waiting = iter(parts)
         ended = False
         while not ended:

@@ -6,6 +6,15 @@ that may break, `checks` tells a whole file from a broken one, `models` fetches 
 
 from gpt2.download.models import Download, Finding, download, verify
 from gpt2.download.releases import FILES, RELEASES
-from gpt2.download.transfer import Patience, Progress
+from gpt2.download.transfer import DownloadProgress, RetryPolicy
 
-__all__ = ["FILES", "RELEASES", "Download", "Finding", "Patience", "Progress", "download", "verify"]
+__all__ = [
+    "FILES",
+    "RELEASES",
+    "Download",
+    "DownloadProgress",
+    "Finding",
+    "RetryPolicy",
+    "download",
+    "verify",
+]

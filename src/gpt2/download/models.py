@@ -10,11 +10,19 @@ from typing import NamedTuple
 from gpt2 import files
 from gpt2.checkpoint import bundle, folder, index
 from gpt2.download import checks
-from gpt2.download.lock import locked
 from gpt2.download.releases import ADDRESSES, DATA_FILE, FILES, INDEX_FILE, RELEASES, Release
-from gpt2.download.transfer import Patience, Progress, check_space, clear, fetch, received, size_at
+from gpt2.download.transfer import (
+    DownloadProgress,
+    RetryPolicy,
+    check_space,
+    clear,
+    fetch,
+    received,
+    size_at,
+)
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
+from gpt2.locks import download_lock
 from gpt2.workspace import ALIASES, Workspace
 
 
@@ -83,7 +91,7 @@ class Download:
                 return checks.data_size(index.read(self.folder / INDEX_FILE))
         return self._release.sizes.get(name)
 
-    def fetch(self, name: str, progress: Progress, patience: Patience) -> None:
+    def fetch(self, name: str, progress: DownloadProgress, patience: RetryPolicy) -> None:
         """Fetch one of the files; see `transfer.fetch`."""
         known = self._release.sha256.get(name)
 
@@ -105,7 +113,9 @@ class Download:
 
 
 def download(
-    models: Sequence[Download], progress: Progress | None = None, patience: Patience | None = None
+    models: Sequence[Download],
+    progress: DownloadProgress | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """Fetch what these models lack; what is there and whole stays.
 
@@ -114,13 +124,13 @@ def download(
             fetches the same model, or a folder holds a model of another kind. What has come is
             kept, and gone on with by the next call.
     """
-    progress, patience = progress or Progress(), patience or Patience()
+    progress, patience = progress or DownloadProgress(), patience or RetryPolicy()
     models = list({model.folder: model for model in models}.values())
     with contextlib.ExitStack() as stack:
         for model in models:
             stack.callback(_remove_if_empty, model.folder)
             files.make_folder(model.folder)
-            stack.enter_context(locked(model.folder))
+            stack.enter_context(download_lock(model.folder))
         missing = [(model, name) for model in models for name in FILES if not model.is_whole(name)]
         for model in models:
             for name in FILES:

@@ -21,14 +21,14 @@ import requests
 import urllib3
 
 from gpt2 import files
-from gpt2.errors import UserError
+from gpt2.errors import UserError, cannot_write
 
 CHUNK = 1 << 16  # bytes taken from the network at a time
 LARGEST_UNKNOWN = 64 << 20  # bytes; no file whose size is not known beforehand is larger
 _TRY_AGAIN = {408, 425, 429}  # statuses below 500 that pass by themselves
 
 
-class Progress:
+class DownloadProgress:
     """What is told while files are fetched; this one keeps it to itself."""
 
     def planned(self, missing: int, present: int) -> None:
@@ -48,7 +48,7 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to put up with a server."""
 
     tries: int = 5  # one after the other that bring no byte more
@@ -102,8 +102,8 @@ def fetch(
     *,
     size: int | None = None,
     checked_by_sum: bool = False,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
+    progress: DownloadProgress | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """Fetch a file from the first of the addresses that has it whole.
 
@@ -116,7 +116,7 @@ def fetch(
     Raises:
         UserError: no address has it, or it cannot be written. What has come is kept.
     """
-    progress, patience = progress or Progress(), patience or Patience()
+    progress, patience = progress or DownloadProgress(), patience or RetryPolicy()
     reasons = []
     with requests.Session() as session:
         for url in urls:
@@ -128,16 +128,16 @@ def fetch(
             except Unavailable as error:
                 reasons.append(str(error))
             except OSError as error:
-                raise files.cannot_write(path, error) from error
+                raise cannot_write(path, error) from error
     raise UserError(
         f"{path} could not be fetched: {'; '.join(reasons)}; check the address and the connection, "
         "then run the same command again: it goes on where it stopped."
     )
 
 
-def size_at(urls: Sequence[str], patience: Patience | None = None) -> int | None:
+def size_at(urls: Sequence[str], patience: RetryPolicy | None = None) -> int | None:
     """Ask the servers how large a file is; None if none of them tells."""
-    patience = patience or Patience()
+    patience = patience or RetryPolicy()
     for url in urls:
         with contextlib.suppress(requests.RequestException, ValueError):
             answer = requests.head(
@@ -186,8 +186,8 @@ class _Transfer:
         path: Path,
         size: int | None,
         checked_by_sum: bool,
-        progress: Progress,
-        patience: Patience,
+        progress: DownloadProgress,
+        patience: RetryPolicy,
     ):
         self.session, self.url, self.path, self.size = session, url, path, size
         self.checked_by_sum, self.progress, self.patience = checked_by_sum, progress, patience

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.data.documents import UTF_8, Reading
+from gpt2.data.readers import UTF_8, ReaderSettings
 from gpt2.errors import UserError, in_short
-from gpt2.evaluation.texts import Vocabulary, documents
+from gpt2.evaluation.texts import TextEncoder, documents
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClozeResult:
     """How a model answered.
 
     Attributes:
@@ -58,7 +58,7 @@ class Answers:
         return self.right / self.questions
 
 
-def read_questions(path: str, reading: Reading = UTF_8) -> Iterator[Question]:
+def read_questions(path: str, reading: ReaderSettings = UTF_8) -> Iterator[Question]:
     r"""The questions of a file such as `cbtest_CN_test_2500ex.txt`.
 
     Numbered lines, from 1: sentences, and last the one with the gap, the answer and the choices:
@@ -100,11 +100,11 @@ def read_questions(path: str, reading: Reading = UTF_8) -> Iterator[Question]:
 def measure(
     scorer: Scorer,
     questions: Iterable[Question],
-    vocabulary: Vocabulary,
+    vocabulary: TextEncoder,
     window: int,
     detokenize: Callable[[str], str],
     progress: Callable[[int], object] = lambda questions: None,
-) -> Answers:
+) -> ClozeResult:
     """Answer each question with the choice that makes the sentence with it likeliest.
 
     Radford et al. 2019, section 3.2. Of a long context the window holds the last part.
@@ -130,4 +130,4 @@ def measure(
         tokens += len(endings[place])
         count += 1
         progress(1)
-    return Answers(count, right, nll, tokens)
+    return ClozeResult(count, right, nll, tokens)

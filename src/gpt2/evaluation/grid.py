@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2 import files
+from gpt2 import jsonl
 from gpt2.errors import UserError, quoted
+from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.sampling import SamplingSettings
-from gpt2.generation.writing import Text, TextSettings
 
 if TYPE_CHECKING:
     from gpt2.generation.language_model import LanguageModel
@@ -37,7 +37,7 @@ class Combination:
         """Of its file."""
         return "_".join(f"{name}-{value}" for name, value in dataclasses.asdict(self).items())
 
-    def settings(self, seed: int) -> TextSettings:
+    def settings(self, seed: int) -> GenerationSettings:
         """As a model takes them.
 
         Raises:
@@ -45,7 +45,7 @@ class Combination:
         """
         values = dataclasses.asdict(self)
         length = values.pop("length")
-        return TextSettings(length, SamplingSettings(**values), seed)
+        return GenerationSettings(length, SamplingSettings(**values), seed)
 
 
 def combinations(**values: Sequence[Any]) -> list[Combination]:
@@ -93,7 +93,7 @@ class CombinationFile:
         self.combination = combination
         self.path = folder / f"{combination.name}.jsonl"
         self._origin = dataclasses.asdict(origin)
-        self._lines = files.whole_lines(self.path)
+        self._lines = jsonl.complete_lines(self.path)
         self._records: dict[int, dict[str, Any]] = {}
         for place, line in enumerate(self._lines, start=1):
             self._take_in(line, place)
@@ -149,7 +149,7 @@ class CombinationFile:
     def _there(self, nsamples: int) -> list[dict[str, Any]]:
         return [self._records[number] for number in range(nsamples) if number in self._records]
 
-    def write(self, model: LanguageModel, nsamples: int, batch_size: int) -> Iterator[Text]:
+    def write(self, model: LanguageModel, nsamples: int, batch_size: int) -> Iterator[Completion]:
         """Write the samples that are missing.
 
         Yields:
@@ -158,14 +158,14 @@ class CombinationFile:
         prompt = model.encode(self._origin["prompt"])
         prompts = [(number, prompt) for number in self.missing(nsamples)]
         settings = self.combination.settings(self._origin["seed"])
-        with files.open_behind(self.path, self._lines) as file:
-            for text in model.write(prompts, settings, batch_size):
+        with jsonl.open_append(self.path, self._lines) as file:
+            for text in model.completions(prompts, settings, batch_size):
                 if text.finish_reason:
                     self._add(text)
-                    files.add_line(file, self._lines[-1])
+                    jsonl.append_line(file, self._lines[-1])
                 yield text
 
-    def _add(self, text: Text) -> None:
+    def _add(self, text: Completion) -> None:
         record = {
             "text": text.text,
             "tokens": len(text.tokens),

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import exponential
-from gpt2.evaluation.texts import Vocabulary
+from gpt2.evaluation.texts import TextEncoder
 from gpt2.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class LastWords:
+class LambadaResult:
     """How often the end of a passage was predicted; accuracies are shares of 1.
 
     Attributes:
@@ -85,7 +85,7 @@ def stop_tokens(tokenizer: Tokenizer) -> list[int]:
 
 
 def read_passages(
-    texts: Iterable[str], vocabulary: Vocabulary, window: int, name: str
+    texts: Iterable[str], vocabulary: TextEncoder, window: int, name: str
 ) -> list[Passage]:
     """Each passage, as much of its end as the window holds.
 
@@ -114,7 +114,7 @@ def measure(
     scorer: Scorer,
     passages: Sequence[Passage],
     progress: Callable[[int], object] = lambda passages: None,
-) -> LastWords:
+) -> LambadaResult:
     """Predict the last word of each passage, of which there is at least one.
 
     Args:
@@ -138,7 +138,7 @@ def measure(
         progress(1)
     token, content, token_nats, word, word_nats = (math.fsum(x) for x in zip(*found, strict=True))
     count = len(found)
-    return LastWords(
+    return LambadaResult(
         count,
         token / count,
         content / count,

@@ -12,7 +12,7 @@ from gpt2.generation.sampling import SamplingSettings, distribution
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class TokenDistribution:
     """The probabilities of the next token at one place of a text."""
 
     context: tuple[int, ...]  # the tokens before
@@ -31,7 +31,7 @@ class Step:
 
 def next_tokens(
     model: LanguageModel, tokens: Sequence[int], settings: SamplingSettings, last: int
-) -> Iterator[Step]:
+) -> Iterator[TokenDistribution]:
     """The last steps through a text: to each of its last tokens, and on from its end.
 
     As in writing, a text begins after `<|endoftext|>`, and of a long one the model sees what its
@@ -42,8 +42,8 @@ def next_tokens(
     """
     for place in range(max(0, len(tokens) + 1 - last), len(tokens) + 1):
         context = tuple(tokens[:place])
-        logits = model.logits((context or (model.start,))[-model.hparams.n_ctx :])
-        yield Step(
+        logits = model.logits((context or (model.start_token,))[-model.hparams.n_ctx :])
+        yield TokenDistribution(
             context,
             tokens[place] if place < len(tokens) else None,
             probabilities(logits, SamplingSettings()),

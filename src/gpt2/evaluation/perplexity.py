@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpt2.errors import UserError
 from gpt2.evaluation.texts import ScoredText
-from gpt2.evaluation.windows import Cut
+from gpt2.evaluation.windows import WindowSettings
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
@@ -50,7 +50,7 @@ class Perplexity:
 def measure(
     scorer: Scorer,
     texts: Iterable[ScoredText],
-    cut: Cut,
+    cut: WindowSettings,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Perplexity:
     """The perplexity of texts, each predicted by itself."""

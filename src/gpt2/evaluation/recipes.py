@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from gpt2.data.documents import UTF_8, Reading
+from gpt2.data.readers import UTF_8, ReaderSettings
 from gpt2.data.sources import find_files
 from gpt2.errors import UserError
 from gpt2.evaluation.texts import documents
@@ -43,7 +43,7 @@ class Recipe:
     others: str = ""
     detokenizer: str = "none"
     change: Callable[[str], str] | None = None
-    read: Callable[[str, Reading], Iterator[str]] | None = None
+    read: Callable[[str, ReaderSettings], Iterator[str]] | None = None
     line_ends: bool = False
     accuracies: dict[str, float] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ def joined_lines(document: str) -> str:
     return "\n\n".join(line if line.strip() else "" for line in lines)
 
 
-def pages(path: str, reading: Reading = UTF_8) -> Iterator[str]:
+def pages(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """The articles of a WikiText file; each begins with a line such as ` = Title = `."""
     for document in documents(path, reading):
         page: list[str] = []
@@ -71,17 +71,17 @@ def pages(path: str, reading: Reading = UTF_8) -> Iterator[str]:
             yield "".join(page)
 
 
-def lines(path: str, reading: Reading = UTF_8) -> Iterator[str]:
+def lines(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """The lines of text files, and the records of others."""
     return documents(path, replace(reading, lines=True))
 
 
-def sentences(path: str, reading: Reading = UTF_8) -> Iterator[str]:
+def sentences(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """The lines of text files with their ends, which are predicted, too."""
     return (f"{line}\n" for line in lines(path, reading))
 
 
-def last_part(path: str, reading: Reading = UTF_8) -> Iterator[str]:
+def last_part(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """The last 5,000,000 bytes of a file of 100,000,000; another file whole.
 
     What is cut in two at the beginning, and what is no UTF-8, is left out.

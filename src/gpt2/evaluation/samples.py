@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2.data import text
-from gpt2.data.documents import UTF_8, Reading
+from gpt2.data import tokenization
+from gpt2.data.readers import UTF_8, ReaderSettings
 from gpt2.errors import UserError
 
 # What stands above each sample of train.py and of the samplers, with more of the signs.
@@ -19,7 +19,7 @@ _END_OF_ANSWER = re.compile(r"^={80}\n.*", re.MULTILINE | re.DOTALL)
 _DELIMITER = re.compile(r"^={20}(?:\n|\Z)", re.MULTILINE)
 
 
-def read_samples(file: Path, reading: Reading = UTF_8) -> list[str]:
+def read_samples(file: Path, reading: ReaderSettings = UTF_8) -> list[str]:
     """The samples of a file, of which some may be empty.
 
     Lines of JSON have one in the field "text" of each; a text with lines `==== SAMPLE 1 ====` has
@@ -31,7 +31,9 @@ def read_samples(file: Path, reading: Reading = UTF_8) -> list[str]:
     Raises:
         UserError: the file cannot be read, or there is no sample in it.
     """
-    parts = text.read_texts([file], reading=Reading(reading.encoding, reading.errors, "text"))
+    parts = tokenization.read_texts(
+        [file], reading=ReaderSettings(reading.encoding, reading.errors, "text")
+    )
     content = "".join(parts)
     samples = _split(content, file)
     if not samples:

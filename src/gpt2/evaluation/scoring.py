@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import model
-from gpt2.evaluation.windows import Cut, Window
+from gpt2 import forward, model
+from gpt2.evaluation.windows import Window, WindowSettings
+from gpt2.forward import graph
 from gpt2.hparams import HParams
-from gpt2.training import loss
-from gpt2.training.operations import graph
 
 # Rows whose logits exist at once; at 50,257 tokens 103 MB.
 HEAD_ROWS = 512
@@ -75,7 +74,7 @@ class Scorer:
     def score(
         self,
         texts: Iterable[np.ndarray],
-        cut: Cut | None = None,
+        cut: WindowSettings | None = None,
         progress: Callable[[int], object] = lambda tokens: None,
     ) -> Iterator[Scores]:
         """The scores of each text, in their order.
@@ -85,7 +84,7 @@ class Scorer:
             cut: windows of the model's full length that follow one another if not given.
             progress: called with the number of tokens that have been predicted.
         """
-        cut = cut or Cut.of(self._hparams.n_ctx)
+        cut = cut or WindowSettings.of(self._hparams.n_ctx)
         group: list[np.ndarray] = []
         for text in texts:
             group.append(text)
@@ -115,7 +114,7 @@ class Scorer:
         return [row[: len(ending)] for row, ending in zip(nats, endings, strict=True)]
 
     def _score_group(
-        self, texts: list[np.ndarray], cut: Cut, progress: Callable[[int], object]
+        self, texts: list[np.ndarray], cut: WindowSettings, progress: Callable[[int], object]
     ) -> list[Scores]:
         results = [np.empty((4, max(len(text) - 1, 0)), np.float32) for text in texts]
         batch_size = self._batch_size or max(1, BATCH_TOKENS // cut.window)
@@ -147,7 +146,7 @@ class Scorer:
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
         """What `Scores` holds, side by side: int32 [B, T + 1] -> float32 [4, N]."""
-        x, table = loss.hidden_states(self._weights, self._hparams, tokens[:, :-1])
+        x, table = forward.hidden_states(self._weights, self._hparams, tokens[:, :-1])
         return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]), self._content)
 
     def _read_all_endings(self, prefix: tf.Tensor, endings: tf.Tensor) -> tf.Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2.data.documents import BYTE_ORDER_MARK, UTF_8, Reading, read_pieces
-from gpt2.data.text import check_ids, find_files, read_chunks
+from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, ReaderSettings, read_pieces
+from gpt2.data.tokenization import check_ids, find_files, read_chunks
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
@@ -35,7 +35,7 @@ class ScoredText:
         return len(self.tokens) - 1
 
 
-class Vocabulary:
+class TextEncoder:
     """A model's vocabulary, for making scored texts.
 
     A text begins after `<|endoftext|>`, as any text does for GPT-2, so that all of its tokens are
@@ -68,7 +68,7 @@ class Vocabulary:
         detokenize: Callable[[str], str] = lambda text: text,
         line_ends: bool = False,
     ) -> ScoredText:
-        """Documents as one text, `<|endoftext|>` between them.
+        """DocumentSet as one text, `<|endoftext|>` between them.
 
         Args:
             documents: as they stand in their file; words and bytes are counted in them.
@@ -111,7 +111,7 @@ class Vocabulary:
     def read(
         self,
         path: str,
-        reading: Reading = UTF_8,
+        reading: ReaderSettings = UTF_8,
         detokenize: Callable[[str], str] | None = None,
         line_ends: bool = False,
     ) -> ScoredText:
@@ -137,7 +137,7 @@ class Vocabulary:
             )
 
 
-def documents(path: str, reading: Reading = UTF_8) -> Iterator[str]:
+def documents(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """The documents of text files, each whole, as they stand there; blank ones are left out.
 
     `<|endoftext|>` in a text stands between two of them.

@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowSettings:
     """Window and stride, in tokens."""
 
     window: int
@@ -49,7 +49,7 @@ class Cut:
             )
 
     @classmethod
-    def of(cls, n_ctx: int, window: int | None = None, stride: int | None = None) -> Cut:
+    def of(cls, n_ctx: int, window: int | None = None, stride: int | None = None) -> WindowSettings:
         """The model's own window and a stride as long, where nothing else is asked for.
 
         Raises:

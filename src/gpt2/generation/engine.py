@@ -16,17 +16,17 @@ class Engine(Protocol):
 
     lengths: np.ndarray  # tokens that each row remembers, int64 [B]
 
-    def start(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         """Forget everything, and make room for so many rows."""
 
-    def prime(self, row: int, tokens: Sequence[int]) -> np.ndarray:
+    def prefill(self, row: int, tokens: Sequence[int]) -> np.ndarray:
         """Let a row forget its text and take in another, at least one and at most n_ctx tokens.
 
         Returns:
             The scores of what follows the last of them, float32 [V].
         """
 
-    def step(self, tokens: np.ndarray) -> np.ndarray:
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Take in one more token in each row, ids int [B]; none of them may be full.
 
         Returns:

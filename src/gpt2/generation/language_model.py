@@ -11,9 +11,14 @@ import numpy as np
 
 from gpt2 import randomness
 from gpt2.errors import UserError
-from gpt2.generation.beam import BeamSettings, beam_search
+from gpt2.generation.beam_search import BeamSettings, beam_search
+from gpt2.generation.completions import (
+    Completion,
+    GenerationSettings,
+    generate_completions,
+    in_order,
+)
 from gpt2.generation.sampling import SamplingSettings, log_probability
-from gpt2.generation.writing import Text, TextSettings, in_order, write
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -37,7 +42,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
 
     @property
-    def start(self) -> int:
+    def start_token(self) -> int:
         """The token that a text without a prompt begins after.
 
         It is `<|endoftext|>`; a vocabulary without one gets its last id, where GPT-2 has its own.
@@ -47,12 +52,12 @@ class LanguageModel:
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; of an empty one, the token that any text begins after."""
-        return self.tokenizer.encode(prompt) or [self.start]
+        return self.tokenizer.encode(prompt) or [self.start_token]
 
     def settings(
         self, length: int | None = None, seed: int | None = None, **options
-    ) -> TextSettings:
-        """Settings from plain options: fields of `TextSettings` and of `SamplingSettings`.
+    ) -> GenerationSettings:
+        """Settings from plain options: fields of `GenerationSettings` and of `SamplingSettings`.
 
         Args:
             length: tokens at most; None for half of the window, as in 2019.
@@ -62,13 +67,13 @@ class LanguageModel:
             UserError: an option does not exist, or has a value that makes no sense.
         """
         sampling = {name: options.pop(name) for name in SAMPLING if name in options}
-        known = {field.name for field in dataclasses.fields(TextSettings)}
+        known = {field.name for field in dataclasses.fields(GenerationSettings)}
         if unknown := set(options) - known:
             raise UserError(f"There is no option {min(unknown)!r} for generating text.")
         if "stop" in options:
             stop = options["stop"]
             options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-        return TextSettings(
+        return GenerationSettings(
             length=self.hparams.n_ctx // 2 if length is None else length,
             seed=randomness.check_seed(seed),
             sampling=SamplingSettings(**sampling),
@@ -82,7 +87,7 @@ class LanguageModel:
         nsamples: int = 1,
         batch_size: int = 16,
         **options,
-    ) -> list[Text]:
+    ) -> list[Completion]:
         """Texts that go on from each prompt, `nsamples` of each, in the order of the prompts.
 
         Args:
@@ -95,7 +100,7 @@ class LanguageModel:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         tokens = [self.encode(prompt) for prompt in prompts for _ in range(nsamples)]
         settings = self.settings(**options)
-        return list(in_order(self.write(enumerate(tokens), settings, batch_size)))
+        return list(in_order(self.completions(enumerate(tokens), settings, batch_size)))
 
     def beam_search(
         self,
@@ -105,7 +110,7 @@ class LanguageModel:
         length_penalty: float = 1.0,
         num_return_sequences: int = 1,
         **options,
-    ) -> list[Text]:
+    ) -> list[Completion]:
         """The likeliest texts that go on from a prompt; see `beam.beam_search`."""
         search = BeamSettings(beams, length_penalty, num_return_sequences)
         settings = self.settings(**options)
@@ -115,27 +120,29 @@ class LanguageModel:
     def stream(self, prompt: str = "", **options) -> Iterator[str]:
         """The text that goes on from a prompt, piece by piece as it is written."""
         shown = 0
-        for text in self.write([(0, self.encode(prompt))], self.settings(**options), 1):
+        for text in self.completions([(0, self.encode(prompt))], self.settings(**options), 1):
             yield text.text[shown : text.settled]
             shown = max(shown, text.settled)
 
-    def write(
+    def completions(
         self,
         prompts: Iterable[tuple[int, Sequence[int]]],
-        settings: TextSettings,
+        settings: GenerationSettings,
         batch_size: int,
-    ) -> Iterator[Text]:
+    ) -> Iterator[Completion]:
         """Texts as they are being written; see `writing.write`."""
-        return write(self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size)
+        return generate_completions(
+            self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size
+        )
 
     def samples(
         self,
         prompt: Sequence[int],
         nsamples: int | None,
-        settings: TextSettings,
+        settings: GenerationSettings,
         batch_size: int = 1,
         first_sample: int = 0,
-    ) -> Iterator[Text]:
+    ) -> Iterator[Completion]:
         """Finished texts that go on from one prompt, in order.
 
         Args:
@@ -145,13 +152,13 @@ class LanguageModel:
         numbers = count(first_sample)
         if nsamples is not None:
             numbers = range(first_sample, first_sample + nsamples)
-        texts = self.write(((number, prompt) for number in numbers), settings, batch_size)
+        texts = self.completions(((number, prompt) for number in numbers), settings, batch_size)
         return in_order(texts, first_sample)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         """The scores of the token after these, float32 [V]; at most n_ctx tokens."""
-        self.engine.start(1)
-        return self.engine.prime(0, tokens)
+        self.engine.reset(1)
+        return self.engine.prefill(0, tokens)
 
     def score(self, text: str) -> float:
         """The log-probability of a text in nats, the sum over its tokens.
@@ -164,13 +171,13 @@ class LanguageModel:
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise UserError("There is no text to score.")
-        self.engine.start(1)
+        self.engine.reset(1)
         total = 0.0
-        logits = self.engine.prime(0, [self.start])
+        logits = self.engine.prefill(0, [self.start_token])
         for place, token in enumerate(tokens):
             total += log_probability(logits, token)
             if self.engine.lengths[0] == self.hparams.n_ctx:
-                logits = self.engine.prime(0, tokens[: place + 1][-self.hparams.n_ctx // 2 :])
+                logits = self.engine.prefill(0, tokens[: place + 1][-self.hparams.n_ctx // 2 :])
             elif place + 1 < len(tokens):
-                logits = self.engine.step(np.array([token]))[0]
+                logits = self.engine.decode(np.array([token]))[0]
         return total

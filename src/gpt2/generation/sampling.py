@@ -1,18 +1,18 @@
 """From the scores of the next token to the token: one implementation for every engine.
 
-First the scores are changed by what the text already holds (`adjust`), then the tokens that may
-come next are narrowed down (`distribution`), then one is drawn (`choose`); the order of the single
+First the scores are changed by what the text already holds (`process_logits`), then the tokens that may
+come next are narrowed down (`distribution`), then one is drawn (`sample_token`); the order of the single
 rules is that of Hugging Face's `generate`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gpt2.checks import check_count, check_number
 from gpt2.errors import UserError
 
 
@@ -70,35 +70,9 @@ class SamplingSettings:
                 )
 
 
-def check_number(name: str, value: object, low: float | None, high: float | None) -> None:
-    """Hold a number against its bounds, either of which may be missing.
-
-    Raises:
-        UserError: it is no finite number between them.
-    """
-    if (
-        not isinstance(value, (int, float))
-        or isinstance(value, bool)
-        or not math.isfinite(value)
-        or (low is not None and value < low)
-        or (high is not None and value > high)
-    ):
-        bounds = "" if low is None else f" of at least {low}"
-        bounds = bounds if high is None else f" from {low} to {high}"
-        raise UserError(f"{name} should be a number{bounds}, not {value!r}.")
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """Hold a number of things against the least there can be.
-
-    Raises:
-        UserError: it is not a whole number of at least `least`.
-    """
-    if type(value) is not int or value < least:
-        raise UserError(f"{name} should be a whole number of at least {least}, not {value!r}.")
-
-
-def choose(logits: np.ndarray, settings: SamplingSettings, random: np.random.Generator) -> int:
+def sample_token(
+    logits: np.ndarray, settings: SamplingSettings, random: np.random.Generator
+) -> int:
     """The next token.
 
     Each token that may come runs a race with an exponentially distributed time, over its
@@ -127,12 +101,12 @@ def log_probability(logits: np.ndarray, token: int) -> float:
     return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
 
 
-def adjust(
+def process_logits(
     logits: np.ndarray,
     settings: SamplingSettings,
     prompt: Sequence[int],
     text: Sequence[int],
-    barred: Sequence[int] = (),
+    suppressed: Sequence[int] = (),
 ) -> np.ndarray:
     """Scores changed by what the text already holds.
 
@@ -140,7 +114,7 @@ def adjust(
         logits: float32 [V]; left as it is.
         prompt: the tokens that were given.
         text: the tokens that were generated after them.
-        barred: tokens that must not come next, whatever the settings.
+        suppressed: tokens that must not come next, whatever the settings.
 
     Returns:
         float32 [V]; minus infinity for what must not come.
@@ -150,7 +124,7 @@ def adjust(
     """
     biased = bool(settings.logit_bias or settings.banned or settings.no_repeat_ngram)
     penalised = settings.presence_penalty or settings.frequency_penalty
-    if not (biased or penalised or settings.repetition_penalty != 1 or barred):
+    if not (biased or penalised or settings.repetition_penalty != 1 or suppressed):
         return logits
     logits = logits.copy()
     for token, bias in settings.logit_bias.items():
@@ -166,7 +140,7 @@ def adjust(
         # As OpenAI's completions API documents them.
         tokens, counts = np.unique(text, return_counts=True)
         logits[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
-    for token in (*barred, *_forbidden(settings, [*prompt, *text])):
+    for token in (*suppressed, *_forbidden(settings, [*prompt, *text])):
         logits[token] = -np.inf
     if np.isneginf(logits).all():
         raise UserError("Every token is banned here, so no text can go on; ban fewer.")
@@ -239,7 +213,7 @@ def highest(scores: np.ndarray, count: int) -> np.ndarray:
 def nucleus(probabilities: np.ndarray, p: float) -> np.ndarray:
     """Indices of the smallest set of most probable tokens whose sum reaches p, likeliest first.
 
-    Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
+    Holtzman et al. 2020, "The Curious Case of Neural Completion Degeneration", section 3.1.
     """
     return smallest_set(-probabilities, probabilities, p)
 

@@ -15,14 +15,14 @@ MARKS = {" ": "·", "\n": "↵", "\t": "→"}
 LONGEST = 14  # characters of a label
 
 
-class Piece(NamedTuple):
+class LabelPart(NamedTuple):
     """Some characters of a token."""
 
     text: str
     is_name: bool  # the text is not the characters themselves, but says which they are
 
 
-def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[Piece]:
+def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[LabelPart]:
     """A token's characters, and the names of those that cannot be shown; neighbours are joined.
 
     White space stays as it is; see `MARKS`.
@@ -31,7 +31,9 @@ def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[Piece]:
     for is_name, group in itertools.groupby(
         _characters(token, is_drawable), key=lambda piece: piece.is_name
     ):
-        found.append(Piece((" " if is_name else "").join(piece.text for piece in group), is_name))
+        found.append(
+            LabelPart((" " if is_name else "").join(piece.text for piece in group), is_name)
+        )
     return found
 
 
@@ -57,7 +59,7 @@ def legible(text: str, is_drawable: Callable[[str], bool]) -> str:
     return "".join(f"⟨{part}⟩" if is_name else part for part, is_name in parts)
 
 
-def _characters(token: bytes, is_drawable: Callable[[str], bool]) -> Iterator[Piece]:
+def _characters(token: bytes, is_drawable: Callable[[str], bool]) -> Iterator[LabelPart]:
     while token:
         try:
             whole, broken, token = token.decode("utf-8"), b"", b""
@@ -66,11 +68,11 @@ def _characters(token: bytes, is_drawable: Callable[[str], bool]) -> Iterator[Pi
             broken, token = token[error.start : error.end], token[error.end :]
         for character in whole:
             if character in MARKS or (_is_visible(character) and is_drawable(character)):
-                yield Piece(character, False)
+                yield LabelPart(character, False)
             else:
-                yield Piece(f"U+{ord(character):04X}", True)
+                yield LabelPart(f"U+{ord(character):04X}", True)
         if broken:
-            yield Piece(broken.hex(" ").upper(), True)
+            yield LabelPart(broken.hex(" ").upper(), True)
 
 
 def _is_visible(character: str) -> bool:

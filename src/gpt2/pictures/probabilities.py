@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.evaluation.next_tokens import Step
+from gpt2.evaluation.next_tokens import TokenDistribution
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures.labels import label
 from gpt2.pictures.style import Theme, is_drawable, style
@@ -21,7 +21,7 @@ CONTEXT = 5  # tokens before, at most, that a panel names
 
 
 def probabilities_picture(
-    steps: Sequence[Step],
+    steps: Sequence[TokenDistribution],
     token_bytes: Callable[[int], bytes],
     settings: SamplingSettings,
     theme: Theme,
@@ -59,7 +59,11 @@ def probabilities_picture(
 
 
 def _draw_step(
-    axes: Axes, step: Step, token_bytes: Callable[[int], bytes], theme: Theme, likeliest: int
+    axes: Axes,
+    step: TokenDistribution,
+    token_bytes: Callable[[int], bytes],
+    theme: Theme,
+    likeliest: int,
 ) -> None:
     def name(token: int) -> str:
         return label(token_bytes(token), is_drawable)

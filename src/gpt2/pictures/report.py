@@ -23,27 +23,27 @@ from gpt2.pictures.diversity import Row, diversity_picture
 from gpt2.pictures.labels import pieces
 from gpt2.pictures.probabilities import probabilities_picture
 from gpt2.pictures.style import THEMES, Theme
-from gpt2.pictures.surprise import FULL, perplexity_in_words
+from gpt2.pictures.surprisal import FULL, perplexity_in_words
 from gpt2.pictures.training import training_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gpt2.evaluation.next_tokens import Step
-    from gpt2.training.history import Curves
+    from gpt2.evaluation.next_tokens import TokenDistribution
+    from gpt2.training.run_log import Curves
 
 LONGEST_SAMPLE = 20_000  # characters of a file of samples that are shown
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class SampleAnalysis:
     """What a model makes of the beginning of a sample; T tokens, of which A for attention."""
 
     name: str  # where the sample is from
     tokens: Sequence[bytes]  # [T]
     nats: np.ndarray  # [T]; see `evaluation.surprise`
     attention: np.ndarray  # [L, H, A, A]
-    steps: Sequence[Step]  # through the first A tokens
+    steps: Sequence[TokenDistribution]  # through the first A tokens
     settings: SamplingSettings  # what the steps' tokens are drawn with
     token_bytes: Callable[[int], bytes]
 
@@ -58,7 +58,7 @@ class Report:
     samples: Mapping[str, str] = dataclasses.field(default_factory=dict)  # newest first, by name
     more_samples: int = 0  # files that are left out
     calls: Sequence[Mapping[str, Any]] = ()  # of train.py, the first one first
-    reading: Reading | None = None
+    reading: SampleAnalysis | None = None
     grid: Sequence[Row] = ()
 
     def page(self) -> str:

@@ -147,7 +147,7 @@ def save(figure: Figure, path: Path, theme: Theme) -> None:
         UserError: the ending is another one, or the file cannot be written.
     """
     picture = drawn(figure, check_ending(path).suffix.lower().removeprefix("."), theme)
-    with files.written(path) as file:
+    with files.atomic_write(path) as file:
         file.write(picture)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt2.pictures.labels import legible
 from gpt2.pictures.style import Theme, is_drawable, logarithmic, style
-from gpt2.training.history import Curves
+from gpt2.training.run_log import Curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

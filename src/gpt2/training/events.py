@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class StepFinished:
     """A step has been done."""
 
     step: int
@@ -72,5 +72,13 @@ class Finished:
 
 
 Event = (
-    Step | Validating | Validated | Saving | Generating | Sampled | Warned | Interrupted | Finished
+    StepFinished
+    | Validating
+    | Validated
+    | Saving
+    | Generating
+    | Sampled
+    | Warned
+    | Interrupted
+    | Finished
 )

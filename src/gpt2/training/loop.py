@@ -16,19 +16,20 @@ import numpy as np
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
-from gpt2.checkpoint.state import State
-from gpt2.data.sampler import DocumentSampler, Sampler
+from gpt2.checkpoint.state import ResumeState
+from gpt2.data.samplers import DocumentSampler, StreamSampler
 from gpt2.errors import UserError
-from gpt2.generation.tensorflow import TensorFlowEngine
-from gpt2.generation.writing import TextSettings, write
+from gpt2.generation.completions import GenerationSettings, generate_completions
+from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.tokenizer import Tokenizer
 from gpt2.training import events
-from gpt2.training.faults import batch_in_words, enough_memory
-from gpt2.training.progress import Progress
+from gpt2.training.loggers import Logger
+from gpt2.training.memory import enough_memory
+from gpt2.training.progress import TrainingProgress
 from gpt2.training.settings import LoopSettings
 from gpt2.training.trainer import Trainer
-from gpt2.training.watchers import Watcher
 
+BEGINNING = 12  # tokens of an example that a message quotes
 RETRY = 180  # seconds after which a save that failed is tried again, whatever step it is
 
 
@@ -38,16 +39,16 @@ class Loop:
     def __init__(
         self,
         trainer: Trainer,
-        sampler: Sampler | DocumentSampler,
+        sampler: StreamSampler | DocumentSampler,
         validation: DocumentSampler | None,
         tokenizer: Tokenizer,
         run: RunFolder,
         samples: Path,
         settings: LoopSettings,
-        progress: Progress,
+        progress: TrainingProgress,
         *,
         done: int = 0,
-        watchers: Sequence[Watcher] = (),
+        loggers: Sequence[Logger] = (),
         encoding: str = "utf-8",
     ):
         """Prepare.
@@ -58,7 +59,7 @@ class Loop:
             samples: the folder for the files of samples.
             progress: of the run so far; with its seed everything random is drawn.
             done: steps of this run that came before; the first one is `done + 1`.
-            watchers: are told all numbers and samples, and closed at the end.
+            loggers: are told all numbers and samples, and closed at the end.
             encoding: of the files of samples.
         """
         self._trainer = trainer
@@ -69,10 +70,10 @@ class Loop:
         self._samples = samples
         self._settings = settings
         self._progress = progress
-        self._watchers = watchers
+        self._watchers = loggers
         self._encoding = encoding
         self._engine = TensorFlowEngine(trainer.weights, trainer.hparams)
-        self._text_settings = TextSettings(
+        self._text_settings = GenerationSettings(
             length=settings.sample_length_for(trainer.hparams),
             sampling=settings.sampling,
             seed=progress.seed,
@@ -83,7 +84,7 @@ class Loop:
         )
         self._step = self._saved = done
         self._failed: float | None = None  # when the last save did
-        self._silent: set[int] = set()  # the watchers whose trouble has been told
+        self._silent: set[int] = set()  # the loggers whose trouble has been told
         self._parted = False  # whether it has been told that the losses part
 
     def train(
@@ -127,8 +128,8 @@ class Loop:
                 if not self._stop():
                     yield events.Finished(self._step, self._end())
         finally:
-            for watcher in self._watchers:
-                watcher.close()
+            for logger in self._watchers:
+                logger.close()
 
     def _end(self) -> str | None:
         """Why the run has come to its end; None if it has not."""
@@ -161,7 +162,7 @@ class Loop:
         tokens = sum(int((batch[:, 1:] >= 0).sum()) for batch in batches)
         speed = tokens / max(now - began, 1e-9)
         average = self._progress.average
-        yield events.Step(self._step, now - self._began, result.loss, average, speed)
+        yield events.StepFinished(self._step, now - self._began, result.loss, average, speed)
         yield from self._tell(
             loss=result.loss,
             average=average,
@@ -178,7 +179,9 @@ class Loop:
         size = self._settings.batch_size
         return [self._batch(self._sampler, number, size) for number in self._batch_numbers(step)]
 
-    def _batch(self, sampler: Sampler | DocumentSampler, number: int, size: int) -> np.ndarray:
+    def _batch(
+        self, sampler: StreamSampler | DocumentSampler, number: int, size: int
+    ) -> np.ndarray:
         batch = sampler.batch(number, size)
         # Shards are not looked through when they are opened.
         token, last = int(batch.max()), self._trainer.hparams.n_vocab - 1
@@ -217,7 +220,7 @@ class Loop:
             raise self._diverged(self._step + 1, "loss", loss)
         yield events.Saving(self._run.prefix(self._step))
         weights, hparams = self._trainer.weights, self._trainer.hparams
-        state = State(self._progress.facts(), self._trainer.state())
+        state = ResumeState(self._progress.facts(), self._trainer.state())
         try:
             self._run.save(self._step, weights, hparams, state)
         except UserError as error:
@@ -235,13 +238,13 @@ class Loop:
         self._saved, self._failed = self._step, None
 
     def _tell(self, **numbers: float) -> Iterator[events.Warned]:
-        yield from self._each(lambda watcher: watcher.numbers(self._step, **numbers))
+        yield from self._each(lambda logger: logger.log_metrics(self._step, **numbers))
 
-    def _each(self, tell: Callable[[Watcher], None]) -> Iterator[events.Warned]:
-        """Tell each watcher; training goes on without one that has trouble, which is said once."""
-        for number, watcher in enumerate(self._watchers):
+    def _each(self, tell: Callable[[Logger], None]) -> Iterator[events.Warned]:
+        """Tell each logger; training goes on without one that has trouble, which is said once."""
+        for number, logger in enumerate(self._watchers):
             try:
-                tell(watcher)
+                tell(logger)
             except UserError as error:
                 if number not in self._silent:
                     yield events.Warned(f"{error} Training goes on without it.")
@@ -311,7 +314,7 @@ class Loop:
         prompt = [self._sampler.token(self._step)]
         first = self._step * number
         texts: dict[int, str] = {}
-        for text in write(
+        for text in generate_completions(
             self._engine,
             self._trainer.hparams,
             self._tokenizer,
@@ -331,8 +334,34 @@ class Loop:
         yield events.Sampled(shown, path)
         try:
             files.make_folder(self._samples)
-            with files.written(path, "w", encoding=self._encoding, errors="replace") as file:
+            with files.atomic_write(path, "w", encoding=self._encoding, errors="replace") as file:
                 file.write(shown)
         except UserError as error:
             yield events.Warned(f"{error} Training goes on.")
-        yield from self._each(lambda watcher: watcher.samples(self._step, shown))
+        yield from self._each(lambda logger: logger.log_samples(self._step, shown))
+
+
+def batch_in_words(
+    loss: Callable[[np.ndarray], float],
+    sampler: StreamSampler | DocumentSampler,
+    numbers: Iterable[int],
+    size: int,
+    tokenizer: Tokenizer,
+) -> str:
+    """Which of a step's examples broke it: its batch, its place in the data and how it begins.
+
+    Args:
+        loss: of a batch, with the weights as they were before the step.
+        numbers: of the step's batches, each of this size.
+    """
+    examples = [
+        (number, row, example[np.newaxis])
+        for number in numbers
+        for row, example in enumerate(sampler.batch(number, size))
+    ]
+    # Where none is to blame alone, the first one stands for all.
+    broken = (example for example in examples if not math.isfinite(loss(example[2])))
+    number, row, example = next(broken, examples[0])
+    tokens = [int(token) for token in example[0, :BEGINNING] if token >= 0]
+    place = sampler.describe(number, size)[row]
+    return f"batch {number}, {place}, the text {tokenizer.decode(tokens)!r}..."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.training.settings import TrainerSettings
 
@@ -14,7 +17,7 @@ PROGRAM = 700_000_000  # bytes
 FLOAT = 4  # bytes of a float32
 # Tensors of a weight's size that an optimizer remembers; adafactor's rows and columns are small.
 SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}
-LOSS_ROWS = 256  # of float32, as in operations.py, which would load TensorFlow
+LOSS_ROWS = 256  # of float32, as in forward.py, which would load TensorFlow
 
 
 REMEDIES = (
@@ -109,3 +112,21 @@ def _head(hparams: HParams, settings: TrainerSettings, rows: int) -> int:
     slice_ = min(rows, LOSS_ROWS * FLOAT // _number(settings))
     logits = slice_ * hparams.n_vocab * (FLOAT + 2 * _number(settings))
     return logits + 2 * hparams.n_vocab * hparams.n_embd * _number(settings)
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Make of running out of memory a sentence with the flags that help.
+
+    Raises:
+        UserError: memory has run out.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise UserError(
+            "There is not enough memory for this training; what was saved is kept, and less is "
+            f"needed with {REMEDIES}."
+        ) from error

@@ -14,7 +14,7 @@ PARTING = 0.05  # nats above its best from which a validation loss has turned, n
 
 
 @dataclasses.dataclass
-class Progress:
+class TrainingProgress:
     """The losses so far; saved beside each checkpoint, so that a run goes on with them."""
 
     seed: int  # of everything random in the run
@@ -32,7 +32,7 @@ class Progress:
         return {n: None if v == math.inf else v for n, v in dataclasses.asdict(self).items()}
 
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> Progress:
+    def from_facts(cls, facts: Mapping[str, Any]) -> TrainingProgress:
         """Undo `facts`.
 
         Raises:

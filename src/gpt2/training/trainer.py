@@ -10,16 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import randomness
-from gpt2.data.sampler import PADDING
+from gpt2.data.samplers import PADDING
 from gpt2.errors import UserError
+from gpt2.forward import ComputeSettings, graph, hardware_precision
 from gpt2.hparams import HParams
-from gpt2.training import schedule
 from gpt2.training.lora import LoRA
-from gpt2.training.loss import Computation, hardware_precision, next_token_loss
-from gpt2.training.loss_scale import LossScale
-from gpt2.training.operations import graph
+from gpt2.training.loss import LossScale, next_token_loss
 from gpt2.training.optimizers import BY_NAME
-from gpt2.training.settings import TrainerSettings
+from gpt2.training.settings import TrainerSettings, learning_rate
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -62,7 +60,7 @@ class Trainer:
         }
         self._settings = settings
         self._seed = seed
-        self._computation = Computation(
+        self._computation = ComputeSettings(
             precision=PRECISIONS.get(settings.precision) or hardware_precision(),
             recompute=settings.memory_saving_gradients,
             dropout=settings.dropout,
@@ -95,7 +93,7 @@ class Trainer:
         Raises:
             ValueError: there is nothing but PADDING to predict.
         """
-        rate = schedule.learning_rate(self._settings, step)
+        rate = learning_rate(self._settings, step)
         while True:
             scale = self._loss_scale.scale if self._loss_scale else 1.0
             loss, norm = self._try_step(step, batches, rate, scale)
@@ -194,7 +192,7 @@ class Trainer:
 
     @graph(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        computation = Computation(self._computation.precision, gradient=False)
+        computation = ComputeSettings(self._computation.precision, gradient=False)
         return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
 
     def _loss_and_gradients(

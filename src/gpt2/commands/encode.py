@@ -1,0 +1,89 @@
+"""`encode`: text files to a dataset of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from gpt2 import processes
+from gpt2.checkpoint.resolve import find_vocabulary
+from gpt2.checks import setting
+from gpt2.commands import inputs
+from gpt2.commands.flags import Command, Values, build, options_of
+from gpt2.commands.terminal import byte_bar, notice
+from gpt2.data import npz, shards, tokenization
+from gpt2.data.readers import ReaderSettings
+from gpt2.data.sources import is_among
+from gpt2.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeOptions:
+    """What encode takes besides the settings of the reader."""
+
+    in_text: str = setting(
+        help="input file, folder, or glob pattern; - for standard input",
+        metavar="PATH",
+        positional=True,
+    )
+    out_npz: str = setting(
+        help="output file or, with a slash at the end, folder of shards",
+        metavar="OUT.npz|OUT/",
+        positional=True,
+    )
+    workers: int | None = setting(
+        None,
+        f"number of processes (default: one per core, at most {processes.MOST_BY_DEFAULT})",
+        low=1,
+    )
+
+
+def run(values: Values) -> None:
+    """Tokenize the files and write the dataset."""
+    reading = build(ReaderSettings, values)
+    workers = processes.check_count(values.workers)
+    tokenizer = find_vocabulary(values.model_name, values.models_dir, notice)
+    files = tokenization.find_files(values.in_text)
+    out = Path(values.out_npz)
+    in_folder = values.out_npz.endswith(("/", os.sep))
+    if not (in_folder or out.suffix == ".npz" or out.is_dir()):
+        out = out.with_name(f"{out.name}.npz")  # as numpy.savez does, which wrote it in 2019
+    if is_among(out, files):
+        raise UserError(f"{out} is one of the input files and would be lost. Write elsewhere.")
+    n_vocab = max(tokenizer.vocabulary.values()) + 1
+    print("Reading files", flush=True)
+    with byte_bar(files) as progress:
+        parts = tokenization.read_parts(
+            files,
+            tokenizer,
+            n_vocab,
+            combine=values.combine,
+            reading=reading,
+            legacy_endoftext=values.legacy_endoftext,
+            workers=workers,
+            progress=progress,
+            notice=notice,
+        )
+        parts = inputs.not_empty(parts, f"{values.in_text} contains no text to encode.")
+        if in_folder:
+            tokens = shards.write_parts(out, parts, n_vocab)
+        else:
+            tokens = npz.write_parts(out, parts)
+    print("Writing", out)
+    print(f"{tokens:,} tokens")
+
+
+COMMAND = Command(
+    summary="Tokenize text files into a dataset.",
+    groups={
+        "input and output": options_of(EncodeOptions, "in_text", "out_npz"),
+        "tokenization": [
+            *inputs.model_options("117M"),
+            *options_of(inputs.TokenizationOptions),
+            *options_of(EncodeOptions, "workers"),
+        ],
+        "how the files are read": inputs.reader_options(),
+    },
+    run=run,
+)

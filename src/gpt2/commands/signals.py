@@ -1,0 +1,153 @@
+"""Ctrl+C, SIGTERM and closed terminals: how a command is stopped without losing work."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
+
+from gpt2.quiet import quiet
+
+INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
+
+_HANG_UP, _BREAK = getattr(signal, "SIGHUP", None), getattr(signal, "SIGBREAK", None)
+# What asks a program to end besides Ctrl+C: `kill`, and a terminal that is closed.
+_TERMINATION = [number for number in (signal.SIGTERM, _HANG_UP, _BREAK) if number]
+
+
+def end_on_termination() -> None:
+    """Handle SIGTERM and a closed terminal like Ctrl+C, so that partial files are removed."""
+    for number in _TERMINATION:
+        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup SIGHUP is to be ignored
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow without its start-up log lines and without Keras.
+
+    To see the log lines, set TF_CPP_MIN_LOG_LEVEL, for example to 0. Keras is not used here, and
+    its import doubles the time. From here on Ctrl+C ends the process at once, unless a
+    `StopSignal` is active: TensorFlow may swallow a KeyboardInterrupt while it traces a graph.
+    """
+    # TensorFlow then looks for Keras's predecessor instead, and does without if there is none.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    stderr = os.dup(2)  # as standard error is redirected now and then; see `quiet`
+    signal.signal(signal.SIGINT, lambda *_: _exit_at_once(stderr))
+    for number in _TERMINATION:
+        if signal.getsignal(number) == _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with quiet():  # some lines are written before that variable is read
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+
+
+def _exit_at_once(stderr: int) -> NoReturn:
+    os.write(stderr, b"\ninterrupted\n")
+    os._exit(INTERRUPTED)
+
+
+class StopSignal:
+    """Turns the first Ctrl+C or SIGTERM into a request to stop; the second ends the process.
+
+    A closed terminal is a request, too, unless the process runs under `nohup`. A thread waits for
+    the signals, because Python's main thread handles them only between its own instructions, and
+    one of those may be half a minute inside TensorFlow.
+    """
+
+    def __init__(self, message: str):
+        """Prepare.
+
+        Args:
+            message: printed on standard error at the first signal.
+        """
+        self._message = message
+        self._requested = threading.Event()
+        self._inbox, self._outbox = socket.socketpair()
+        self._handlers: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Return whether the work should stop."""
+        return self._requested.is_set()
+
+    def request(self) -> None:
+        """Ask the work to stop, as a signal does."""
+        self._requested.set()
+
+    def __enter__(self) -> StopSignal:
+        self._outbox.setblocking(False)
+        signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, _BREAK, _HANG_UP):
+            if number and not (number == _HANG_UP and signal.getsignal(number) == signal.SIG_IGN):
+                self._handlers[number] = signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._outbox.close()  # which ends the thread, too
+
+    def _listen(self) -> None:
+        second_ends = False
+        while signals := self._inbox.recv(16):
+            for number in signals:
+                # A closing terminal sends its signal more than once.
+                if number not in self._handlers or (number == _HANG_UP and self()):
+                    continue
+                if second_ends:
+                    os._exit(INTERRUPTED)
+                second_ends = number != _HANG_UP
+                self.request()
+                with contextlib.suppress(OSError):
+                    print(self._message, file=sys.stderr, flush=True)
+        self._inbox.close()
+
+
+class LossyStream:
+    """A stream for work that must go on when nobody reads it: failed writes are dropped."""
+
+    def __init__(self, stream: TextIO, on_close: Callable[[], object]):
+        """Wrap a stream of the process, such as standard output.
+
+        Args:
+            on_close: called when the reader is gone, such as `head` or the terminal.
+        """
+        self._stream = stream
+        self._on_close = on_close
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO, errno.EINVAL):
+                # What is still buffered would fail again when the process exits.
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), self._stream.fileno())
+                self._on_close()

@@ -1,0 +1,82 @@
+"""What a person sees: paths, progress bars, notices, tables and sample banners."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gpt2.data.sources import total_size
+
+
+def shown(path: Path) -> str:
+    """Return a path as the user would type it: from the current folder if that is shorter."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except ValueError:  # on another drive of Windows
+        return str(path)
+
+
+@contextlib.contextmanager
+def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar over the bytes of these files; yields its update function."""
+    with tqdm(total=total_size(files), unit="B", unit_scale=True) as bar:
+        yield bar.update
+
+
+@contextlib.contextmanager
+def token_bar(
+    tokens: int | None = None, name: str | None = None
+) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar over tokens; yields its update function."""
+    with tqdm(total=tokens, desc=name, unit="token", unit_scale=True) as bar:
+        yield bar.update
+
+
+def notice(sentence: str) -> None:
+    """Print a sentence on standard error, above a progress bar if there is one."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
+def print_banner(number: int) -> None:
+    """Print the line above a sample, as in 2019."""
+    print("=" * 40, "SAMPLE", number, "=" * 40)
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table, its first column aligned left and the others right."""
+    cells = [list(map(str, row)) for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        first, *rest = (
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *rest]).rstrip())
+
+
+def print_values(values: Mapping[str, object]) -> None:
+    """Print names and values, one pair a line."""
+    width = max(map(len, values))
+    for name, value in values.items():
+        print(f"{name.replace('_', ' '):{width}}  {formatted(value)}")
+
+
+def formatted(value: object) -> str:
+    """Return a value as tables show it.
+
+    Example:
+        >>> formatted(12345), formatted(0.123456), formatted(1234.5)
+        ('12,345', '0.1235', '1,234.50')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if abs(value) < 10:
+        return f"{value:,.4f}"
+    return f"{value:,.2f}" if abs(value) < 1e9 else f"{value:.3e}"

@@ -1,0 +1,313 @@
+"""What is trained on: one continuous text, or documents that are to be kept apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from gpt2.data import shards, tokenization
+from gpt2.data.sources import total_size
+from gpt2.errors import UserError
+from gpt2.tokenizer import Tokenizer
+
+_BLOCK = 2**22  # tokens of short documents that are kept in one array, or searched at a time
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What the examples of a training are.
+
+    With none of these, crops of a continuous text.
+
+    Attributes:
+        line_by_line: each line of the text files.
+        respect_documents: documents, or windows of long ones.
+        control_code_from: `filename` puts the name of the file in front of each example of it, as
+            the token `<|name|>` if the vocabulary has that, else as a line of text. No example
+            goes beyond its document then.
+    """
+
+    line_by_line: bool = False
+    respect_documents: bool = False
+    control_code_from: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: they make no sense.
+        """
+        if self.control_code_from not in (None, "filename"):
+            raise UserError(
+                f"control_code_from should be filename, not {self.control_code_from!r}."
+            )
+        if self.line_by_line and self.respect_documents:
+            raise UserError(
+                "With --lines each line is a document already; leave --respect_documents away."
+            )
+
+    @property
+    def apart(self) -> bool:
+        """Whether documents are kept apart."""
+        return self.line_by_line or self.respect_documents or self.control_code_from is not None
+
+    def check_vocabulary(self, endoftext: int | None, legacy_endoftext: bool = False) -> None:
+        """See whether there is a token that ends a document.
+
+        Raises:
+            UserError: it is needed, and there is none.
+        """
+        if self.apart and (legacy_endoftext or endoftext is None):
+            reason = (
+                "legacy_endoftext spells it as text; leave that flag away"
+                if legacy_endoftext
+                else "this model's vocabulary has none; train on continuous text instead"
+            )
+            raise UserError(
+                "DocumentSet and lines that are kept apart end with the token <|endoftext|>, but "
+                f"{reason}."
+            )
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """Continuous text, in chunks.
+
+    Attributes:
+        chunks: token ids, each an integer array of shape [tokens], perhaps mapped from the disk.
+    """
+
+    chunks: list[np.ndarray]
+
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.chunks))
+
+    def split(self, share: float) -> tuple[TokenStream, TokenStream]:
+        """Hold out the last `share` of the tokens: what to train on, and what to validate on.
+
+        Raises:
+            UserError: the share is none, or one part would have less than two tokens.
+        """
+        border = self.tokens - _held_out(self.tokens, share)
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        begin = 0
+        for chunk in self.chunks:
+            cut = min(max(border - begin, 0), len(chunk))
+            for part, piece in zip(parts, (chunk[:cut], chunk[cut:]), strict=True):
+                if len(piece):
+                    part.append(piece)
+            begin += len(chunk)
+        return TokenStream(parts[0]), TokenStream(parts[1])
+
+
+@dataclass(frozen=True)
+class DocumentSet:
+    """DocumentSet, each a stretch of a chunk.
+
+    Attributes:
+        chunks: as in `TokenStream`.
+        places: int64 [documents, 3]; number of its chunk, begin and end there.
+        sources: names of files.
+        source: int32 [documents]; number of the file that each is from.
+        codes: of each file, the tokens in front of its examples, integers of shape [tokens].
+        endoftext: the token before the first document and after each; None if there is no such.
+    """
+
+    chunks: list[np.ndarray]
+    places: np.ndarray
+    sources: list[str]
+    source: np.ndarray
+    codes: list[np.ndarray]
+    endoftext: int | None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document, int64 [documents]."""
+        return self.places[:, 2] - self.places[:, 1]
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, control codes not counted."""
+        return int(self.lengths.sum())
+
+    def split(self, share: float) -> tuple[DocumentSet, DocumentSet]:
+        """Hold out the last documents, about `share` of the tokens; see `Text.split`.
+
+        With control codes these are the last ones of each file, so that both parts know every code.
+        Only where there is but one document (of the file, or at all) it is cut itself.
+        """
+        _held_out(self.tokens, share)
+        coded = any(map(len, self.codes))
+        source = self.source if coded else np.zeros_like(self.source)
+        order = np.argsort(source, kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(source[order])) + 1)
+        training, validation = [], []
+        for group in groups:
+            places, numbers = self.places[group], self.source[group]
+            held_out = round(int((places[:, 2] - places[:, 1]).sum()) * share)
+            if len(group) == 1:
+                head, tail = places.copy(), places.copy()
+                head[0, 2] = tail[0, 1] = places[0, 2] - held_out
+                training.append((head, numbers))
+                validation.append((tail, numbers))
+            else:
+                # The border between two documents that is nearest, with one at least on each side.
+                before = np.cumsum((places[:, 2] - places[:, 1])[::-1])[::-1]
+                cut = 1 + int(np.argmin(np.abs(before[1:] - held_out)))
+                training.append((places[:cut], numbers[:cut]))
+                validation.append((places[cut:], numbers[cut:]))
+        parts = self._with(training), self._with(validation)
+        for part in parts:
+            if not (part.lengths >= 2).any():
+                raise _too_little(self.tokens, share)
+        return parts
+
+    def _with(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> DocumentSet:
+        places, source = map(np.concatenate, zip(*parts, strict=True))
+        return dataclasses.replace(self, places=places, source=source)
+
+
+def _held_out(tokens: int, share: float) -> int:
+    if not 0 < share < 1:
+        raise UserError(f"val_split should be a share between 0 and 1, not {share!r}.")
+    held_out = round(tokens * share)
+    if not 2 <= held_out <= tokens - 2:
+        raise _too_little(tokens, share)
+    return held_out
+
+
+def _too_little(tokens: int, share: float) -> UserError:
+    return UserError(
+        f"The dataset of {tokens} tokens is too small to hold out a share of {share} of it; "
+        "validate on another text with --val_dataset."
+    )
+
+
+def documents_in(chunks: list[np.ndarray], endoftext: int, source: str = "") -> DocumentSet:
+    """The documents of chunks, cut after each `<|endoftext|>`; the tokens stay where they are."""
+    places = [np.zeros((0, 3), np.int64)]
+    for number, chunk in enumerate(chunks):
+        found = [
+            begin + np.flatnonzero(chunk[begin : begin + _BLOCK] == endoftext)
+            for begin in range(0, len(chunk), _BLOCK)
+        ]
+        borders = np.unique(np.concatenate([[0], *(part + 1 for part in found), [len(chunk)]]))
+        borders = borders.astype(np.int64)
+        count = len(borders) - 1
+        places.append(np.stack([np.full(count, number), borders[:-1], borders[1:]], axis=1))
+    table = np.concatenate(places)
+    none = np.zeros(0, np.int32)
+    source_numbers = np.zeros(len(table), np.int32)
+    return DocumentSet(chunks, table, [source], source_numbers, [none], endoftext)
+
+
+def collect(
+    documents: Iterable[tuple[np.ndarray, str]],
+    code: Tokenizer | None = None,
+    endoftext: int | None = None,
+) -> DocumentSet:
+    """Take in documents as `tokenization.read_documents` gives them: their tokens, and their file's name.
+
+    Args:
+        code: makes control codes of the names; None for no codes.
+        endoftext: see `DocumentSet`.
+    """
+    chunks: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
+    size = 0
+    places: list[tuple[int, int, int]] = []
+    numbers: dict[str, int] = {}
+    source: list[int] = []
+    for tokens, name in documents:
+        places.append((len(chunks), size, size + len(tokens)))
+        source.append(numbers.setdefault(name, len(numbers)))
+        waiting.append(tokens)
+        size += len(tokens)
+        if size >= _BLOCK:
+            chunks.append(np.concatenate(waiting))
+            waiting, size = [], 0
+    if waiting:
+        chunks.append(np.concatenate(waiting))
+    codes = [np.array([] if code is None else control_code(name, code), int) for name in numbers]
+    table = np.array(places, np.int64).reshape(-1, 3)
+    source_numbers = np.array(source, np.int32)
+    return DocumentSet(chunks, table, list(numbers), source_numbers, codes, endoftext)
+
+
+def control_code(source: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens that stand for a file: `poems.txt` is `<|poems|>`, or the text "poems" as a line.
+
+    A sample of that kind is had by beginning its prompt so.
+    """
+    stem = PurePath(source).stem
+    token = tokenizer.vocabulary.get(f"<|{stem}|>")
+    return tokenizer.encode(f"{stem}\n") if token is None else [token]
+
+
+def read(
+    path: str,
+    settings: DatasetSettings,
+    tokenizer: Tokenizer,
+    n_vocab: int,
+    *,
+    legacy_endoftext: bool = False,
+    combine: int = 50000,
+    progress: Callable[[int], object] = lambda size: None,
+    **options: Any,
+) -> TokenStream | DocumentSet:
+    """Read a dataset: text, `.npz`, or a folder of shards, which stays on the disk.
+
+    Args:
+        path: as for `tokenization.find_files`, or a folder of shards.
+        n_vocab: tokens the model knows.
+        legacy_endoftext, combine: of continuous text; see `tokenization.read_chunks`.
+        progress: called with the size in bytes of what has been read.
+        options: others that `tokenization.read_chunks` and `tokenization.read_documents` share.
+
+    Raises:
+        UserError: it cannot be read, or not with these settings, or not a second time.
+    """
+    settings.check_vocabulary(tokenizer.endoftext, legacy_endoftext)
+    encoded = shards.is_shards(Path(path))
+    files = [] if encoded else tokenization.find_files(path)
+    if total_size(files) is None:
+        raise UserError(
+            f"{path} can be read only once, but a run that goes on needs its text again; encode it "
+            f"first with: python src/encode.py {path} OUT.npz"
+        )
+    if encoded or any(file.suffix == ".npz" for file in files):
+        if settings.control_code_from:
+            raise UserError(
+                f"{path} holds tokens without the names of their files, from which control codes "
+                "are made; train on the text itself."
+            )
+        if settings.line_by_line:
+            raise UserError(
+                f"{path} holds tokens, which have no lines; train on the text itself, or encode it "
+                "with src/encode.py --lines and train with --respect_documents instead of --lines."
+            )
+    if encoded:
+        chunks = shards.read(Path(path), n_vocab, progress)
+        return (
+            documents_in(chunks, tokenizer.endoftext, path)
+            if settings.apart
+            else TokenStream(chunks)
+        )
+    options["progress"] = progress
+    if not settings.apart:
+        options |= {"legacy_endoftext": legacy_endoftext, "combine": combine}
+        return TokenStream(list(tokenization.read_chunks(files, tokenizer, n_vocab, **options)))
+    if settings.line_by_line:
+        options["reading"] = dataclasses.replace(
+            options.get("reading", tokenization.UTF_8), lines=True
+        )
+    documents: Iterator = tokenization.read_documents(files, tokenizer, n_vocab, **options)
+    code = tokenizer if settings.control_code_from else None
+    return collect(documents, code, tokenizer.endoftext)

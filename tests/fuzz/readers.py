@@ -19,10 +19,10 @@ import numpy as np
 import requests
 from hypothesis import strategies as st
 
-from generate_conditional_samples import JSONLines, seed_in
 from gpt2 import files
 from gpt2.checkpoint import bundle, folder, index, state
 from gpt2.checkpoint.run import RunFolder
+from gpt2.commands import conditional
 from gpt2.data import npz, shards
 from gpt2.data.readers import ReaderSettings, read_pieces
 from gpt2.download import transfer
@@ -31,6 +31,7 @@ from gpt2.evaluation.grid import Combination, CombinationFile, Origin
 from gpt2.evaluation.samples import read_samples
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
+from gpt2.jsonl import RecordFile
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import run_log
 from gpt2.training.progress import TrainingProgress
@@ -379,16 +380,10 @@ def _read_note(path: Path) -> None:
 
 
 def _read_samples(path: Path) -> None:
-    seed = seed_in(path)
+    seed = conditional.earlier_seed(path)
     assert seed is None or isinstance(seed, int)
-
-    class Flags:
-        def recorded(self) -> dict:
-            return {}
-
-    output = JSONLines(str(path), Flags())
-    assert isinstance(output.has(1, 0), bool)
-    output.close()
+    with RecordFile(path, {}, conditional.sample_of) as file:
+        assert all(isinstance(number, int) for sample in file.records for number in sample)
 
 
 def _read_any_samples(path: Path) -> None:

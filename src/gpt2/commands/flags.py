@@ -249,7 +249,9 @@ class Command:
                     f"{unexpected[0]}?"
                 )
             for option in self.options:
-                if (text := flags.get(option.flag.removeprefix("--"))) is not None:
+                text = flags.get(option.flag.removeprefix("--"))
+                # python-fire read None as in Python: --seed None was the default of 2019.
+                if text is not None and not (text == "None" and option.default is None):
                     found[option.name] = option.parse(text)
 
         fire.Fire(fire.decorators.SetParseFn(str)(collect), command=list(words))

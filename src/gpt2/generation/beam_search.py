@@ -1,4 +1,4 @@
-"""Beam search: the likeliest texts, instead of drawn ones."""
+"""Beam search: the most probable completions instead of sampled ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.checks import check_count, check_number
+from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
 from gpt2.generation.completions import Completion, GenerationSettings, check_prompt
 from gpt2.generation.sampling import process_logits
@@ -19,39 +19,60 @@ from gpt2.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
 
-# Settings that have a meaning only where tokens are drawn, and the values that switch them off.
-DRAWING = {"temperature": (1,), "top_k": (0,), "top_p": (0, 1), "min_p": (0,), "typical_p": (0, 1)}
+# Settings that only matter for sampling, and the values that switch them off.
+SAMPLING_ONLY = {
+    "temperature": (1,),
+    "top_k": (0,),
+    "top_p": (0, 1),
+    "min_p": (0,),
+    "typical_p": (0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class BeamSettings:
-    """How wide the search is and what it prefers; named as in Hugging Face's `generate`."""
+    """How wide the beam search is and how it ranks completions, as in Hugging Face's `generate`."""
 
-    beams: int  # texts that are followed at once
-    length_penalty: float = 1.0  # the score is the log-probability over length to this power
-    num_return_sequences: int = 1  # texts that come back, the best first
+    beams: int = setting(
+        help="beam search with N beams, which finds the most probable samples; 0 for sampling",
+        low=0,
+    )
+    length_penalty: float = setting(
+        1.0,
+        "beam search ranks by log-probability / length ** PENALTY: >1 favors longer samples, "
+        "<1 shorter ones",
+        metavar="PENALTY",
+    )
+    num_return_sequences: int = setting(
+        1, "completions to return, most probable first; at most the number of beams", low=1
+    )
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_count("beams", self.beams, least=1)
-        check_count("num_return_sequences", self.num_return_sequences, least=1)
-        check_number("length_penalty", self.length_penalty, None, None)
         if self.num_return_sequences > self.beams:
             raise UserError(
-                f"{self.num_return_sequences} texts cannot come back from {self.beams} beams; "
-                "num_return_sequences should be at most beams."
+                f"{self.beams} beams cannot return {self.num_return_sequences} samples. Use at "
+                f"least {self.num_return_sequences} beams."
             )
 
-    def check_text(self, settings: GenerationSettings) -> None:
-        """Hold the other settings against the search.
+    def check_settings(self, settings: GenerationSettings) -> None:
+        """Check that the other settings make sense for beam search.
 
         Raises:
-            UserError: one of them is about drawing tokens, or about ending at a string.
+            UserError: one of them is only for sampling, or ends samples in another way.
         """
-        for name, off in DRAWING.items():
+        for name, off in SAMPLING_ONLY.items():
             if getattr(settings.sampling, name) not in off:
-                raise UserError(f"Beam search draws nothing, so {name} cannot go with it.")
-        if settings.stop or settings.ignore_endoftext:
-            raise UserError("Beam search ends texts at <|endoftext|> or their length only.")
+                raise UserError(
+                    f"{name} cannot be combined with beams: beam search does not sample."
+                )
+        for name, value in (("stop", settings.stop), ("ignore_eos", settings.ignore_endoftext)):
+            if value:
+                raise UserError(
+                    f"{name} cannot be combined with beams: beam search ends samples only at "
+                    "<|endoftext|> or at their length."
+                )
 
 
 def beam_search(
@@ -62,23 +83,29 @@ def beam_search(
     settings: GenerationSettings,
     search: BeamSettings,
 ) -> list[Completion]:
-    """The best texts that go on from a prompt, by log-probability over length.
+    """Return the best completions of a prompt, ranked by log-probability over length.
 
-    Of all ways to go on by one token the best `beams` are followed. A text that ends in
-    `<|endoftext|>` is put aside; when `beams` of them are, and what is followed could not beat the
-    worst at its present length, the search is over. Penalties and bans change log-probabilities.
-    This is how Hugging Face's `generate` does it with `early_stopping=False`.
+    Each decode step keeps the `beams` best of all one-token extensions. A sequence that ends in
+    `<|endoftext|>` moves to the finished ones. The search is over when `beams` are finished and
+    the best running sequence cannot beat the worst of them at its present length. Penalties and
+    bans apply to log-probabilities.
+
+    Source: Hugging Face's `generate` with `early_stopping=False`.
+
+    Args:
+        prompt: token ids, at least one.
 
     Raises:
-        UserError: a setting makes no sense here, or prompt and length exceed the window.
+        UserError: a setting does not work with beam search, or prompt and length exceed the
+            context window.
     """
-    search.check_text(settings)
+    search.check_settings(settings)
     check_prompt(prompt, hparams)
     settings.sampling.check_vocabulary(hparams.n_vocab)
     if len(prompt) + settings.length - 1 > hparams.n_ctx:
         raise UserError(
-            f"Beam search cannot slide: a prompt of {len(prompt)} tokens and a length of "
-            f"{settings.length} are more than the window of {hparams.n_ctx}; choose a smaller "
+            f"Beam search is limited to the context window of {hparams.n_ctx} tokens, but the "
+            f"prompt has {len(prompt)} tokens and the length is {settings.length}. Use a smaller "
             "length."
         )
     if settings.length == 0:
@@ -87,8 +114,8 @@ def beam_search(
         ]
     engine.reset(1)
     logits = engine.prefill(0, prompt)[None]
-    running: list[tuple[float, list[int]]] = [(0.0, [])]  # log-probability and tokens of each row
-    finished: list[tuple[float, int, float, list[int]]] = []  # a heap, the worst first
+    running: list[tuple[float, list[int]]] = [(0.0, [])]  # log-probability and tokens of each beam
+    finished: list[tuple[float, int, float, list[int]]] = []  # heap, worst first
 
     def finish(total: float, tokens: list[int], length: int) -> None:
         entry = (total / length**search.length_penalty, -len(finished), total, tokens)
@@ -99,13 +126,13 @@ def beam_search(
     for length in range(1, settings.length + 1):
         candidates = _candidates(logits, running, prompt, tokenizer, settings, 2 * search.beams)
         following: list[tuple[float, list[int], int]] = []
-        for rank, (total, row, token) in enumerate(candidates):
-            tokens = running[row][1]
+        for rank, (total, beam, token) in enumerate(candidates):
+            tokens = running[beam][1]
             if token == tokenizer.endoftext:
                 if rank < search.beams:
                     finish(total, [*tokens, token], length)
             elif len(following) < search.beams:
-                following.append((total, [*tokens, token], row))
+                following.append((total, [*tokens, token], beam))
         running = [(total, tokens) for total, tokens, _ in following]
         best = running[0][0] / length**search.length_penalty if running else -np.inf
         if len(finished) == search.beams and finished[0][0] >= best:
@@ -113,13 +140,13 @@ def beam_search(
         if not running:
             break
         if length < settings.length:
-            engine.reorder([row for _, _, row in following])
+            engine.reorder([beam for _, _, beam in following])
             logits = engine.decode(np.array([tokens[-1] for _, tokens in running]))
     for total, tokens in running:
         finish(total, tokens, len(tokens))
     best_first = sorted(finished, reverse=True)[: search.num_return_sequences]
     return [
-        _text(number, prompt, settings, tokenizer, total, tokens)
+        _completion(number, prompt, settings, tokenizer, total, tokens)
         for number, (_, _, total, tokens) in enumerate(best_first)
     ]
 
@@ -132,27 +159,33 @@ def _candidates(
     settings: GenerationSettings,
     wanted: int,
 ) -> list[tuple[float, int, int]]:
-    """The best ways to go on: log-probability, row and token of each, the best first."""
-    scores = np.empty(logits.shape, np.float64)
-    for row, (total, tokens) in enumerate(running):
-        shifted = logits[row].astype(np.float64) - logits[row].max()
-        probabilities = shifted - np.log(np.exp(shifted).sum())
+    """Return the best extensions by one token: log-probability, beam and token, best first.
+
+    Args:
+        logits: float32 [beams, V].
+        running: log-probability and tokens of each beam.
+        wanted: number of extensions.
+    """
+    scores = np.empty(logits.shape, np.float64)  # [beams, V]
+    for beam, (total, tokens) in enumerate(running):
+        shifted = logits[beam].astype(np.float64) - logits[beam].max()
+        log_probabilities = shifted - np.log(np.exp(shifted).sum())
         suppressed = settings.suppressed_tokens(len(tokens), tokenizer.endoftext)
-        scores[row] = total + process_logits(
-            probabilities, settings.sampling, prompt, tokens, suppressed
+        scores[beam] = total + process_logits(
+            log_probabilities, settings.sampling, prompt, tokens, suppressed
         )
     flat = scores.ravel()
     best = np.argpartition(-flat, min(wanted, len(flat)) - 1)[:wanted]
     best = best[np.argsort(-flat[best], kind="stable")]
-    rows, tokens = np.divmod(best, logits.shape[1])
+    beams, following = np.divmod(best, logits.shape[1])
     return [
-        (float(flat[at]), int(row), int(token))
-        for at, row, token in zip(best, rows, tokens, strict=True)
+        (float(flat[at]), int(beam), int(token))
+        for at, beam, token in zip(best, beams, following, strict=True)
         if flat[at] > -np.inf
     ]
 
 
-def _text(
+def _completion(
     number: int,
     prompt: Sequence[int],
     settings: GenerationSettings,
@@ -160,10 +193,11 @@ def _text(
     total: float,
     tokens: list[int],
 ) -> Completion:
-    text = Completion(number, prompt, settings)
-    text.finish_reason = "length"
+    completion = Completion(number, prompt, settings)
+    completion.finish_reason = "length"
     if tokens and tokens[-1] == tokenizer.endoftext:
         tokens = tokens[:-1]
-        text.finish_reason = "endoftext"
-    text.tokens, text.text, text.logprob = tokens, tokenizer.decode(tokens), total
-    return text
+        completion.finish_reason = "endoftext"
+    completion.tokens, completion.text = tokens, tokenizer.decode(tokens)
+    completion.logprob = total
+    return completion

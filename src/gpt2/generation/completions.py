@@ -1,4 +1,4 @@
-"""From prompts to texts, token by token, several at once."""
+"""Generates completions of prompts token by token, several sequences at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2 import randomness
-from gpt2.checks import check_count
+from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
 from gpt2.generation.sampling import (
     SamplingSettings,
@@ -28,42 +28,52 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSettings:
-    """How texts are written and where they end."""
+    """How completions are sampled and where they end."""
 
-    length: int  # tokens at most
+    length: int = setting(
+        help="tokens per sample (default: half of the context window; without a prompt, all of it)",
+        low=0,
+    )
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
-    seed: int = 0  # with the number of a text, decides it
-    min_length: int = 0  # tokens before the end of text may come
-    ignore_endoftext: bool = False  # write on after an end of text, as in 2019
-    stop: tuple[str, ...] = ()  # strings before which a text ends
+    seed: int = setting(0, "random seed (default: a random one)", low=0)
+    min_length: int = setting(0, "tokens before <|endoftext|> may end a sample", low=0)
+    ignore_endoftext: bool = setting(
+        False, "do not stop at <|endoftext|>, as in 2019", flag="ignore_eos"
+    )
+    stop: tuple[str, ...] = setting(
+        (),
+        "stop sequence: end the sample before this string; several as a list: "
+        r"""'["\n", "###"]'""",
+        metavar="TEXT",
+    )
 
     def __post_init__(self) -> None:
-        check_count("length", self.length, least=0)
-        check_count("min_length", self.min_length, least=0)
+        check_fields(self)
         randomness.check_seed(self.seed)
         if self.min_length > self.length:
             raise UserError(
-                f"min_length is {self.min_length}, but the length is only {self.length}."
+                f"min_length is {self.min_length}, but the length is only {self.length}. Use a "
+                "smaller min_length or a larger length."
             )
         if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise UserError("A stop string should be a text of at least one character.")
+            raise UserError("stop: a stop sequence must be a string of at least one character.")
 
     def suppressed_tokens(self, length: int, endoftext: int | None) -> list[int]:
-        """The tokens that must not come next in a text of this length: too early an end of it."""
+        """Return the tokens suppressed after `length` tokens: <|endoftext|> before min_length."""
         return [] if endoftext is None or length >= self.min_length else [endoftext]
 
 
 class Completion:
-    """A text while it is being written, and then the finished one.
+    """The continuation of a prompt, while it is generated and when it is finished.
 
     Attributes:
-        number: which one it is; with the seed, decides the random numbers.
-        prompt: the tokens it goes on from.
-        tokens: those that were generated, without a closing `<|endoftext|>`.
-        text: their text, up to a stop string.
-        logprob: the model's own log-probability of all that was generated, in nats.
-        finish_reason: None while it goes on; then "endoftext", "stop" or "length".
-        slid: whether it has outgrown the model's window.
+        number: index of the sample; with the seed, it decides the random numbers.
+        prompt: token ids of the prompt.
+        tokens: generated token ids, without a final `<|endoftext|>`.
+        text: the generated text, up to a stop sequence.
+        logprob: the model's log-probability of all generated tokens, in nats.
+        finish_reason: None until it is finished; then "endoftext", "stop" or "length".
+        exceeded_context: whether prompt and completion did not fit into the context window.
     """
 
     def __init__(self, number: int, prompt: Sequence[int], settings: GenerationSettings):
@@ -73,46 +83,40 @@ class Completion:
         self.text = ""
         self.logprob = 0.0
         self.finish_reason: str | None = None if settings.length else "length"
-        self.slid = False
+        self.exceeded_context = False
         self._settings = settings
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
-    def settled(self) -> int:
-        """How many characters of the text no stop string can take back any more."""
-        if self.finish_reason:
-            return len(self.text)
-        return min(
-            (
-                len(self.text) - size
-                for stop in self._settings.stop
-                for size in range(min(len(stop) - 1, len(self.text)), 0, -1)
-                if self.text.endswith(stop[:size])
-            ),
-            default=len(self.text),
+    def stable_length(self) -> int:
+        """The number of leading characters of the text that no stop sequence can remove."""
+        return (
+            len(self.text) if self.finish_reason else stable_length(self.text, self._settings.stop)
         )
 
-    def window(self, n_ctx: int) -> list[int]:
-        """What a model with this window is given of the text: all of it, or the end of it.
+    def context(self, n_ctx: int) -> list[int]:
+        """Return the tokens to prefill: all of them, or the most recent ones if they do not fit.
 
-        Of a longer text it is the last half of the window, or more if what is still to be written
-        leaves room for more.
+        In the second case these are half a context window, or more if the tokens that are still to
+        be generated leave room for more.
         """
         tokens = [*self.prompt, *self.tokens]
         if len(tokens) <= n_ctx:
             return tokens
-        self.slid = True
-        wanted = self._settings.length - len(self.tokens)
-        return tokens[-max(n_ctx // 2, n_ctx - wanted, 1) :]
+        self.exceeded_context = True
+        remaining = self._settings.length - len(self.tokens)
+        return tokens[-max(n_ctx // 2, n_ctx - remaining, 1) :]
 
-    def take(self, logits: np.ndarray, tokenizer: Tokenizer) -> None:
-        """Go on by one token, given the scores of the next one: float32 [V]."""
+    def add_token(self, logits: np.ndarray, tokenizer: Tokenizer) -> None:
+        """Sample the next token from its logits, float32 [V], and add it."""
         settings = self._settings
         endoftext = tokenizer.endoftext
         suppressed = settings.suppressed_tokens(len(self.tokens), endoftext)
-        allowed = process_logits(logits, settings.sampling, self.prompt, self.tokens, suppressed)
-        place = (settings.seed, randomness.SAMPLE, self.number, len(self.tokens))
-        token = sample_token(allowed, settings.sampling, randomness.generator(*place))
+        processed = process_logits(logits, settings.sampling, self.prompt, self.tokens, suppressed)
+        random = randomness.generator(
+            settings.seed, randomness.SAMPLE, self.number, len(self.tokens)
+        )
+        token = sample_token(processed, settings.sampling, random)
         self.logprob += log_probability(logits, token)
         if token == endoftext and not settings.ignore_endoftext:
             self._finish("endoftext")
@@ -120,10 +124,15 @@ class Completion:
         self.tokens.append(token)
         searched = len(self.text)
         self.text += self._decoder.decode(tokenizer.decode_bytes([token]))
-        if not self._cut_at_stop(searched) and len(self.tokens) == settings.length:
+        if not self._stopped(searched) and len(self.tokens) == settings.length:
             self._finish("length")
 
-    def _cut_at_stop(self, searched: int) -> bool:
+    def _stopped(self, searched: int) -> bool:
+        """Truncate the text at the first stop sequence, and return whether there is one.
+
+        Args:
+            searched: number of leading characters that have been searched before.
+        """
         found = [
             self.text.find(stop, max(searched - len(stop) + 1, 0)) for stop in self._settings.stop
         ]
@@ -136,8 +145,26 @@ class Completion:
     def _finish(self, reason: str) -> None:
         searched = len(self.text)
         self.text += self._decoder.decode(b"", final=True)
-        if not self._cut_at_stop(searched):
+        if not self._stopped(searched):
             self.finish_reason = reason
+
+
+def stable_length(text: str, stop: Sequence[str]) -> int:
+    """Return the length of a growing text without an end that may begin one of the strings.
+
+    Example:
+        >>> stable_length("one\\n#", ["##"])
+        4
+    """
+    return min(
+        (
+            len(text) - size
+            for string in stop
+            for size in range(min(len(string) - 1, len(text)), 0, -1)
+            if text.endswith(string[:size])
+        ),
+        default=len(text),
+    )
 
 
 def generate_completions(
@@ -148,100 +175,100 @@ def generate_completions(
     settings: GenerationSettings,
     batch_size: int,
 ) -> Iterator[Completion]:
-    """Write a text for each prompt, some at once; the next begins when one of them is finished.
+    """Generate a completion of each prompt; a finished sequence makes room for the next prompt.
 
     Args:
-        prompts: number and tokens of each, at least one token; may be endless.
-        batch_size: how many are written at once; changes no text.
+        prompts: number and tokens (at least one) of each; may be endless.
+        batch_size: sequences generated at once; does not change the completions.
 
     Yields:
-        A text whenever a token was added to it, for the last time when it is finished.
+        A completion whenever a token was added to it, for the last time when it is finished.
 
     Raises:
-        UserError: a prompt holds a token, or the settings name one, that the model lacks.
+        UserError: a prompt or a setting has a token id that the model lacks.
     """
     check_count("batch_size", batch_size, least=1)
     settings.sampling.check_vocabulary(hparams.n_vocab)
-    waiting = (_begun(item, settings, hparams) for item in prompts)
+    waiting = (_new_completion(item, settings, hparams) for item in prompts)
     if settings.length == 0:
         yield from waiting
         return
-    texts = list(islice(waiting, batch_size))
+    batch = list(islice(waiting, batch_size))
 
-    def prepare(row: int) -> Iterator[Completion]:
-        """Give a row a text with a token to feed and a place for it, if any is left."""
+    def prepare(slot: int) -> Iterator[Completion]:
+        """Make a slot ready for a decode step, if a completion is left for it."""
         while True:
-            if texts[row].finish_reason:
+            if batch[slot].finish_reason:
                 following = next(waiting, None)
                 if following is None:
                     return
-                texts[row] = following
-            elif texts[row].tokens and engine.lengths[row] < hparams.n_ctx:
+                batch[slot] = following
+            elif batch[slot].tokens and engine.lengths[slot] < hparams.n_ctx:
                 return
-            logits = engine.prefill(row, texts[row].window(hparams.n_ctx))
-            texts[row].take(logits, tokenizer)
-            yield texts[row]
+            logits = engine.prefill(slot, batch[slot].context(hparams.n_ctx))
+            batch[slot].add_token(logits, tokenizer)
+            yield batch[slot]
 
-    if len(texts) > 1 and all(text.prompt == texts[0].prompt for text in texts):
-        # Several texts from one prompt, which is taken in once.
+    if len(batch) > 1 and all(completion.prompt == batch[0].prompt for completion in batch):
+        # Prefill a prompt that all sequences share only once.
         engine.reset(1)
-        logits = engine.prefill(0, texts[0].window(hparams.n_ctx))
-        engine.reorder([0] * len(texts))
-        for text in texts:
-            text.take(logits, tokenizer)
-            yield text
+        logits = engine.prefill(0, batch[0].context(hparams.n_ctx))
+        engine.reorder([0] * len(batch))
+        for completion in batch:
+            completion.add_token(logits, tokenizer)
+            yield completion
     else:
-        engine.reset(max(len(texts), 1))
-    while texts:
-        for row in range(len(texts)):
-            yield from prepare(row)
-        going = [row for row, text in enumerate(texts) if not text.finish_reason]
-        if going and len(going) < len(texts):
-            engine.reorder(going)
-        texts = [texts[row] for row in going]
-        if texts:
-            logits = engine.decode(np.array([text.tokens[-1] for text in texts]))
-            for row, text in enumerate(texts):
-                text.take(logits[row], tokenizer)
-                yield text
+        engine.reset(max(len(batch), 1))
+    while batch:
+        for slot in range(len(batch)):
+            yield from prepare(slot)
+        unfinished = [slot for slot, item in enumerate(batch) if not item.finish_reason]
+        if unfinished and len(unfinished) < len(batch):
+            engine.reorder(unfinished)
+        batch = [batch[slot] for slot in unfinished]
+        if batch:
+            logits = engine.decode(np.array([completion.tokens[-1] for completion in batch]))
+            for slot, completion in enumerate(batch):
+                completion.add_token(logits[slot], tokenizer)
+                yield completion
 
 
 def in_order(
-    texts: Iterable[Completion], first: int = 0, stop: Callable[[], bool] = lambda: False
+    completions: Iterable[Completion], first: int = 0, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Completion]:
-    """The finished ones of texts that are being written, by their number.
+    """Yield the finished completions of `generate_completions` in the order of their numbers.
 
     Args:
         first: the lowest number; none may be missing.
-        stop: asked after each token whether to give up.
+        stop: asked after each token whether to stop.
     """
     finished: dict[int, Completion] = {}
-    for text in texts:
+    for completion in completions:
         if stop():
             return
-        if text.finish_reason:
-            finished[text.number] = text
+        if completion.finish_reason:
+            finished[completion.number] = completion
         while first in finished:
             yield finished.pop(first)
             first += 1
 
 
 def check_prompt(prompt: Sequence[int], hparams: HParams) -> None:
-    """Hold a prompt's tokens against the vocabulary.
+    """Check the tokens of a prompt against the vocabulary size.
 
     Raises:
-        UserError: there is none, or one is beyond it.
+        UserError: the prompt is empty, or a token id is too large.
     """
     if not len(prompt):
-        raise UserError("A prompt should have at least one token.")
+        raise UserError("The prompt is empty. Give it at least one token.")
     if max(prompt) >= hparams.n_vocab:
         raise UserError(
-            f"The prompt holds the token {max(prompt)}, but the model's vocabulary ends at "
-            f"{hparams.n_vocab - 1}: encoder.json and hparams.json do not belong together."
+            f"The prompt contains token id {max(prompt)}, but the model's largest id is "
+            f"{hparams.n_vocab - 1}. encoder.json and hparams.json belong to different models."
         )
 
 
-def _begun(
+def _new_completion(
     item: tuple[int, Sequence[int]], settings: GenerationSettings, hparams: HParams
 ) -> Completion:
     number, prompt = item

@@ -121,8 +121,8 @@ class LanguageModel:
         """The text that goes on from a prompt, piece by piece as it is written."""
         shown = 0
         for text in self.completions([(0, self.encode(prompt))], self.settings(**options), 1):
-            yield text.text[shown : text.settled]
-            shown = max(shown, text.settled)
+            yield text.text[shown : text.stable_length]
+            shown = max(shown, text.stable_length)
 
     def completions(
         self,

@@ -1,0 +1,225 @@
+"""`interactive`: type prompts, read completions."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2.checks import check_count
+from gpt2.commands import sampling_options
+from gpt2.commands.flags import Command, Values, parse_value, suggestion
+from gpt2.commands.sampling_options import shown_text, stable_text
+from gpt2.commands.signals import StopSignal
+from gpt2.commands.terminal import print_banner
+from gpt2.errors import UserError, cannot_write
+from gpt2.generation.completions import Completion, in_order
+from gpt2.generation.language_model import LanguageModel
+
+GREETING = "Type a prompt, or /help for commands. Ctrl+D or /quit exits."
+HELP = '''\
+Type a prompt and the model continues it. For a prompt of several lines, end a line with \\, or
+begin with """ and end with """. Ctrl+C stops a sample.
+  /set NAME VALUE   change a setting, for example: /set temperature 0.7
+  /settings         show the settings
+  /again            generate new samples for the last prompt
+  /save FILE        append the last prompt and its samples to a file
+  /help             show this text
+  /quit             exit, as /exit and Ctrl+D do'''
+QUIT = ("/quit", "/exit")
+# They decide which model is loaded, so they cannot change while it is in use.
+FIXED = ("model_name", "models_dir", "engine", "quantize")
+
+
+def check(values: Values) -> None:
+    """Check the flags that have another range here than in the other samplers."""
+    check_count("--nsamples", values.nsamples, least=1)
+
+
+def run(values: Values) -> None:
+    """Load the model and hold the session."""
+    Session(values, sampling_options.open_model(values)).run()
+
+
+COMMAND = Command(
+    summary="Type prompts and read completions.",
+    details="On a terminal, /help lists the commands of the session.",
+    groups=sampling_options.sampler_options(),
+    run=run,
+    by_fire=True,
+    check=check,
+)
+
+
+class Session:
+    """Reads prompts and prints completions until the input ends."""
+
+    def __init__(self, values: Values, model: LanguageModel):
+        self.values = values
+        self.model = model
+        self.generated = 0  # samples so far; their numbers decide their random numbers
+        self.prompt = ""
+        self.samples: list[str] = []
+        # Slash commands and multi-line prompts are for people; a pipe is read as in 2019.
+        self.on_terminal = sys.stdin.isatty()
+        self.options = {option.flag.removeprefix("--"): option for option in COMMAND.options}
+        self.commands = {
+            "/set": self.set,
+            "/settings": self.show_settings,
+            "/again": self.again,
+            "/save": self.save,
+            "/help": lambda rest: print(HELP),
+        }
+
+    def run(self) -> None:
+        """Answer every prompt and carry out every slash command."""
+        if self.on_terminal:
+            with contextlib.suppress(ImportError):  # Windows has no readline, and needs none
+                import readline  # noqa: F401  (arrow keys and history)
+            print(GREETING)
+        for line in self.lines():
+            try:
+                if not (self.on_terminal and line.startswith("/")):
+                    self.prompt = line
+                    self.answer()
+                elif line.strip() in QUIT:
+                    return
+                else:
+                    self.obey(line)
+            except UserError as error:  # the session continues
+                print(error, file=sys.stderr)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the prompts and slash commands."""
+        while True:
+            try:
+                if self.on_terminal:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
+                prompt = self.read()
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print()
+                continue
+            if prompt:
+                yield prompt
+            else:
+                print("Prompt should not be empty!")
+
+    def read(self) -> str:
+        """Return one prompt, which may have several lines on a terminal."""
+        line = input("Model prompt >>> ")
+        if not self.on_terminal:
+            return line
+        if line.startswith('"""'):
+            lines = [line[3:]]
+            while not lines[-1].endswith('"""'):
+                lines.append(input("... "))
+            return "\n".join(lines).removesuffix('"""')
+        while line.endswith("\\"):
+            line = line[:-1] + "\n" + input("... ")
+        return line
+
+    def answer(self) -> None:
+        """Print samples that continue the prompt."""
+        tokens = self.model.encode(self.prompt)
+        self.samples = []
+        generated = 0
+        began = time.monotonic()
+        # Beam search takes the rank of a sample from its number.
+        first = 0 if self.values.beams else self.generated
+        requests = [(first + n, tokens) for n in range(self.values.nsamples)]
+        with StopSignal("") as stop:
+            completions = sampling_options.generate(self.model, requests, self.values)
+            if self.values.nsamples == 1:
+                generated = self.stream(completions, stop)
+            else:
+                for completion in in_order(completions, first, stop):
+                    generated += len(completion.tokens)
+                    self.samples.append(shown_text(completion, self.values, self.prompt))
+                    print_banner(len(self.samples))
+                    print(self.samples[-1], flush=True)
+        print("=" * 80)
+        if self.on_terminal:
+            speed = generated / max(time.monotonic() - began, 1e-9)
+            print(f"{generated} tokens, {speed:.1f} per second")
+        self.generated += self.values.nsamples
+
+    def stream(self, completions: Iterator[Completion], stop: StopSignal) -> int:
+        """Print a single sample token by token, and return its number of tokens."""
+        print_banner(1)
+        printed = 0
+        if self.values.include_prefix:
+            print(self.prompt, end="")
+        for completion in completions:
+            stable = stable_text(completion, self.values)
+            print(stable[printed:], end="", flush=True)
+            printed = max(printed, len(stable))
+            if stop():
+                break
+        print()
+        self.samples.append(shown_text(completion, self.values, self.prompt))
+        return len(completion.tokens)
+
+    def obey(self, line: str) -> None:
+        """Carry out a slash command.
+
+        Raises:
+            UserError: there is no such command, or it cannot be carried out.
+        """
+        name, _, rest = line.strip().partition(" ")
+        if name not in self.commands:
+            known = [*self.commands, *QUIT]
+            raise UserError(
+                f"There is no command {name}{suggestion(name, known)}; available: "
+                f"{', '.join(known)}."
+            )
+        self.commands[name](rest.strip())
+
+    def again(self, rest: str) -> None:
+        """Generate new samples for the last prompt."""
+        if not self.prompt:
+            raise UserError("/again: there is no prompt yet. Type one.")
+        self.answer()
+
+    def show_settings(self, rest: str) -> None:
+        """Print all settings."""
+        for name, option in self.options.items():
+            value = getattr(self.values, option.name)
+            print(name, f"{value:g}" if isinstance(value, float) else value)
+
+    def set(self, rest: str) -> None:
+        """Change a setting, unless the new value is invalid or does not go with the others."""
+        name, _, text = rest.partition(" ")
+        if not text:
+            raise UserError("/set needs a name and a value, for example: /set temperature 0.7")
+        settable = [other for other in self.options if other not in FIXED]
+        if name not in settable:
+            raise UserError(
+                f"{name} cannot be set here{suggestion(name, settable)}; available: "
+                f"{', '.join(settable)}."
+            )
+        option = self.options[name]
+        changed = Values(**vars(self.values) | {option.name: parse_value(option, text.strip())})
+        check(changed)
+        sampling_options.generation_settings(
+            changed, self.model.hparams.n_vocab, self.model.tokenizer
+        )
+        self.values = changed
+
+    def save(self, rest: str) -> None:
+        """Append the last prompt and its samples to a file."""
+        if not rest:
+            raise UserError("/save needs a file, for example: /save samples.txt")
+        path = Path(rest).expanduser()
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                for sample in self.samples:
+                    file.write(f"{self.prompt}\n{sample}\n{'=' * 20}\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        print("Saved to", path)

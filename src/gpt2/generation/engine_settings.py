@@ -1,0 +1,33 @@
+"""Which engine runs a model, and in which precision."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gpt2.checks import check_fields, setting
+from gpt2.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineSettings:
+    """Which engine generates text, and whether its weights are quantized."""
+
+    engine: str = setting(
+        "auto",
+        "tensorflow (any device), litert (CPU; converts the model once), or auto",
+        choices=("auto", "tensorflow", "litert"),
+    )
+    quantize: str = setting(
+        "none",
+        "weight quantization; int8 is faster with a quarter of the memory and slightly less exact "
+        "(litert only)",
+        choices=("none", "int8"),
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.engine == "tensorflow" and self.quantize != "none":
+            raise UserError(
+                f"quantize {self.quantize} is not available with engine tensorflow. Use engine "
+                "litert or auto."
+            )

@@ -79,8 +79,13 @@ def terminal(home: Home):
 def test_a_session_with_settings_several_lines_and_interruptions(
     terminal: Terminal, home: Home
 ) -> None:
-    assert "/help" in terminal.read_until(re.escape(PROMPT))
+    greeting = terminal.read_until(re.escape(PROMPT))
+    assert "/help for commands" in greeting and "/quit" in greeting
     assert "/set NAME VALUE" in terminal.ask("/help")
+    unknown = terminal.ask("/hlep")
+    assert "no command /hlep" in unknown and "/settings" in unknown and "SAMPLE" not in unknown
+    assert "no prompt yet" in terminal.ask("/again")
+    assert "name and a value" in terminal.ask("/set temperature")
 
     first = terminal.ask("The")
     assert first.count(" SAMPLE 1 ") == 1
@@ -91,12 +96,14 @@ def test_a_session_with_settings_several_lines_and_interruptions(
     assert "temperature cannot be" not in terminal.ask("/set temperature 0")
     likeliest = terminal.ask("The").partition("SAMPLE")[2].partition("=\n1")[0]
     assert terminal.ask("/again").partition("SAMPLE")[2].partition("=\n1")[0] == likeliest
-    assert "temperature should be a number of at least 0, not -1" in terminal.ask(
-        "/set temperature -1"
-    )
+    assert "temperature must be a number at least 0, not -1" in terminal.ask("/set temperature -1")
     assert "engine cannot be set here" in terminal.ask("/set engine litert")
+    assert "did you mean top_k" in terminal.ask("/set topk 3")
+    assert "top_k is 301" in terminal.ask("/set top_k 301")
+    assert "--nsamples must be a whole number at least 1" in terminal.ask("/set nsamples 0")
     settings = terminal.ask("/settings")
     assert "\ntemperature 0\n" in settings and "\nlength 12\n" in settings
+    assert "\nignore_eos True\n" in settings and "\ntop_k 0\n" in settings
 
     terminal.ask("/set include_prefix True")
     terminal.type('"""One\n')
@@ -121,4 +128,11 @@ def test_a_session_with_settings_several_lines_and_interruptions(
     assert "5 tokens" in terminal.ask("The")
 
     terminal.type("\x04")
+    assert terminal.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("command", ["/quit", "/exit"])
+def test_quit_and_exit_end_the_session(terminal: Terminal, command: str) -> None:
+    terminal.read_until(re.escape(PROMPT))
+    terminal.type(f"{command}\n")
     assert terminal.process.wait(PATIENCE) == 0

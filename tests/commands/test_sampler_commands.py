@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
 
 import pytest
 
-from tests.commands.toolkit_copy import DATA, INDEX, Toolkit
+from tests.commands.toolkit_copy import DATA, INDEX, Home, Toolkit
 
 BANNER = re.compile(r"^={40} SAMPLE (\d+) ={40}\n", re.MULTILINE)
 INTERACTIVE = "python src/interactive_conditional_samples.py"
@@ -24,7 +25,7 @@ def samples(shown: str) -> dict[int, str]:
 
 @pytest.fixture(scope="session")
 def copied(trained: Toolkit) -> str:
-    """The name of a model put together by hand from seven files, as the tutorials tell."""
+    """The name of a model folder made by hand from seven files, as in the tutorials of 2019."""
     root = trained.root
     run, model = root / "checkpoint" / "short", root / "models" / "copied"
     last = (run / "counter").read_text().strip()
@@ -44,7 +45,7 @@ def test_prompts_are_answered_as_in_2019_until_the_input_ends(
         f"{INTERACTIVE} --model_name {copied} --nsamples 3 --length 6 --seed 4",
         typed="Hello\n\n" + "far too long " * 20 + "\nThe",
     )
-    done.says(0, "looks at 32 tokens at most; of a longer text it is given the last part")
+    done.says(0, "window is 32 tokens; continuing with the most recent part")
     before, first, empty, long, second, end = done.out.split("Model prompt >>> ")
     assert (before, empty, end) == ("", "Prompt should not be empty!\n", "\n")
     for answer in (first, long, second):
@@ -55,15 +56,15 @@ def test_prompts_are_answered_as_in_2019_until_the_input_ends(
     assert again == done
 
 
-def test_texts_longer_than_the_window_go_on_and_say_so_once(trained: Toolkit) -> None:
+def test_texts_that_exceed_the_context_window_continue_with_one_notice(trained: Toolkit) -> None:
     done = trained.run(
         f"{UNCONDITIONAL} --model_name short --length 80 --nsamples 2 --ignore_eos --seed 4"
     )
-    done.says(0, "looks at 32 tokens at most; of a longer text it is given the last part")
+    done.says(0, "window is 32 tokens; continuing with the most recent part")
     assert list(samples(done.out)) == [1, 2]
 
 
-def test_samples_end_where_they_are_told_to(trained: Toolkit) -> None:
+def test_samples_end_before_stop_and_truncate(trained: Toolkit) -> None:
     flags = "--model_name short --length 30 --nsamples 2 --ignore_eos --seed 4"
     whole, stopped, truncated = trained.run_all(
         f"{UNCONDITIONAL} {flags}",
@@ -82,7 +83,7 @@ def test_samples_without_a_prompt_are_as_many_as_asked_for(trained: Toolkit) -> 
     assert list(three) == [1, 2, 3]
     assert len(set(three.values())) == 3
 
-    # Without a number they go on until Ctrl+C. Called from inside src/ this time.
+    # Without a number they continue until Ctrl+C. Called from inside src/ this time.
     command = f"python generate_unconditional_samples.py {flags}"
     with trained.start(command, folder="src") as running:
         running.send_when(signal.SIGINT, lambda: " SAMPLE 5 " in running.out)
@@ -92,7 +93,7 @@ def test_samples_without_a_prompt_are_as_many_as_asked_for(trained: Toolkit) -> 
     assert [samples(endless.out)[number] for number in three] == list(three.values())
 
 
-def test_broken_checkpoints_are_told(toolkit: Toolkit) -> None:
+def test_broken_checkpoints_are_reported(toolkit: Toolkit) -> None:
     models = toolkit.root / "models"
     for name in ("cut", "changed", "foreign"):
         shutil.copytree(models / "117M", models / name)
@@ -114,3 +115,41 @@ def test_broken_checkpoints_are_told(toolkit: Toolkit) -> None:
     for done, sentence in zip(answers, sentences.values(), strict=True):
         done.says(1, sentence)
         assert done.out == ""
+
+
+def test_an_empty_sample_is_explained_once_on_standard_error(toolkit: Toolkit) -> None:
+    vocabulary = json.loads((toolkit.root / "models" / "117M" / "encoder.json").read_text())
+    only = f"--logit_bias '{{{vocabulary['<|endoftext|>']}: 1000}}' --length 3 --nsamples 2"
+    done = toolkit.run(f"{UNCONDITIONAL} --model_name 117M {only}")
+    done.says(0, r"<\|endoftext\|> as the first token.*--min_length N or --ignore_eos")
+    assert samples(done.out) == {1: "\n", 2: "\n"}
+
+
+def test_flags_are_checked_before_tensorflow_is_imported(home: Home, no_tensorflow: str) -> None:
+    sentences = {
+        "--top_k x": (2, "--top_k must be a whole number, not 'x'"),
+        "--top_k 1.5": (2, "--top_k must be a whole number, not '1.5'"),
+        "--nsample 1": (2, "no flag --nsample; did you mean --nsamples"),
+        "117M": (2, "did you mean --model_name 117M"),
+        "--engine gpu": (2, "--engine must be one of auto, tensorflow, litert"),
+        "--beams 2": (2, "--beams needs a prompt"),
+        "--seed 1 --seed 2": (2, "--seed is given twice"),
+        "--temperature -1": (1, "temperature must be a number at least 0, not -1"),
+        "--engine tensorflow --quantize int8": (1, "int8 .* tensorflow"),
+        "--model_name gone": (1, "no model 'gone' .*117M"),
+        "--model_name 117M --top_k 301": (1, "top_k is 301, .* 300 tokens"),
+        "--model_name 117M --min_length 9 --length 8": (1, "min_length is 9, .* 8"),
+        "--model_name 117M --truncate '[\"\"]'": (1, "--truncate"),
+    }
+    lines = (f"{no_tensorflow} {UNCONDITIONAL} {flags}" for flags in sentences)
+    answers = home.toolkit.run_in_one_process(*lines)
+    for done, (code, sentence) in zip(answers, sentences.values(), strict=True):
+        done.says(code, sentence)
+        assert done.out == ""
+
+
+def test_none_stands_for_the_default_of_2019(trained: Toolkit) -> None:
+    flags = "--model_name short --nsamples 1"
+    done = trained.run(f"{UNCONDITIONAL} {flags} --seed None --length None --ignore_eos")
+    done.succeeds()
+    assert list(samples(done.out)) == [1]

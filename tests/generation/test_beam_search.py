@@ -23,7 +23,7 @@ from tests.golden_model import Golden
 GOLDEN = Path(__file__).parent.parent / "golden" / "generation.npz"
 
 
-def test_beams_go_where_those_of_transformers_go(golden: Golden, engine: Engine) -> None:
+def test_completions_and_scores_are_those_of_transformers(golden: Golden, engine: Engine) -> None:
     with np.load(GOLDEN, allow_pickle=False) as archive:
         known = json.loads(archive["beam_searches"].item())
     assert len(known["searches"]) > 100
@@ -53,7 +53,7 @@ def test_beams_go_where_those_of_transformers_go(golden: Golden, engine: Engine)
             assert text.prompt == found["prompt"]
 
 
-def test_a_search_as_wide_as_the_tree_finds_the_likeliest_text_of_all(golden: Golden) -> None:
+def test_a_search_as_wide_as_the_tree_finds_the_most_probable_text_of_all(golden: Golden) -> None:
     """Three tokens of four, banned all others: 64 texts, each scored on its own."""
     weights, hparams, prompt = golden.tensors("weights"), golden.hparams, [7, 8]
     allowed = [3, 19, 33, 50]
@@ -95,14 +95,14 @@ def test_one_beam_is_greedy(golden: Golden, engine: Engine) -> None:
     assert text.tokens == tokens[2:]
 
 
-def test_the_window_is_filled_to_the_last_place_and_not_beyond() -> None:
+def test_the_context_window_is_filled_and_not_exceeded() -> None:
     engine = CountingEngine(n_ctx=8)
     arguments = (engine, engine.hparams, alphabet(10), [1, 2, 3])
     # The sixth token is not fed back.
     (text,) = beam_search(*arguments, GenerationSettings(length=6), BeamSettings(beams=2))
     assert text.tokens == [4, 5, 6, 7, 8, 9]
     assert engine.lengths.tolist() == [8, 8]
-    with pytest.raises(UserError, match=r"cannot slide.*prompt of 3 tokens.*window of 8"):
+    with pytest.raises(UserError, match=r"window of 8 .*prompt has 3 tokens.*length is 7"):
         beam_search(*arguments, GenerationSettings(length=7), BeamSettings(beams=2))
 
 
@@ -132,18 +132,24 @@ def test_a_length_of_zero_is_no_text() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"sampling": SamplingSettings(temperature=0)}, "temperature cannot go with it"),
-        ({"sampling": SamplingSettings(temperature=0.7)}, "temperature cannot go with it"),
-        ({"sampling": SamplingSettings(top_k=40)}, "top_k cannot go with it"),
-        ({"sampling": SamplingSettings(top_p=0.9)}, "top_p cannot go with it"),
-        ({"sampling": SamplingSettings(min_p=0.1)}, "min_p cannot go with it"),
-        ({"sampling": SamplingSettings(typical_p=0.1)}, "typical_p cannot go with it"),
-        ({"stop": ("end",)}, "ends texts at"),
-        ({"ignore_endoftext": True}, "ends texts at"),
+        (
+            {"sampling": SamplingSettings(temperature=0)},
+            "temperature cannot be combined with beams",
+        ),
+        (
+            {"sampling": SamplingSettings(temperature=0.7)},
+            "temperature cannot be combined with beams",
+        ),
+        ({"sampling": SamplingSettings(top_k=40)}, "top_k cannot be combined"),
+        ({"sampling": SamplingSettings(top_p=0.9)}, "top_p cannot be combined"),
+        ({"sampling": SamplingSettings(min_p=0.1)}, "min_p cannot be combined"),
+        ({"sampling": SamplingSettings(typical_p=0.1)}, "typical_p cannot be combined"),
+        ({"stop": ("end",)}, "stop cannot be combined"),
+        ({"ignore_endoftext": True}, "ignore_eos cannot be combined"),
     ],
     ids=str,
 )
-def test_settings_that_beams_have_no_use_for_are_refused(settings: dict, sentence: str) -> None:
+def test_settings_for_sampling_only_are_refused(settings: dict, sentence: str) -> None:
     engine = CountingEngine()
     tokenizer: Tokenizer = alphabet(10)
     with pytest.raises(UserError, match=sentence):
@@ -160,10 +166,10 @@ def test_settings_that_beams_have_no_use_for_are_refused(settings: dict, sentenc
 @pytest.mark.parametrize(
     ("search", "sentence"),
     [
-        ({"beams": 0}, "beams should be a whole number of at least 1, not 0"),
+        ({"beams": 0}, "beams .* whole number at least 1, not 0"),
         ({"beams": 2.0}, "beams .* not 2.0"),
         ({"beams": 2, "num_return_sequences": 0}, "num_return_sequences .* not 0"),
-        ({"beams": 2, "num_return_sequences": 3}, "3 texts cannot come back from 2 beams"),
+        ({"beams": 2, "num_return_sequences": 3}, "2 beams cannot return 3"),
         ({"beams": 2, "length_penalty": math.nan}, "length_penalty .* not nan"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Texts are what the model alone would write, whatever the batch, and end where they should."""
+"""Completions are those of the model alone, whatever the batch, and end where they should."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ def test_texts_are_those_recomputed_from_scratch(golden: Golden, engine: Engine,
         assert text.finish_reason == ("endoftext" if ended else "length")
         assert text.text == tokenizer.decode(tokens)
         longest = len(text.prompt) + len(tokens) - (0 if ended else 1)  # the last is not fed back
-        assert text.slid == (longest > 16)
+        assert text.exceeded_context == (longest > 16)
     if name == "sliding":
-        assert any(text.slid and text.finish_reason == "endoftext" for text in texts)
+        assert any(text.exceeded_context and text.finish_reason == "endoftext" for text in texts)
 
 
 @pytest.mark.parametrize("name", ["plain", "narrowed", "sliding"])
@@ -194,7 +194,7 @@ def test_every_token_of_every_text_has_a_random_number_of_its_own() -> None:
     assert (texts[:, 1:] == texts[:, :-1]).mean() == pytest.approx(0.1, abs=0.04)
 
 
-def test_of_more_prompts_than_rows_none_is_lost(random: np.random.Generator) -> None:
+def test_with_more_prompts_than_slots_none_is_lost(random: np.random.Generator) -> None:
     """Texts end after random numbers of tokens; the engine checks that no row is misused."""
     for _ in range(60):
         prompts = int(random.integers(0, 14))
@@ -228,7 +228,7 @@ def test_of_more_prompts_than_rows_none_is_lost(random: np.random.Generator) -> 
             )
 
 
-def test_rows_leave_the_batch_as_their_texts_end() -> None:
+def test_sequences_leave_the_batch_as_they_end() -> None:
     script = {prompt: [*[7] * prompt, END] for prompt in range(1, 6)}
     engine = ScriptedEngine(script)
     settings = GenerationSettings(length=9, sampling=GREEDY)
@@ -237,7 +237,7 @@ def test_rows_leave_the_batch_as_their_texts_end() -> None:
     assert rows == [4, 3, 2, 1, 1]
 
 
-def test_a_prompt_of_several_texts_is_taken_in_once() -> None:
+def test_a_prompt_of_several_samples_is_prefilled_once() -> None:
     engine = CountingEngine()
     written(
         engine, engine.hparams, [[1, 2, 3]] * 4, GenerationSettings(length=3, sampling=GREEDY), 4
@@ -265,7 +265,7 @@ def test_each_token_is_fed_once_and_the_last_not_at_all() -> None:
     ]
 
 
-def test_prompts_without_end_are_taken_as_rows_become_free() -> None:
+def test_endless_prompts_are_taken_as_slots_become_free() -> None:
     engine = CountingEngine()
     taken = itertools.count()
     prompts = ((number, [number % 10]) for number in taken)
@@ -295,36 +295,36 @@ def test_a_length_of_one_is_one_token() -> None:
 # The window.
 
 
-def test_a_text_that_just_fits_does_not_slide() -> None:
+def test_a_text_that_just_fits_is_prefilled_once() -> None:
     # The last token is not fed back, so a text may end one place beyond the window.
     for prompt, length in ([1, 2], 7), ([1] * 8, 1), ([1], 8):
         engine = CountingEngine(n_ctx=8)
         (text,) = written(
             engine, engine.hparams, [prompt], GenerationSettings(length=length, sampling=GREEDY)
         )
-        assert not text.slid
+        assert not text.exceeded_context
         assert len(text.tokens) == length
         assert engine.rows == [[*prompt, *text.tokens[:-1]]]
 
 
-def test_a_text_that_outgrows_the_window_is_begun_again_with_its_end() -> None:
+def test_a_text_that_exceeds_the_context_window_continues_from_its_most_recent_part() -> None:
     engine = CountingEngine(n_ctx=8)
     settings = GenerationSettings(length=14, sampling=GREEDY)
     (text,) = written(engine, engine.hparams, [[1, 2]], settings)
-    assert text.slid
+    assert text.exceeded_context
     assert text.tokens == [number % 10 for number in range(3, 17)]
     # With 7 tokens to come, half of the window; with 2 to come, there is room for 6.
     primed = [call[2] for call in engine.calls if call[0] == "prime"]
     assert primed == [[1, 2], [6, 7, 8, 9], [9, 0, 1, 2, 3, 4]]
 
 
-def test_a_prompt_longer_than_the_window_is_cut_to_its_end() -> None:
+def test_a_prompt_longer_than_the_context_window_is_truncated_to_its_end() -> None:
     prompt = [number % 10 for number in range(25)]
     for length, kept in ((1, 7), (3, 5), (4, 4), (50, 4)):
         engine = CountingEngine(n_ctx=8)
         settings = GenerationSettings(length=length, sampling=GREEDY)
         (text,) = written(engine, engine.hparams, [prompt], settings)
-        assert text.slid
+        assert text.exceeded_context
         assert text.prompt == prompt
         assert text.tokens == [number % 10 for number in range(25, 25 + length)]
         assert engine.calls[2] == ("prime", 0, prompt[-kept:])
@@ -357,20 +357,20 @@ def test_a_text_ends_at_the_end_of_text_and_does_not_hold_it() -> None:
     assert text.tokens == list(b"Once.")
 
 
-def test_an_end_of_text_that_is_to_be_ignored_is_a_token_like_any_other() -> None:
+def test_an_ignored_endoftext_is_a_token_like_any_other() -> None:
     text = one_text("Once.", ignore_endoftext=True, length=8)
     assert (text.text, text.finish_reason) == ("Once.<|endoftext|>\0\0", "length")
     assert text.tokens == [*b"Once.", END, 0, 0]
 
 
-def test_a_vocabulary_without_an_end_of_text_writes_on() -> None:
+def test_without_endoftext_in_the_vocabulary_only_the_length_ends_a_text() -> None:
     engine = CountingEngine()
     settings = GenerationSettings(length=30, min_length=3)
     (text,) = written(engine, engine.hparams, [[1]], settings, tokenizer=alphabet(10))
     assert (len(text.tokens), text.finish_reason) == (30, "length")
 
 
-def test_no_text_ends_before_its_least_length() -> None:
+def test_no_text_ends_before_its_minimum_length() -> None:
     engine = FlatEngine(n_ctx=100)
     tokenizer = alphabet(10, endoftext=3)
     for least in (0, 6):
@@ -388,7 +388,7 @@ def test_an_early_end_is_not_all_that_may_be_left() -> None:
         settings = GenerationSettings(
             length=4, min_length=2, sampling=SamplingSettings(temperature, banned=banned)
         )
-        with pytest.raises(UserError, match="Every token is banned"):
+        with pytest.raises(UserError, match="All tokens are suppressed"):
             written(engine, engine.hparams, [[1]], settings, tokenizer=alphabet(10, endoftext=3))
 
 
@@ -474,7 +474,7 @@ def test_stop_strings_are_found_as_a_slow_search_finds_them(random: np.random.Ge
     assert 30 < stopped < 290
 
 
-def test_what_has_settled_is_never_taken_back_and_nothing_is_held_back_for_long(
+def test_the_stable_prefix_never_changes_and_is_as_long_as_possible(
     random: np.random.Generator,
 ) -> None:
     letters = "abé"
@@ -488,11 +488,11 @@ def test_what_has_settled_is_never_taken_back_and_nothing_is_held_back_for_long(
         settings = GenerationSettings(length=50, sampling=GREEDY, stop=stop)
         shown = ""
         for text in generate_completions(engine, engine.hparams, BYTES, [(0, [0])], settings, 1):
-            settled = text.text[: text.settled]
-            assert settled.startswith(shown)
-            shown = settled
+            stable = text.text[: text.stable_length]
+            assert stable.startswith(shown)
+            shown = stable
             if not text.finish_reason:
-                held_back = text.text[text.settled :]
+                held_back = text.text[text.stable_length :]
                 # Only what may be the beginning of a stop string, and all of that.
                 if held_back:
                     assert any(string.startswith(held_back) for string in stop)
@@ -507,17 +507,17 @@ def test_what_has_settled_is_never_taken_back_and_nothing_is_held_back_for_long(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"length": -1}, "length should be a whole number of at least 0, not -1"),
+        ({"length": -1}, "length .* whole number at least 0, not -1"),
         ({"length": 2.5}, "length .* not 2.5"),
         ({"length": "3"}, "length .* not '3'"),
         ({"length": None}, "length .* not None"),
         ({"length": True}, "length .* not True"),
         ({"min_length": -1}, "min_length .* not -1"),
-        ({"min_length": 6}, "min_length is 6, but the length is only 5"),
-        ({"seed": -1}, "seed should be a whole number of at least 0, not -1"),
+        ({"min_length": 6}, "min_length is 6, .*length is only 5"),
+        ({"seed": -1}, "seed .* whole number at least 0, not -1"),
         ({"seed": 1.5}, "seed .* not 1.5"),
-        ({"stop": ("",)}, "stop string should be a text of at least one character"),
-        ({"stop": ("a", 3)}, "stop string"),
+        ({"stop": ("",)}, "stop sequence .* at least one character"),
+        ({"stop": ("a", 3)}, "stop sequence"),
     ],
     ids=str,
 )
@@ -529,16 +529,16 @@ def test_impossible_settings_are_refused(settings: dict, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("prompts", "settings", "batch_size", "sentence"),
     [
-        ([[1]], {"sampling": SamplingSettings(top_k=11)}, 1, "top_k is 11, .* only 10 tokens"),
-        ([[1]], {"sampling": SamplingSettings(banned=((10,),))}, 1, "10 is no token to ban"),
-        ([[1]], {}, 0, "batch_size should be a whole number of at least 1, not 0"),
+        ([[1]], {"sampling": SamplingSettings(top_k=11)}, 1, "top_k is 11, .* 10 tokens"),
+        ([[1]], {"sampling": SamplingSettings(banned=((10,),))}, 1, "10 is not a token id"),
+        ([[1]], {}, 0, "batch_size .* whole number at least 1, not 0"),
         ([[1]], {}, 1.5, "batch_size .* not 1.5"),
-        ([[1, 2], [3, 10]], {}, 2, r"token 10, .*vocabulary ends at 9.*encoder\.json"),
-        ([[1, 2], []], {}, 2, "prompt should have at least one token"),
+        ([[1, 2], [3, 10]], {}, 2, r"token id 10, .*largest id is 9.*encoder\.json"),
+        ([[1, 2], []], {}, 2, "prompt is empty"),
     ],
     ids=str,
 )
-def test_what_does_not_fit_the_model_is_refused_before_anything_is_computed(
+def test_requests_that_do_not_fit_the_model_are_refused_before_anything_is_computed(
     prompts: list[list[int]], settings: dict, batch_size: int, sentence: str
 ) -> None:
     engine = CountingEngine()

@@ -48,7 +48,7 @@ def test_objects_in_lines_keep_their_fields_and_an_empty_prompt() -> None:
 @pytest.mark.parametrize("line", ['{"prompt": ', "[1]", '{"prompt": ["one"]}', '"text"'])
 def test_a_bad_line_is_named_and_the_others_keep_their_numbers(line: str) -> None:
     first, bad, last = read_prompts(f'{{"prompt": "one"}}\n{line}\n{{"prompt": "three"}}', "file")
-    assert isinstance(bad, UserError) and str(bad).startswith("file, line 2: ")
+    assert isinstance(bad, UserError) and str(bad).startswith("file line 2: ")
     assert (first.number, last.number) == (1, 3)
 
 
@@ -56,17 +56,17 @@ def test_a_template_is_filled_up_to_the_answer() -> None:
     example = Prompt(1, {"question": "1+1", "answer": "2"})
     template = Template("Q: {question}\nA: {answer}", [example])
     expected = "Q: 1+1\nA: 2\n\nQ: 2+2\nA:"
-    assert template.prompt(Prompt(1, {"question": "2+2"})) == expected
+    assert template.fill_in(Prompt(1, {"question": "2+2"})) == expected
     # A plain line is what the template asks for first.
-    assert template.prompt(Prompt(1, {"prompt": "2+2"})) == expected
+    assert template.fill_in(Prompt(1, {"prompt": "2+2"})) == expected
 
 
 @pytest.mark.parametrize(
     ("template", "fields", "sentence"),
     [
-        ("no field", {"a": "b"}, "has no {field}"),
-        ("{a", {"a": "b"}, "cannot be read"),
-        ("{a} {b}", {"a": "b"}, "Example 1 has no 'b'"),
+        ("no field", {"a": "b"}, "has no field"),
+        ("{a", {"a": "b"}, "is invalid"),
+        ("{a} {b}", {"a": "b"}, "Example 1 has no field 'b'"),
     ],
 )
 def test_templates_that_cannot_work_are_refused(

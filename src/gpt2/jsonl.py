@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from gpt2 import locks
-from gpt2.errors import UserError, cannot_write, quoted
+from gpt2.errors import UserError, cannot_write, in_short, quoted
 
 Item = TypeVar("Item")
 
@@ -113,8 +113,8 @@ class RecordFile(Generic[Item]):
             theirs, ours = settings.get(name), self._settings.get(name)
             if theirs != ours:
                 raise UserError(
-                    f"{self._path} line {at}: generated with {name} {quoted(theirs)}, not "
-                    f"{quoted(ours)}. Use the same settings to resume, or choose another output."
+                    f"{self._path} line {at}: generated with {in_short(name)} {quoted(theirs)}, "
+                    f"not {quoted(ours)}. Use the same settings to resume, or choose another output."
                 )
         return item
 

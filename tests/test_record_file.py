@@ -1,0 +1,69 @@
+"""Files of JSON records are resumed with the same settings only, whatever a kill has left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.jsonl import RecordFile
+
+SETTINGS = {"length": 3, "logit_bias": {5: 1.0}, "stop": ("a",)}
+
+
+def write(path: Path, *numbers: int) -> None:
+    with RecordFile(path, SETTINGS, read=lambda record: record["number"]) as file:
+        for number in numbers:
+            file.append({"number": number, "text": "é\u2028"})
+
+
+def test_a_file_is_resumed_after_its_last_complete_line(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, 1, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    file = RecordFile(path, SETTINGS, read=lambda record: record["number"])
+    assert file.records == [1, 2]
+    write(path, 3)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["number"] for line in lines[:-1]] == [1, 2, 3]
+    assert json.loads(lines[2])["settings"] == json.loads(json.dumps(SETTINGS))
+
+
+def test_a_file_can_be_opened_several_times(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "out.jsonl", SETTINGS, read=dict, key="origin")
+    assert not file.records and not (tmp_path / "out.jsonl").exists()
+    for number in (1, 2):
+        with file:
+            file.append({"number": number})
+    again = RecordFile(tmp_path / "out.jsonl", SETTINGS, read=dict, key="origin")
+    assert [record["number"] for record in again.records] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"length": 4}, r"out\.jsonl line 1: .*length 3, not 4"),
+        ({"seed": 1}, r"out\.jsonl line 1: .*seed None, not 1"),
+        ({"logit_bias": {}}, r"out\.jsonl line 1: .*logit_bias \{'5': 1\.0\}, not \{\}"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path: Path, changed: dict, sentence: str) -> None:
+    write(tmp_path / "out.jsonl", 1)
+    with pytest.raises(UserError, match=sentence):
+        RecordFile(tmp_path / "out.jsonl", SETTINGS | changed, read=dict)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "1", "{}", '{"settings": 3, "number": 1}', '{"settings": "ab"}', "[" * 10**5],
+)
+def test_a_line_that_is_not_a_record_is_refused_by_number(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, 1)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(UserError, match=r"out\.jsonl line 2: not a sample"):
+        RecordFile(path, SETTINGS, read=lambda record: record["number"])

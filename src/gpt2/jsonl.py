@@ -114,7 +114,7 @@ class RecordFile(Generic[Item]):
             if theirs != ours:
                 raise UserError(
                     f"{self._path} line {at}: generated with {in_short(name)} {quoted(theirs)}, "
-                    f"not {quoted(ours)}. Use the same settings to resume, or choose another output."
+                    f"not {quoted(ours)}. Repeat the first to resume, or choose another output."
                 )
         return item
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare this project's speed of scoring a text with that of transformers on PyTorch.
 
-python benchmarks/evaluation.py --peers peers/bin/python --docs docs/evaluation.md
+python benchmarks/evaluation.py --peers peers/bin/python --docs docs/benchmarks/evaluation.md
 
 In each round every system reads so many windows of random tokens with random weights, in a process
 of its own and after a warm-up. How fast a model is does not depend on what it has learnt, nor on

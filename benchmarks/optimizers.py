@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare this project's optimizers with Keras's on random weights of GPT-2 124M's shapes.
 
-python benchmarks/optimizers.py --docs docs/training.md
+python benchmarks/optimizers.py --docs docs/benchmarks/training.md
 
 Each takes its steps in a process of its own, so that its peak of memory is its own. Beside them
 stand the parts that every step has or may have: the norm of the gradients, and clipping.

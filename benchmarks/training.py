@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare this project's speed and memory of training with those of other programs.
 
-python benchmarks/training.py --peers peers/bin/python --docs docs/training.md
+python benchmarks/training.py --peers peers/bin/python --docs docs/benchmarks/training.md
 
 Every system that is installed takes part, once in each round, in a process of its own: one step to
 warm up, then the steps that count. All train a random model of a released size by Adam on random

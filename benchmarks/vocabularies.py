@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long it takes to learn a vocabulary from a large text, and how much memory, on Linux.
 
-    python benchmarks/vocabularies.py --size 100 --merges 30000 --write docs/vocabularies.md
+    python benchmarks/vocabularies.py --size 100 --merges 30000 --write docs/benchmarks/encoding.md
 
 The text is made of the source files of Python and of the packages that are installed.
 """

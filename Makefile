@@ -1,26 +1,34 @@
-# Two commands for a fresh machine: `make demo` shows the toolkit at work, `make test` tests it.
-# Both make .venv first; with an environment of your own: make demo PYTHON=python
+# `make demo` shows the toolkit at work, `make test` tests it. Both create .venv first; to use an
+# environment of your own: make demo PYTHON=python
 
 PYTHON = .venv/bin/python
+RUNTIME = $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
+DEVELOPMENT = $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 
-.PHONY: demo test lint fuzz faults
+.PHONY: demo test lint docs fuzz faults
 
-demo: $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
+demo: $(RUNTIME)
 	$(PYTHON) examples/demo.py
 
-test: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+test: $(DEVELOPMENT)
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-lint: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+lint: $(DEVELOPMENT)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 
-# Every reader of foreign files reads 100,000 of them that are broken or made up; an hour.
-fuzz: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+# The pages of docs/ as a website in site/; a broken link is an error.
+docs: $(DEVELOPMENT)
+	$(PYTHON) tools/make_command_reference.py
+	$(PYTHON) -m mkdocs build --strict
+
+# Every reader of foreign files reads 100,000 malformed or generated ones; takes about an hour.
+fuzz: $(DEVELOPMENT)
 	$(PYTHON) -m tests.fuzz.run
 
-# Every command that writes is killed at random moments, and every call of a save fails once.
-faults: $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
+# Every command that writes is killed at random moments, and every system call of a save fails once.
+faults: $(DEVELOPMENT)
 	$(PYTHON) -m tests.faults.run
 
 .venv/installed: requirements.txt

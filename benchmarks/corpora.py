@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Encode a large text and watch the memory of all processes, on Linux.
 
-    python benchmarks/corpora.py --text shakespeare.txt --size 2000 --write docs/benchmarks/encoding.md
+    python benchmarks/corpora.py --text T.txt --size 2000 --write docs/benchmarks/encoding.md
 
 The text is made of others and deleted afterwards. Without any, they are the source files of Python
 and of the packages that are installed.

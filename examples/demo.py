@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The whole way in three minutes, with no download: a vocabulary, a model, training, samples.
+"""A tour in three minutes, without a download: learn a vocabulary, train a small model, sample.
 
-The text is one that every Python has along: the help topics of its standard library. Each command
-is shown as you would type it.
+The text comes with Python: the help topics of its standard library. Each command is printed as you
+would type it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "examples" / "demo_data"
-HELD_OUT = 10  # one topic in ten is kept from the model, to judge it by
+HELD_OUT = 10  # one topic in ten is held out for evaluation
 
 
 def write_topics() -> None:
-    """Write each topic to a file of its own, in the folder `train` or `held_out`."""
+    """Write one file per topic, to the folder `train` or `held_out`."""
     shutil.rmtree(DATA, ignore_errors=True)
     for number, (name, text) in enumerate(sorted(pydoc_data.topics.topics.items())):
         folder = DATA / ("train" if number % HELD_OUT else "held_out")
@@ -29,7 +29,7 @@ def write_topics() -> None:
 
 
 def call(command: str) -> None:
-    """Show a command, run it from the root of the toolkit, and give up if it fails."""
+    """Print a command, run it in the root of the toolkit, and exit if it fails."""
     print(f"\n$ python {command}", flush=True)
     if code := subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT).returncode:
         sys.exit(code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -42,7 +44,9 @@ def test_requirements_txt_equals_the_dependencies_in_pyproject() -> None:
 
 def test_requirements_extras_txt_equals_the_extras_in_pyproject() -> None:
     extras = project()["project"]["optional-dependencies"]
-    assert requirements("requirements-extras.txt") == {one for every in extras.values() for one in every}
+    assert requirements("requirements-extras.txt") == {
+        one for every in extras.values() for one in every
+    }
 
 
 def test_the_version_is_a_plain_string_and_the_newest_in_the_changelog() -> None:
@@ -147,7 +151,10 @@ def pages() -> list[Path]:
         cwd=ROOT, capture_output=True, text=True,
     ).stdout  # fmt: skip
     found = [ROOT / name for name in listed.split("\0") if name]
-    return [path for path in found if path.is_file()] or [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    return [path for path in found if path.is_file()] or [
+        ROOT / "README.md",
+        *ROOT.glob("docs/**/*.md"),
+    ]
 
 
 def anchors(page: Path) -> set[str]:
@@ -168,6 +175,38 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def names_in(path: Path) -> set[str]:
+    """Return all names that a module defines or imports, with its own name in front."""
+    module, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
+    found = {module}
+
+    def collect(node: ast.AST, name: str) -> None:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.ClassDef | ast.FunctionDef):
+                found.add(f"{name}.{inner.name}")
+                collect(inner, f"{name}.{inner.name}")
+            elif isinstance(inner, ast.Assign | ast.AnnAssign):
+                targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
+                found.update(f"{name}.{ast.unparse(target)}" for target in targets)
+
+    collect(tree, module)
+    return found
+
+
+@functools.cache
+def all_names() -> set[str]:
+    return set().union(*map(names_in, MODULES))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_name_of_the_code_in_a_page_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"(?:`|::: )(gpt2(?:\.\w+)+)", text))
+    paths = set(re.findall(r"`((?:src|tests|docs|tools|benchmarks|examples)/[\w./-]+\.\w+)`", text))
+    assert sorted(names - all_names()) == []
+    assert sorted(name for name in paths if not (ROOT / name).exists()) == []
+
+
 def test_every_page_of_the_docs_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     docs = ROOT / "docs"
@@ -184,11 +223,13 @@ def test_the_checks_in_github_workflows_are_those_of_make() -> None:
 
 
 def public_names(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
+    """Yield the public module, classes and functions of a file; none that are inside a function."""
     yield name, tree
+    if isinstance(tree, ast.FunctionDef):
+        return
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-            if isinstance(tree, ast.Module | ast.ClassDef):
-                yield from public_names(node, f"{name}.{node.name}")
+            yield from public_names(node, f"{name}.{node.name}")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -55,8 +55,8 @@ def main() -> None:
     host = machine.describe()
     section = (
         f"Measured by `benchmarks/corpora.py` on {host['cpu']}, {host['cores']} cores: one text of "
-        f"{size / 1e6:.0f} MB; the memory is that of all processes together at its highest.\n\n"
-        "| written | `--workers` | time | speed | memory | size |\n"
+        f"{size / 1e6:.0f} MB; memory is the peak of all processes together.\n\n"
+        "| output | `--workers` | time | speed | memory | size |\n"
         f"| --- | --- | --- | --- | --- | --- |\n{lines}"
     )
     print(section)

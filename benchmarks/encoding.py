@@ -198,8 +198,8 @@ def compare(args: argparse.Namespace, texts: list[Path]) -> None:
     if args.docs:
         machine = describe()
         where = (
-            f"On {machine['cores']} cores of {machine['cpu']}, of which others used {others:.0%}, "
-            f"Python {machine['python']}:"
+            f"On {machine['cores']} cores of {machine['cpu']}, other load {others:.0%}, "
+            f"Python {machine['python']}."
         )
         write_section(args.docs, f"{where}\n\n{table}")
 

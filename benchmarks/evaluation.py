@@ -231,15 +231,15 @@ def table_of(result: dict) -> str:
     described = result["machine"]
     preface = (
         f"Measured on {result['date']} by `benchmarks/evaluation.py`: {described['cpu']}, "
-        f"{described['cores']} cores ({' '.join(described['flags'])}), which multiply float32 "
-        f"matrices of {SQUARE:,} rows at {statistics.median(products) / 1e9:.0f} GFLOP/s "
+        f"{described['cores']} cores ({' '.join(described['flags'])}), float32 matrix "
+        f"products ({SQUARE:,} rows) at {statistics.median(products) / 1e9:.0f} GFLOP/s "
         f"({min(products) / 1e9:.0f} to {max(products) / 1e9:.0f} in the rounds). GPT-2 124M, "
-        f"random weights, float32, window and stride {window:,}; medians of {len(rounds)} rounds, "
-        f"in each of which every system read {result['windows']} windows after a warm-up. "
+        f"random weights, float32, window and stride {window:,}; median of {len(rounds)} rounds; "
+        f"in each round every system scores {result['windows']} windows after a warm-up. "
         f"Versions: {', '.join(rounds[0][name]['version'] for name in rates)}."
     )
-    heads = ["system", "tokens/s", f"WikiText-2's {WIKITEXT2:,} tokens, s", "of the products' rate"]
-    heads += ["counting what attention may see", "times as fast as transformers"]
+    heads = ["system", "tokens/s", f"WikiText-2's {WIKITEXT2:,} tokens, s", "of matmul speed"]
+    heads += ["with causal attention only", "speedup over transformers"]
     rows = []
     for name, values in rates.items():
         rate, ours = statistics.median(values), name == OURS

@@ -113,8 +113,8 @@ def preface() -> str:
     described = machine.describe()
     return (
         f"Measured on {datetime.date.today().isoformat()} by `benchmarks/optimizers.py`: "
-        f"{described['cpu']}, {described['cores']} cores. GPT-2 124M, medians of {STEPS - 2} steps "
-        "after two, each optimizer in a process of its own."
+        f"{described['cpu']}, {described['cores']} cores. GPT-2 124M, median of {STEPS - 2} steps "
+        "after two warm-up steps; every optimizer runs in its own process."
     )
 
 
@@ -132,7 +132,7 @@ def main() -> None:
         done = subprocess.run(call, check=True, capture_output=True, text=True)
         rows.append(done.stdout.strip().splitlines()[-1].split("|"))
         print(*rows[-1], sep=", ", flush=True)
-    heads = ["optimizer", "ms a step", "millions of numbers remembered", "peak, GB"]
+    heads = ["optimizer", "ms per step", "state, millions of numbers", "peak, GB"]
     text = f"{preface()}\n\n{table(heads, rows)}"
     print(f"\n{text}")
     if args.docs:

@@ -57,9 +57,9 @@ def main() -> None:
     print(f"int8 changes it by {change:+.3f} %")
     if args.docs:
         section = (
-            f"A model of {model.hparams.parameters:,} parameters, trained on text of its kind, "
-            f"has on {len(tokens):,} held-out tokens of {args.text.name} a perplexity of "
-            f"{found['none']:.3f} in float32 and {found['int8']:.3f} in int8: {change:+.3f} %."
+            f"Perplexity on {len(tokens):,} held-out tokens of {args.text.name}, of a model with "
+            f"{model.hparams.parameters:,} parameters trained on text of the same kind: "
+            f"{found['none']:.3f} in float32, {found['int8']:.3f} in int8 ({change:+.3f} %)."
         )
         write_section(args.docs, section, "quantization")
 

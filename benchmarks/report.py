@@ -42,12 +42,12 @@ def _preface(result: dict) -> str:
     versions = dict.fromkeys(system["version"] for system in result["systems"].values())
     return (
         f"Measured on {result['date']} by `benchmarks/generation.py`: {machine['cpu']}, "
-        f"{machine['cores']} cores{memory} ({' '.join(machine['flags'])}), which read "
+        f"{machine['cores']} cores{memory} ({' '.join(machine['flags'])}), reading memory at "
         f"{one / 1e9:.1f} GB/s with one thread and {every / 1e9:.1f} GB/s with all. "
         f"{model['name']}, {model['parameters'] / 1e6:.0f}M parameters; {sizes['new']} new tokens "
-        f"after a prompt of {sizes['short']}, top_k {sizes['top_k']}. Medians of "
-        f"{result['rounds']} rounds, in each of which every system ran once, in a process of its "
-        f"own and after a warm-up{_spread(result)}; bold is this project. "
+        f"after a prompt of {sizes['short']}, top_k {sizes['top_k']}. Median of "
+        f"{result['rounds']} rounds; in each round every system runs once in its own process, "
+        f"after a warm-up{_spread(result)}. Bold: this project. "
         f"Versions: {', '.join(versions)}."
     )
 
@@ -59,12 +59,12 @@ def _spread(result: dict) -> str:
         for values in (_values(system, SINGLE) for system in result["systems"].values())
         if len(values) > 1
     ]
-    others = f"others used at most {result['others']:.0%} of the processors"
+    others = f"other load at most {result['others']:.0%}"
     if not ranges:
         return f" ({others})"
     return (
-        f" ({others}; the fastest round at batch 1 was {_median(ranges):.0%} above the slowest, at "
-        f"most {max(ranges):.0%})"
+        f" ({others}; the fastest round at batch size 1 was {_median(ranges):.0%} faster than the "
+        f"slowest, at most {max(ranges):.0%})"
     )
 
 
@@ -73,7 +73,7 @@ def _speeds(result: dict) -> str:
     heads = [
         "system",
         "tokens/s",
-        "of what reading allows",
+        "of the bandwidth limit",
         f"batch {sizes['batch']}, tokens/s",
         f"{sizes['long']}-token prompt, s",
         f"tokens/s near position {sizes['near']}",
@@ -111,7 +111,7 @@ def _ratios(result: dict) -> list[str]:
         BATCH: f"batch {sizes['batch']}",
         FIRST: f"{sizes['long']}-token prompt",
     }
-    heads = ["times as fast as", *(f"{name}, {case}" for name in ours for case in cases.values())]
+    heads = ["speedup over", *(f"{name}, {case}" for name in ours for case in cases.values())]
     rows = [
         [
             other,
@@ -140,13 +140,13 @@ def _sessions(result: dict) -> str:
     if not result["sessions"]:
         return ""
     heads = [
-        "a session",
-        "ready after, s",
+        "session",
+        "load time, s",
         "peak memory, MB",
         "weights in use, MB",
         "1.3 x weights + 600 MB",
-        "slower, last against 4th to 13th generation",
-        "memory since the third, MB",
+        "slowdown, last 10 vs. 4th to 13th generation",
+        "memory growth since the third, MB",
     ]
     rows = []
     for name, session in result["sessions"].items():
@@ -164,7 +164,7 @@ def _sessions(result: dict) -> str:
             ]
         )
     count = max(len(session["seconds"]) for session in result["sessions"].values())
-    return table(heads, rows) + f"\n\nThe last two columns are of {count} generations."
+    return table(heads, rows) + f"\n\nThe last two columns are for {count} generations."
 
 
 def _slower(seconds: list[float]) -> str:

@@ -202,7 +202,7 @@ def benchmark_text(result: dict) -> str:
     rates = {
         name: statistics.median(r[name] for r in result["rates"]) for name in result["rates"][0]
     }
-    heads = ["system", "s/step", "tokens/s", "of the products' rate", "peak, GB", "estimated, GB"]
+    heads = ["system", "s/step", "tokens/s", "of matmul speed", "peak, GB", "estimated, GB"]
     rows = []
     for name, rounds in result["systems"].items():
         seconds = _median(rounds)
@@ -222,7 +222,7 @@ def benchmark_text(result: dict) -> str:
     others = [name for name in result["systems"] if name not in OURS]
     ours = [name for name in result["systems"] if name in OURS]
     against = [*ours, *others]
-    heads = ["time of a step as a share of", *ours]
+    heads = ["time of a step relative to", *ours]
     rows = [
         [other, *(f"{_ratio(result, name, other):.2f}" for name in ours)]
         for other in against
@@ -237,8 +237,8 @@ def profile_text(result: dict) -> str:
     """A table of the parts, in Markdown."""
     rates = result["rates"][0]
     single, half = result["parts"]["float32"], result["parts"]["bfloat16"]
-    heads = ["part, forward and backward, of all layers", "GFLOP"]
-    heads += ["fp32: at the rate", "plain", "as trained", "bf16: at the rate", "as trained"]
+    heads = ["part (forward and backward, all layers)", "GFLOP"]
+    heads += ["fp32 matmul bound", "reference", "used", "bf16 matmul bound", "used"]
 
     def row(name: str, count: int, *seconds: float | None) -> list[str]:
         plain, fp32, bf16 = (f"{one:.3f}" if one else "-" for one in seconds)
@@ -256,12 +256,12 @@ def profile_text(result: dict) -> str:
     ]
     rows.append(row("sum", sum(part["operations"] for part in single.values()), *totals))
     steps = [_median([result["whole"][name]]) for name in ("fp32", "bf16")]
-    rows.append(row("a whole step", result["operations"], None, *steps))
+    rows.append(row("whole step", result["operations"], None, *steps))
     explained = (
-        "Seconds, each part timed alone and of several times the shortest; of the whole step, the "
-        "median. *At the rate* is how long the part's matrix products would take at the speed of "
-        "large square ones, all of attention counted; *plain* is what TensorFlow makes of "
-        "`model.py` in float32; *as trained* is `training/forward.py`."
+        "Seconds. Each part is timed alone, minimum of several runs; the whole step is a median. "
+        "*Matmul bound*: time of the part's matrix products at the speed of large square matrices, "
+        "with full (not causal) attention. *Reference*: `model.py` in float32. *Used*: "
+        "`forward.py`."
     )
     return "\n\n".join([_preface(result, rates), explained, table(heads, rows)])
 
@@ -273,17 +273,17 @@ def _preface(result: dict, rates: dict[str, float]) -> str:
     )
     rounds = len(result["rates"])
     ran = (
-        f" Medians of {rounds} rounds of {result['steps']} steps, each system in a process of its "
-        f"own once in each round; bold is this project. Versions: {', '.join(versions)}."
+        f" Median of {rounds} rounds of {result['steps']} steps; in each round every system runs "
+        f"in its own process. Bold: this project. Versions: {', '.join(versions)}."
         if versions
         else ""
     )
     return (
         f"Measured on {result['date']} by `benchmarks/training.py`: {described['cpu']}, "
-        f"{described['cores']} cores ({' '.join(described['flags'])}), which multiply matrices at "
+        f"{described['cores']} cores ({' '.join(described['flags'])}), matrix products at "
         f"{rates['float32'] / 1e9:.0f} GFLOP/s in float32 and {rates['bfloat16'] / 1e9:.0f} in "
         f"bfloat16. GPT-2 {result['size']}, {result['batch_size']} x {result['window']} tokens, "
-        f"Adam; one step's products are {result['operations'] / 1e9:.0f} GFLOP.{ran}"
+        f"Adam; {result['operations'] / 1e9:.0f} GFLOP of matrix products per step.{ran}"
     )
 
 

@@ -46,9 +46,9 @@ def main() -> None:
             rows.append([*made, str(workers), f"{seconds:.0f} s", f"{most / 1e6:.0f} MB"])
     host = machine.describe()
     section = (
-        "A vocabulary learnt from source files of Python, by `benchmarks/vocabularies.py` on "
-        f"{host['cpu']}, {host['cores']} cores, of which others used {others:.0%}; the memory is "
-        f"that of all processes at its highest:\n\n{report.table(HEADS, rows)}"
+        "Learning a vocabulary from Python source files, by `benchmarks/vocabularies.py` on "
+        f"{host['cpu']}, {host['cores']} cores, other load {others:.0%}; memory is the peak "
+        f"of all processes together.\n\n{report.table(HEADS, rows)}"
     )
     print(section)
     if args.write:

@@ -44,7 +44,7 @@ def _faults(every: dict) -> str:
     refusals = {name: found for name, found in every.items() if "calls" in found}
     parts = []
     if kills:
-        heads = ["killed", "kills", "while it wrote", "resumed", "most steps lost", "seed", "date"]
+        heads = ["killed", "kills", "during a write", "resumed", "most steps lost", "seed", "date"]
         rows = [
             [
                 name,
@@ -61,11 +61,11 @@ def _faults(every: dict) -> str:
         parts += [report.table(heads, rows), *notes]
     if refusals:
         heads = [
-            "saved while a call fails",
+            "save with a failing call",
             "calls",
-            "told",
-            "old in force",
-            "new in force",
+            "error reported",
+            "old checkpoint current",
+            "new checkpoint current",
             "date",
         ]
         rows = [

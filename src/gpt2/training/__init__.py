@@ -1,1 +1,1 @@
-"""Training: the loss, the optimizers, one step, and the loop around it."""
+"""Training: settings, one step (`trainer`), the loop around it (`loop`), and resuming a run."""

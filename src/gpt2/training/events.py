@@ -1,4 +1,4 @@
-"""What happens in a training; the loop yields these, whoever calls it shows them."""
+"""Events of a training. The loop yields them, and the caller prints them."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class StepFinished:
-    """A step has been done."""
+    """A step is done."""
 
     step: int
-    seconds: float  # since the loop began
+    seconds: float  # since the loop started
     loss: float  # nats
-    average: float  # of the losses so far, each step weighing 0.99 of the next
+    average: float  # exponential moving average of the losses, decay 0.99
     tokens_per_second: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Validating:
-    """The loss on the validation batches is about to be computed."""
+    """A validation starts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Validated:
-    """The loss on the validation batches, in nats."""
+    """A validation is done."""
 
     step: int
-    seconds: float
-    loss: float
+    seconds: float  # since the loop started
+    loss: float  # nats, mean of the validation batches
 
 
 @dataclasses.dataclass(frozen=True)
 class Saving:
-    """A checkpoint is about to be written under this prefix."""
+    """A checkpoint is about to be written at this prefix."""
 
     prefix: Path
 
@@ -45,30 +45,30 @@ class Generating:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """Samples have been generated, and written to a file if that was possible."""
+    """Samples have been generated; they are written to a file next."""
 
-    text: str  # with a banner above each
+    text: str  # with a banner above each sample
     path: Path
 
 
 @dataclasses.dataclass(frozen=True)
 class Warned:
-    """Something is not as it should be; training goes on."""
+    """Something went wrong; training continues."""
 
     sentence: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Interrupted:
-    """The loop was asked to stop; it saves and ends."""
+    """The loop was asked to stop; it saves and returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """The run has come to its end."""
+    """The run is finished."""
 
     step: int
-    reason: str  # a sentence
+    reason: str  # the end reason, a sentence
 
 
 Event = (

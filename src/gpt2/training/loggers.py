@@ -18,50 +18,49 @@ if TYPE_CHECKING:
 
 
 class Logger(Protocol):
-    """Keeps numbers and samples; the names of numbers are the same for all of them.
+    """Receives metrics and samples. All loggers use the same names of metrics:
 
-    loss, average, learning_rate, gradient_norm, tokens_per_second    of a step
-    val_loss, val_perplexity                                          of a validation
+    step: loss, average, learning_rate, gradient_norm, tokens_per_second
+    validation: val_loss, val_perplexity
     """
 
     def log_metrics(self, step: int, **values: float) -> None:
-        """Keep numbers of a step.
+        """Log metrics of a step.
 
         Raises:
-            UserError: they cannot be kept now.
+            UserError: they cannot be logged now.
         """
 
     def log_samples(self, step: int, text: str) -> None:
-        """Keep samples; errors as above."""
+        """Log the samples of a step; raises as `log_metrics`."""
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Finish; called once, after the last step."""
 
 
 EVENTS = "events.out.tfevents"
-RETRY = 300  # seconds after which a disk that was full is tried again
+RETRY = 300  # seconds before writing is tried again after an error
 
 
 class TensorBoardLogger:
-    """Appends numbers and texts to an event file of its own in a run's folder.
+    """Writes metrics and samples to a new event file in a run's folder.
 
-    TensorBoard reads the files of a folder in the order of the seconds in their names, and places
-    what is in them by its time. Both only ever grow here, also where the system's clock is set
-    back.
+    TensorBoard reads event files in the order of the timestamps in their names and sorts events by
+    their wall time. Both only increase here, even if the system clock is set back.
     """
 
     def __init__(self, folder: Path):
-        """The file is made when there is something to write."""
+        """Prepare; the file is created by the first event."""
         self._folder = folder
         self._writer: tf.io.TFRecordWriter | None = None
         self._path = folder / EVENTS
         self._failed: float | None = None
 
     def log_metrics(self, step: int, **values: float) -> None:
-        """See `loggers.Logger`."""
+        """Write scalars."""
         import tensorflow as tf
 
-        self._summarise(
+        self._write_summary(
             step,
             *(
                 tf.compat.v1.Summary.Value(tag=tag, simple_value=value)
@@ -70,21 +69,21 @@ class TensorBoardLogger:
         )
 
     def log_samples(self, step: int, text: str) -> None:
-        """See `loggers.Logger`."""
+        """Write the samples as a text."""
         import tensorflow as tf
 
-        # TensorBoard takes texts for Markdown, where indented lines stay as they are.
+        # TensorBoard renders Markdown, which leaves indented lines as they are.
         shown = "\n".join("    " + line for line in text.split("\n"))
         value = tf.compat.v1.Summary.Value(tag="samples", tensor=tf.make_tensor_proto([shown]))
         value.metadata.plugin_data.plugin_name = "text"
-        self._summarise(step, value)
+        self._write_summary(step, value)
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         if self._writer:
             self._writer.close()
 
-    def _summarise(self, step: int, *values: tf.compat.v1.Summary.Value) -> None:
+    def _write_summary(self, step: int, *values: tf.compat.v1.Summary.Value) -> None:
         import tensorflow as tf
 
         if self._failed is not None and time.monotonic() - self._failed < RETRY:
@@ -94,9 +93,9 @@ class TensorBoardLogger:
                 self._open()
             self._write(step=step, summary=tf.compat.v1.Summary(value=values))
         except tf.errors.OpError as error:
-            # What is in the file now is unknown, so it is left and another one begun.
+            # The file may end in a torn record, so the next attempt starts a new one.
             self._writer, self._failed = None, time.monotonic()
-            reason = error.message.rpartition("; ")[2]  # the path comes before it
+            reason = error.message.rpartition("; ")[2]  # after the path
             raise cannot_write(self._path, OSError(reason)) from error
         self._failed = None
 
@@ -105,9 +104,9 @@ class TensorBoardLogger:
 
         names = (path.name for path in self._folder.glob(f"{EVENTS}.*"))
         seconds = [int(found[1]) for name in names if (found := re.match(r"\D+(\d+)", name))]
-        began = max([int(time.time()), *(second + 1 for second in seconds)])
-        self._offset = began - time.monotonic()
-        self._path = self._folder / f"{EVENTS}.{began}.{socket.gethostname()}"
+        start = max([int(time.time()), *(second + 1 for second in seconds)])
+        self._offset = start - time.monotonic()
+        self._path = self._folder / f"{EVENTS}.{start}.{socket.gethostname()}"
         self._writer = tf.io.TFRecordWriter(str(self._path))
         self._write(file_version="brain.Event:2")
 
@@ -120,55 +119,58 @@ class TensorBoardLogger:
 
 
 def load_wandb() -> ModuleType:
-    """The package.
+    """Return the package wandb.
 
     Raises:
-        UserError: it is not installed, or broken.
+        UserError: it is not installed or cannot be imported.
     """
     try:
         import wandb
 
-        wandb.init  # noqa: B018  # a folder of runs named wandb can be imported too
+        wandb.init  # noqa: B018  # missing if a local folder named wandb was imported
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"--wandb needs the package wandb ({error}); install it with: pip install wandb"
+            f"--wandb needs the package wandb ({error}). Install it with: pip install wandb"
         ) from error
     return wandb
 
 
 class WandbLogger:
-    """A run there; it has the numbers' names and steps of `loggers.Logger`."""
+    """Logs to a run of Weights & Biases."""
 
     def __init__(self, project: str, name: str, folder: Path, config: Mapping[str, Any]):
-        """Begin a run.
+        """Start a run.
 
-        Without a network or an account it is kept in `folder`, for `wandb sync`, as it is where
-        the variable WANDB_MODE is "offline".
+        Without network or account, and with WANDB_MODE=offline, the run is stored in `folder` for
+        `wandb sync`.
+
+        Raises:
+            UserError: wandb is missing or cannot start a run.
         """
         self._wandb = load_wandb()
-        known = {"project": project, "name": name, "dir": str(folder), "config": dict(config)}
+        options = {"project": project, "name": name, "dir": str(folder), "config": dict(config)}
         try:
             try:
-                self._run = self._wandb.init(**known)
-            except Exception:  # of many kinds, and all mean that the service is out of reach
-                self._run = self._wandb.init(**known, mode="offline")
+                self._run = self._wandb.init(**options)
+            except Exception:  # wandb has many kinds of error for an unreachable service
+                self._run = self._wandb.init(**options, mode="offline")
         except Exception as error:
-            raise UserError(f"Weights & Biases cannot begin a run: {error}") from error
+            raise UserError(f"Weights & Biases: cannot start a run: {error}") from error
 
     def log_metrics(self, step: int, **values: float) -> None:
-        """See `loggers.Logger`."""
+        """Log metrics of a step."""
         self._log(step, values)
 
     def log_samples(self, step: int, text: str) -> None:
-        """See `loggers.Logger`."""
+        """Log the samples as HTML."""
         self._log(step, {"samples": self._wandb.Html(f"<pre>{html.escape(text)}</pre>")})
 
     def close(self) -> None:
-        """See `loggers.Logger`."""
+        """Finish the run."""
         self._run.finish()
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
         try:
             self._run.log(dict(values), step=step)
         except Exception as error:
-            raise UserError(f"Weights & Biases refuses the numbers: {error}") from error
+            raise UserError(f"Weights & Biases: cannot log metrics: {error}") from error

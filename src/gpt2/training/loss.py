@@ -1,4 +1,4 @@
-"""The training loss: mean cross-entropy of the next token."""
+"""The training loss, next-token cross-entropy, and dynamic loss scaling for float16."""
 
 from __future__ import annotations
 
@@ -17,60 +17,61 @@ def next_token_loss(
     hparams: HParams,
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    computation: ComputeSettings = ComputeSettings(),
+    settings: ComputeSettings = ComputeSettings(),
     dropout_seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Mean cross-entropy in nats, a float32 scalar.
+    """Return the mean cross-entropy of the next token in nats, a float32 scalar.
 
     Args:
-        inputs: what the model sees, int32 [B, T]; negative ids are read as token 0.
-        targets: the token that follows each of them, int32 [B, T]; negative ids do not count.
-        dropout_seed: integers [2] that the dropout follows from.
+        inputs: token ids, int32 [B, T]; negative ids (padding) are read as token 0.
+        targets: the token after each input, int32 [B, T]; negative ids (padding) are ignored.
+        dropout_seed: integers [2]; required if `settings.dropout` is not 0.
     """
-    dtype = tf.as_dtype(computation.precision)
-    x, embeddings = forward.hidden_states(weights, hparams, inputs, computation, dropout_seed)
-    targets = tf.reshape(targets, [-1])
-    return forward.cross_entropy(x, embeddings, targets, dtype, computation.gradient)
+    x, embeddings = forward.hidden_states(weights, hparams, inputs, settings, dropout_seed)
+    targets = tf.reshape(targets, [-1])  # [B*T]
+    dtype = tf.as_dtype(settings.precision)
+    return forward.cross_entropy(x, embeddings, targets, dtype, settings.gradient)
 
 
 class LossScale:
-    """What the loss is multiplied by before its gradients are computed.
+    """Dynamic loss scaling: the factor on the loss that keeps float16 gradients in range.
 
-    Micikevicius et al. 2018, section 3.2, dynamic: halved when a gradient is too large for
-    float16, doubled after so many steps in a row without that. The names of its state begin with
-    "loss_scale/".
+    It is halved when a gradient overflows and doubled after `GROWTH_INTERVAL` steps in a row
+    without overflow.
+
+    Source: Micikevicius et al. 2018, "Mixed Precision Training", section 3.2.
     """
 
-    FIRST, LEAST, PATIENCE = 2.0**15, 1.0, 2000
+    INITIAL, MINIMUM, GROWTH_INTERVAL = 2.0**15, 1.0, 2000
 
     def __init__(self) -> None:
-        self.scale = self.FIRST
+        self.scale = self.INITIAL
         self._good_steps = 0
 
     def succeeded(self) -> None:
-        """Note a step whose gradients were all finite."""
+        """Record a step without overflow."""
         self._good_steps += 1
-        if self._good_steps == self.PATIENCE:
+        if self._good_steps == self.GROWTH_INTERVAL:
             self.scale *= 2
             self._good_steps = 0
 
     def lower(self) -> bool:
-        """Halve the scale after a gradient that was not finite; False if it is too low for that."""
+        """Halve the scale after an overflow; return False if it is at its minimum."""
         self._good_steps = 0
-        if self.scale <= self.LEAST:
+        if self.scale <= self.MINIMUM:
             return False
         self.scale /= 2
         return True
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """All that it remembers, by name."""
+        """The state to save; all names begin with "loss_scale/"."""
         return {
             "loss_scale/scale": np.array(self.scale, np.float32),
             "loss_scale/good_steps": np.array(self._good_steps, np.int64),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state` gave."""
+        """Restore what `state` returned."""
         self.scale = float(state["loss_scale/scale"])
         self._good_steps = int(state["loss_scale/good_steps"])

@@ -1,4 +1,7 @@
-"""How much memory a training will need, how much there is, and what needs less."""
+"""Memory of a training: the estimate of its peak, the available memory, and running out of it.
+
+TensorFlow is not imported at the top: the estimate is shown before it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,14 @@ from pathlib import Path
 
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
+from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS
 from gpt2.training.settings import TrainerSettings
 
-# What Python and TensorFlow take before there is a model, and the compiled passes of a training.
-PROGRAM = 700_000_000  # bytes
+# Bytes that Python, TensorFlow and its compiled functions use, whatever the model.
+PROGRAM = 700_000_000
 FLOAT = 4  # bytes of a float32
-# Tensors of a weight's size that an optimizer remembers; adafactor's rows and columns are small.
+# Slots of a weight's size per optimizer; Adafactor's rows and columns are negligible.
 SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}
-LOSS_ROWS = 256  # of float32, as in forward.py, which would load TensorFlow
-
 
 REMEDIES = (
     "a lower --batch_size (and --accumulate_gradients for the same steps), "
@@ -30,26 +32,27 @@ REMEDIES = (
 def estimate(
     hparams: HParams, settings: TrainerSettings, batch_size: int, window: int, batches: int = 1
 ) -> int:
-    """Bytes that a training will need at its peak, to within about a fifth on a processor.
+    """Return the peak memory of a training in bytes, to within about 20% on a CPU.
 
     Args:
-        batch_size: sequences in one batch.
+        batch_size: sequences in a batch.
         window: tokens in a sequence.
-        batches: that make up a step; the sum of their gradients is as large as what is trained.
+        batches: batches in a step; with several, the sum of their gradients is kept.
     """
     rows = batch_size * window
-    block = rows * _kept_by_block(hparams, settings, window)
+    layer = rows * _layer_activations(hparams, settings, window)
     if settings.memory_saving_gradients:
-        # What goes into each block, and all of the one that is at work.
-        blocks = hparams.n_layer * rows * hparams.n_embd * FLOAT + block
+        # The input of each layer, and all activations of the layer being recomputed.
+        activations = hparams.n_layer * rows * hparams.n_embd * FLOAT + layer
     else:
-        blocks = hparams.n_layer * block
+        activations = hparams.n_layer * layer
     sums = FLOAT * trained_parameters(hparams, settings) if batches > 1 else 0
-    return PROGRAM + _tensors(hparams, settings) + sums + blocks + _head(hparams, settings, rows)
+    fixed = PROGRAM + _model_and_optimizer(hparams, settings)
+    return fixed + sums + activations + _head(hparams, settings, rows)
 
 
 def trained_parameters(hparams: HParams, settings: TrainerSettings) -> int:
-    """How many numbers a training changes: all of the tensors, or LoRA's factors of them."""
+    """Return the number of trained parameters: of the trained tensors, or of the LoRA factors."""
     shapes = [hparams.tensor_shapes()[name] for name in settings.trained_tensors(hparams)]
     if settings.lora_rank:
         return settings.lora_rank * sum(sum(shape[-2:]) for shape in shapes)
@@ -57,7 +60,7 @@ def trained_parameters(hparams: HParams, settings: TrainerSettings) -> int:
 
 
 def available() -> int | None:
-    """Bytes of memory that the system can still give, or has at all; None if it does not tell."""
+    """Return the available memory in bytes, else the physical memory, or None if unknown."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -70,56 +73,12 @@ def available() -> int | None:
         return None
 
 
-def _number(settings: TrainerSettings) -> int:
-    """Bytes of a number in a matrix product."""
-    return FLOAT if settings.precision == "fp32" else 2
-
-
-def _tensors(hparams: HParams, settings: TrainerSettings) -> int:
-    """Weights, their gradients, what the optimizer remembers, and weights rounded to 16 bits."""
-    shapes = hparams.tensor_shapes()
-    everything = sum(math.prod(shape) for shape in shapes.values())
-    trained = [shapes[name] for name in settings.trained_tensors(hparams)]
-    changed = sum(map(math.prod, trained))
-    total = everything + changed  # with gradients
-    slots = SLOTS[settings.optimizer] + bool(settings.momentum)
-    if settings.lora_rank:
-        total += changed  # the matrices that the factors add to
-        changed = trained_parameters(hparams, settings)
-        total += 2 * changed
-    total += slots * changed
-    rounded = 0 if _number(settings) == FLOAT else everything
-    return FLOAT * total + 2 * rounded
-
-
-def _kept_by_block(hparams: HParams, settings: TrainerSettings, window: int) -> int:
-    """Bytes for each token that a block keeps for its gradient."""
-    width = hparams.n_embd
-    stream = 2 * width * FLOAT  # before either half
-    # Both norms, queries, keys and values, what was attended to, the MLP before and after GELU.
-    between = (2 + 3 + 1 + 4 + 4) * width
-    # Each token looks at half of the others; a little more, for it is done in pieces.
-    probabilities = hparams.n_head * min(window, (window + LOSS_ROWS) // 2)
-    kept = stream + (between + probabilities) * _number(settings)
-    if settings.dropout:
-        # The masks, as truth values, and what they were applied to.
-        kept += 2 * width * FLOAT + probabilities * (1 + _number(settings))
-    return kept
-
-
-def _head(hparams: HParams, settings: TrainerSettings, rows: int) -> int:
-    """Logits of a slice with their gradient, and the embeddings' gradient as it is summed up."""
-    slice_ = min(rows, LOSS_ROWS * FLOAT // _number(settings))
-    logits = slice_ * hparams.n_vocab * (FLOAT + 2 * _number(settings))
-    return logits + 2 * hparams.n_vocab * hparams.n_embd * _number(settings)
-
-
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Make of running out of memory a sentence with the flags that help.
+    """Turn an out-of-memory error inside the `with` block into a UserError.
 
     Raises:
-        UserError: memory has run out.
+        UserError: memory ran out; the message lists the flags that reduce memory.
     """
     import tensorflow as tf
 
@@ -127,6 +86,49 @@ def enough_memory() -> Iterator[None]:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise UserError(
-            "There is not enough memory for this training; what was saved is kept, and less is "
-            f"needed with {REMEDIES}."
+            "Out of memory: there is not enough memory for this training. Saved checkpoints are "
+            f"kept. Reduce memory with {REMEDIES}."
         ) from error
+
+
+def _number_size(settings: TrainerSettings) -> int:
+    """Return the bytes of a number in matrix products and activations."""
+    return FLOAT if settings.precision == "fp32" else 2
+
+
+def _model_and_optimizer(hparams: HParams, settings: TrainerSettings) -> int:
+    """Return the bytes of weights, gradients, optimizer slots and 16-bit copies of the weights."""
+    shapes = hparams.tensor_shapes()
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    trained = sum(math.prod(shapes[name]) for name in settings.trained_tensors(hparams))
+    floats = parameters + trained  # weights and gradients
+    if settings.lora_rank:
+        floats += trained  # the frozen matrices that the factors are added to
+        trained = trained_parameters(hparams, settings)
+        floats += 2 * trained  # factors and their gradients
+    floats += (SLOTS[settings.optimizer] + bool(settings.momentum)) * trained
+    copies = 0 if _number_size(settings) == FLOAT else parameters
+    return FLOAT * floats + 2 * copies
+
+
+def _layer_activations(hparams: HParams, settings: TrainerSettings, window: int) -> int:
+    """Return the bytes per token that a layer keeps for its backward pass."""
+    size = hparams.n_embd
+    residual = 2 * size * FLOAT  # before attention and before the MLP
+    # Both norms; queries, keys and values; attention output; the MLP before and after GELU.
+    activations = (2 + 3 + 1 + 4 + 4) * size
+    # Half of the attention matrix is masked; slices of queries keep a little of that half.
+    probabilities = hparams.n_head * min(window, (window + ATTENTION_ROWS) // 2)
+    kept = residual + (activations + probabilities) * _number_size(settings)
+    if settings.dropout:
+        # Masks of one byte per number, and the tensors after dropout.
+        kept += 2 * size * FLOAT + probabilities * (1 + _number_size(settings))
+    return kept
+
+
+def _head(hparams: HParams, settings: TrainerSettings, rows: int) -> int:
+    """Return the bytes of a slice of logits, their gradients, and the embeddings' gradients."""
+    number_size = _number_size(settings)
+    slice_rows = min(rows, LOSS_ROWS * FLOAT // number_size)
+    logits = slice_rows * hparams.n_vocab * (FLOAT + 2 * number_size)
+    return logits + 2 * hparams.n_vocab * hparams.n_embd * number_size

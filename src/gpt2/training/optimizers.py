@@ -1,8 +1,8 @@
-"""The optimizers: from gradients to changed weights.
+"""The optimizers: Adam, AdamW, SGD and Adafactor.
 
-Where TensorFlow has a fused kernel, an optimizer is that kernel: Keras's Adam takes longer and
-needs memory for what lies between its operations. Keras's Adafactor keeps a number for every
-weight, which is what the method is there to avoid. benchmarks/optimizers.py measures both.
+They use TensorFlow's fused kernels where these exist: Keras's Adam is slower and allocates memory
+for intermediate results. Keras's Adafactor keeps a full-size slot per weight, which the method is
+meant to avoid. benchmarks/optimizers.py measures both.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from gpt2.training.settings import TrainerSettings
 
 
 class Optimizer:
-    """Changes variables by their gradients, one variable after the other.
+    """Base class: updates variables by their gradients, one variable after the other.
 
-    `slots` is all that it remembers, by name: what it is, then the variable's name, for example
-    "adam/mean/model/wte".
+    Attributes:
+        slots: the optimizer's state to save, by optimizer, kind and variable, for example
+            "adam/mean/model/wte".
     """
 
     def __init__(self, variables: Mapping[str, tf.Variable], settings: TrainerSettings):
@@ -34,21 +35,21 @@ class Optimizer:
         learning_rate: tf.Tensor,
         factor: tf.Tensor | None = None,
     ) -> None:
-        """Take one step against the gradients.
+        """Take one step.
 
-        Weight decay is decoupled from them (Loshchilov and Hutter 2019): beside its step, a weight
-        loses learning_rate times decay of itself. Biases and gains do not; they are few, and a
-        gain's place of rest is 1.
+        Weight decay is decoupled from the gradients (Loshchilov and Hutter 2019): each weight is
+        first multiplied by 1 - learning_rate * decay. Biases and gains are not decayed; a gain
+        should stay near 1, not 0.
 
         Args:
-            gradients: one of each variable, in their order; float32.
-            learning_rate: a float32 scalar.
-            factor: what the gradients are to be multiplied by first, a float32 scalar.
+            gradients: float32, one per variable in the variables' order.
+            learning_rate: float32 scalar.
+            factor: float32 scalar that scales the gradients, for clipping and loss scaling.
         """
         step = tf.cast(self._steps.assign_add(1), tf.float32)
         before: list[tf.Operation] = []
         for (name, variable), gradient in zip(self._variables.items(), gradients, strict=True):
-            # In turn, so that intermediate results exist for one variable at a time.
+            # One after the other, so that temporaries exist for only one variable at a time.
             with tf.control_dependencies(before):
                 if factor is not None:
                     gradient = gradient * factor
@@ -62,7 +63,7 @@ class Optimizer:
         return slot
 
     def _slots(self, kind: str) -> dict[str, tf.Variable]:
-        """A slot of this kind for each variable, of the variable's shape."""
+        """Return a new slot for each variable, of the variable's shape."""
         return {
             name: self._slot(f"{kind}/{name}", variable.shape)
             for name, variable in self._variables.items()
@@ -76,14 +77,14 @@ class Optimizer:
         learning_rate: tf.Tensor,
         step: tf.Tensor,
     ) -> tf.Operation:
-        """Change one variable; `step` is a float32 scalar, 1 at first."""
+        """Update one variable; `step` is a float32 scalar, 1 for the first step."""
         raise NotImplementedError
 
 
 class Adam(Optimizer):
-    """Kingma and Ba 2015, algorithm 1 in its second form, with TensorFlow 1's constants.
+    """Adam as in TensorFlow 1: epsilon is added before the bias correction, unlike in PyTorch.
 
-    Epsilon is added before the bias correction, as TensorFlow 1 did and PyTorch does not.
+    Source: Kingma and Ba 2015, algorithm 1, in the more efficient order at the end of section 2.
     """
 
     BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -112,17 +113,17 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay, its epsilon after the bias correction as in the paper and PyTorch.
+    """Adam with decoupled weight decay, and epsilon after the bias correction as in PyTorch.
 
-    Loshchilov and Hutter 2019, algorithm 2, with the decay times the learning rate.
+    Source: Loshchilov and Hutter 2019, algorithm 2, with decay scaled by the learning rate.
     """
 
     def _epsilon(self, step: tf.Tensor) -> float | tf.Tensor:
-        return self.EPSILON * tf.sqrt(1 - self.BETA_2**step)  # the kernel divides by this root
+        return self.EPSILON * tf.sqrt(1 - self.BETA_2**step)  # cancels the kernel's correction
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum (Polyak 1964) if the settings give some."""
+    """Stochastic gradient descent, with momentum (Polyak 1964) if `settings.momentum` is not 0."""
 
     def __init__(self, variables: Mapping[str, tf.Variable], settings: TrainerSettings):
         super().__init__(variables, settings)
@@ -144,11 +145,13 @@ class SGD(Optimizer):
 
 
 class Adafactor(Optimizer):
-    """Shazeer and Stern 2018, algorithm 4, with the learning rate as it is given.
+    """Adafactor with an explicit learning rate: no relative step, parameter scaling or momentum.
 
-    The mean square of a matrix's gradient is kept as a mean per row and one per column, so of a
-    model it takes a four-hundredth of the weights' memory. Neither is the rate scaled by the size
-    of the weights nor is there momentum: a rate means about what it means to Adam.
+    The squared gradients of a matrix are kept as row means and column means, which take about
+    1/400 of the weights' memory. Without parameter scaling, learning rates are comparable to
+    Adam's.
+
+    Source: Shazeer and Stern 2018, algorithm 4.
     """
 
     DECAY, FLOOR, CLIP = -0.8, 1e-30, 1.0
@@ -167,25 +170,25 @@ class Adafactor(Optimizer):
                 self._squares[name] = self._slot(f"square/{name}", shape)
 
     def _update(self, name, variable, gradient, learning_rate, step):
-        keep = 1 - step**self.DECAY  # 0 at the first step, so nothing needs a bias correction
+        beta_2 = 1 - step**self.DECAY  # 0 at the first step, so no bias correction is needed
         square = tf.square(gradient) + self.FLOOR
 
-        def moved(slot: tf.Variable, square: tf.Tensor) -> tf.Tensor:
-            average = keep * slot + (1 - keep) * square
+        def averaged(slot: tf.Variable, square: tf.Tensor) -> tf.Tensor:
+            average = beta_2 * slot + (1 - beta_2) * square
             slot.assign(average)
             return average
 
         if name in self._rows:
-            row = moved(self._rows[name], tf.reduce_mean(square, axis=-1))  # [..., in]
-            column = moved(self._columns[name], tf.reduce_mean(square, axis=-2))  # [..., out]
+            row = averaged(self._rows[name], tf.reduce_mean(square, axis=-1))  # [..., in]
+            column = averaged(self._columns[name], tf.reduce_mean(square, axis=-2))  # [..., out]
             row /= tf.reduce_mean(row, axis=-1, keepdims=True)
             update = gradient * tf.math.rsqrt(row)[..., None] * tf.math.rsqrt(column)[..., None, :]
         else:
-            update = gradient * tf.math.rsqrt(moved(self._squares[name], square))
-        size = tf.sqrt(2 * tf.nn.l2_loss(update) / tf.cast(tf.size(update), tf.float32))
+            update = gradient * tf.math.rsqrt(averaged(self._squares[name], square))
+        rms = tf.sqrt(2 * tf.nn.l2_loss(update) / tf.cast(tf.size(update), tf.float32))
         return tf.raw_ops.ResourceApplyGradientDescent(
             var=variable.handle,
-            alpha=learning_rate / tf.maximum(1.0, size / self.CLIP),
+            alpha=learning_rate / tf.maximum(1.0, rms / self.CLIP),
             delta=update,
         )
 

@@ -1,48 +1,50 @@
-"""Where a training begins: a model's weights, or a checkpoint of its own or of another run."""
+"""Where a training starts: a model, a checkpoint of the run, or another checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder, check_files, find_checkpoint
+from gpt2.checkpoint.resolve import find_model
 from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
 from gpt2.training.progress import TrainingProgress
-from gpt2.workspace import Workspace
 
 if TYPE_CHECKING:
     from gpt2.training.settings import TrainerSettings
     from gpt2.training.trainer import Trainer
 
 DEFAULT_MODEL = "124M"
-ANEW = "The optimizer starts anew."
+LATEST, FRESH = "latest", "fresh"
+NEW_OPTIMIZER = "The optimizer starts from scratch."
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint to begin with, and the model it belongs to."""
+    """The checkpoint that a training starts from, and its model."""
 
-    model: ModelFolder  # its sizes and its vocabulary
+    model: ModelFolder  # sizes and vocabulary
     checkpoint: Path  # prefix of the weights
-    done: int = 0  # steps of this run behind it
-    progress: TrainingProgress | None = None  # of this run by then, if that was saved
-    state: Path | None = None  # prefix of the optimizer's state, if that was saved
-    notes: tuple[str, ...] = ()  # what the user should know about how it was found
-    earlier: ResumePoint | None = None  # to begin with instead if the weights turn out damaged
+    done: int = 0  # steps of this run before it
+    progress: TrainingProgress | None = None  # of this run, if it was saved
+    state: Path | None = None  # prefix of the optimizer state, if it was saved
+    notes: tuple[str, ...] = ()  # notices for the user, sentences
+    earlier: ResumePoint | None = None  # used instead if the weights are damaged
 
     def resume(self, settings: TrainerSettings, seed: int) -> ResumedTraining:
-        """Make the trainer; with an earlier checkpoint's weights if the newest is damaged.
+        """Load the weights and the optimizer state; use `earlier` if the weights are damaged.
 
         Args:
             seed: of everything random in the run from now on.
 
         Raises:
-            UserError: see `bundle.read_tensors`; all checkpoints there are are damaged, or the
-                memory does not suffice.
+            UserError: see `bundle.read_tensors`; all checkpoints are damaged, or memory ran out.
         """
         from gpt2.training.memory import enough_memory
         from gpt2.training.trainer import Trainer
@@ -56,14 +58,14 @@ class ResumePoint:
             try:
                 resumed = self.earlier.resume(settings, seed)
             except UserError:
-                raise error from None  # of the newest, which is the one to mend
+                raise error from None  # the newest checkpoint is the one to repair
             note = _instead(error, resumed.point.checkpoint)
             return resumed._replace(point=resumed.point.with_notes(note))
         with enough_memory():
             trainer = Trainer(weights, hparams, settings, seed)
-            start = self._restore(trainer)
+            point = self._restore(trainer)
         progress = self.progress or TrainingProgress(seed)
-        return ResumedTraining(start, trainer, dataclasses.replace(progress, seed=seed))
+        return ResumedTraining(point, trainer, dataclasses.replace(progress, seed=seed))
 
     def _restore(self, trainer: Trainer) -> ResumePoint:
         if self.state is None:
@@ -71,105 +73,128 @@ class ResumePoint:
         try:
             trainer.restore(state.read_tensors(self.state))
         except (UserError, ValueError) as error:
-            return self.with_notes(f"{str(error).rstrip('.')}. {ANEW}")
+            return self.with_notes(f"{str(error).rstrip('.')}. {NEW_OPTIMIZER}")
         return self
 
     def with_notes(self, *notes: str) -> ResumePoint:
-        """The same with more to know."""
-        return dataclasses.replace(self, notes=(*self.notes, *notes))
+        """Return the same point, and the same `earlier` ones, with more notes."""
+        earlier = self.earlier and self.earlier.with_notes(*notes)
+        return dataclasses.replace(self, notes=(*self.notes, *notes), earlier=earlier)
 
 
 class ResumedTraining(NamedTuple):
-    """What a training goes on with."""
+    """A training that is ready for its next step."""
 
-    point: ResumePoint  # the one that was possible in the end
+    point: ResumePoint  # the point in use, which may be an earlier one than asked for
     trainer: Trainer
     progress: TrainingProgress
 
 
 def find_resume_point(
-    workspace: Workspace, run: RunFolder, model_name: str | None, restore_from: str
+    run: RunFolder, model_name: str | None, models_dir: str | None, restore_from: str
 ) -> ResumePoint:
-    """What a training begins with.
+    """Return where a training starts.
 
     Args:
-        model_name: the model, or None for the run's own, or for GPT-2 124M in a new run.
-        restore_from: "latest" goes on from the run's newest whole checkpoint, or begins with the
-            model if there is none; "fresh" begins with the model; anything else is the path of a
-            checkpoint. Steps are counted on from a checkpoint of this run, and from 1 otherwise.
+        run: the run to train.
+        model_name: the model; None for the run's own, or for GPT-2 124M in a new run.
+        models_dir: see `find_model`.
+        restore_from: "latest" for the newest complete checkpoint of the run, or the model if the
+            run has none; "fresh" for the model; or a checkpoint, as a path (folder, prefix or file
+            of the checkpoint) or by name (`run1`, `run1/best`, `run1/model-200`). The step count
+            continues from a checkpoint of this run, and starts at 0 from any other.
 
     Raises:
-        UserError: a model or a checkpoint is not there, or the run is of another model.
+        UserError: a model or a checkpoint is missing, or the run is of another model.
     """
-    if restore_from == "fresh":
-        model = _named_model(workspace, model_name)
-        return ResumePoint(model, model.checkpoint)
-    if restore_from != "latest":
-        checkpoint = find_checkpoint(Path(restore_from))
-        model = _model_of(checkpoint.parent, workspace, model_name)
-        for folder in (run, run.best):
-            if checkpoint.parent.resolve() == folder.path.resolve():
-                return _going_on(run, model, checkpoint, folder.step_of(checkpoint))
-        return ResumePoint(model, checkpoint)
-    checkpoints = run.checkpoints()
-    if not checkpoints:
-        model = _named_model(workspace, model_name)
-        return ResumePoint(model, model.checkpoint)
-    start = _newest_whole(run, _model_of(run.path, workspace, model_name), checkpoints)
-    if model_name is not None and workspace.model_folder_or_none(model_name) is None:
-        note = f"There is no model {model_name!r}; the run goes on with its own."
-        start = start.with_notes(note)
-    return start
+    notes: list[str] = []
+    find = functools.partial(find_model, models_dir=models_dir, notice=notes.append)
+    if restore_from not in (LATEST, FRESH):
+        checkpoint = _find_checkpoint(restore_from, find)
+        folder = checkpoint.parent
+        model = _model_of(folder, model_name, find, notes)
+        point = ResumePoint(model, checkpoint)
+        for own in (run, run.best):
+            if folder.resolve() == own.path.resolve():
+                point = _resume_from(run, model, checkpoint, own.step_of(checkpoint))
+    elif restore_from == LATEST and (checkpoints := run.checkpoints()):
+        model = _model_of(run.path, model_name, find, notes)
+        point = _newest_complete(run, model, checkpoints)
+    else:
+        model = find(model_name or DEFAULT_MODEL)
+        point = ResumePoint(model, model.checkpoint)
+    return point.with_notes(*notes)
 
 
-def _newest_whole(run: RunFolder, model: ModelFolder, checkpoints: Sequence[Path]) -> ResumePoint:
-    """The first of these checkpoints that has its files, with those behind it as `earlier`."""
-    start, error = None, None
+def _find_checkpoint(restore_from: str, find: Callable[..., ModelFolder]) -> Path:
+    """Return the prefix of a checkpoint, given as a path or else by name."""
+    if os.path.exists(restore_from) or os.path.exists(restore_from + bundle.INDEX):
+        return find_checkpoint(Path(restore_from))
+    try:
+        return find(restore_from).checkpoint
+    except UserError as error:
+        raise UserError(f"restore_from: {error}") from error
+
+
+def _model_of(
+    folder: Path, model_name: str | None, find: Callable[..., ModelFolder], notes: list[str]
+) -> ModelFolder:
+    """Return the model of a checkpoint's folder; folders of 2019 have none and need the name."""
+    if not (folder / HPARAMS_FILE).is_file():
+        return find(model_name or DEFAULT_MODEL)
+    model = ModelFolder(folder)
+    if model_name is None:
+        return model
+    try:
+        named = find(model_name, notice=lambda sentence: None)  # only its sizes are used
+    except UserError:
+        notes.append(f"There is no model {model_name!r}. Resuming with the model in {folder}.")
+        return model
+    if named.hparams != model.hparams:
+        raise UserError(
+            f"{folder}: the checkpoint has other sizes in {HPARAMS_FILE} than the model "
+            f"{named.path}. Omit --model_name to resume it, or give a new --run_name."
+        )
+    return model
+
+
+def _newest_complete(
+    run: RunFolder, model: ModelFolder, checkpoints: Sequence[Path]
+) -> ResumePoint:
+    """Return the newest checkpoint that has all its files, with the older ones as `earlier`.
+
+    Args:
+        checkpoints: prefixes, the newest first.
+    """
+    point, error = None, None
     for checkpoint in reversed(checkpoints):
         try:
             check_files(checkpoint)
-            newer = _going_on(run, model, checkpoint, run.step_of(checkpoint))
-            start = dataclasses.replace(newer, earlier=start)
+            newer = _resume_from(run, model, checkpoint, run.step_of(checkpoint))
+            point = dataclasses.replace(newer, earlier=point)
         except UserError as newest:
             error = newest
-            start = start and start.with_notes(_instead(error, start.checkpoint))
-    if start is None:
+            point = point and point.with_notes(_instead(error, point.checkpoint))
+    if point is None:
         raise error
-    return start
+    return point
 
 
-def _going_on(run: RunFolder, model: ModelFolder, checkpoint: Path, done: int) -> ResumePoint:
-    """A start from one of the run's own checkpoints, with the state that belongs to it."""
-    start = ResumePoint(model, checkpoint, done)
+def _resume_from(run: RunFolder, model: ModelFolder, checkpoint: Path, done: int) -> ResumePoint:
+    """Return the point of one of the run's own checkpoints, with the state saved beside it."""
+    point = ResumePoint(model, checkpoint, done)
     prefix = run.state_of(checkpoint)
     try:
         facts = state.read_facts(prefix, checkpoint)
         if facts is None:
-            return start.with_notes(f"{checkpoint} has no state beside it. {ANEW}")
+            return point.with_notes(
+                f"{checkpoint}: no optimizer state was saved beside it. {NEW_OPTIMIZER}"
+            )
         progress = TrainingProgress.from_facts(facts)
     except UserError as error:
-        return start.with_notes(f"{error} {ANEW}")
-    return dataclasses.replace(start, progress=progress, state=prefix)
+        return point.with_notes(f"{error} {NEW_OPTIMIZER}")
+    return dataclasses.replace(point, progress=progress, state=prefix)
 
 
 def _instead(error: UserError, checkpoint: Path) -> str:
-    return f"{str(error).rstrip('.')}. Training goes on from {checkpoint} instead."
-
-
-def _named_model(workspace: Workspace, model_name: str | None) -> ModelFolder:
-    return ModelFolder(workspace.model_folder(model_name or DEFAULT_MODEL))
-
-
-def _model_of(folder: Path, workspace: Workspace, model_name: str | None) -> ModelFolder:
-    """The model that a checkpoint's folder describes, or the named one for a folder of 2019."""
-    if not (folder / HPARAMS_FILE).is_file():
-        return _named_model(workspace, model_name)
-    model = ModelFolder(folder)
-    if model_name is not None:
-        named = workspace.model_folder_or_none(model_name)
-        if named and ModelFolder(named).hparams != model.hparams:
-            raise UserError(
-                f"{folder} holds a model of other sizes than {named}; leave out --model_name to go "
-                "on with it, or choose another --run_name to begin a new one."
-            )
-    return model
+    return f"{str(error).rstrip('.')}. Resuming from {checkpoint} instead."

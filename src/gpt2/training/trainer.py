@@ -1,4 +1,4 @@
-"""One step of training: batches in, a loss out, the weights changed."""
+"""One training step: loss, gradients, and the update of the weights."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What a step found."""
+    """The metrics of a step."""
 
-    loss: float  # nats, the mean over all targets of the step
-    gradient_norm: float  # of all trained tensors together, before clipping
+    loss: float  # nats, mean over all targets of the step
+    gradient_norm: float  # global norm of the trained tensors' gradients, before clipping
     learning_rate: float
 
     @property
     def finite(self) -> bool:
-        """Whether the step was taken; a loss or gradient that is no number changes nothing."""
+        """Whether loss and gradient norm are finite; otherwise the step changed nothing."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
 class Trainer:
-    """A model's weights as variables, and the step that improves them.
+    """A model's weights as variables, and the step that trains them.
 
-    `weights` are always an ordinary model's, also where factors are trained in their place (LoRA).
+    `weights` always holds the ordinary model's tensors, with LoRA too.
     """
 
     def __init__(
@@ -49,7 +49,11 @@ class Trainer:
         settings: TrainerSettings,
         seed: int,
     ):
-        """Take a model's tensors under OpenAI's names.
+        """Create the variables and the optimizer.
+
+        Args:
+            weights: the model's tensors, by OpenAI's names.
+            seed: of noise, dropout and LoRA's initialization.
 
         Raises:
             UserError: the settings do not fit the model; see `TrainerSettings.trained_tensors`.
@@ -60,38 +64,38 @@ class Trainer:
         }
         self._settings = settings
         self._seed = seed
-        self._computation = ComputeSettings(
+        self._compute_settings = ComputeSettings(
             precision=PRECISIONS.get(settings.precision) or hardware_precision(),
-            recompute=settings.memory_saving_gradients,
+            gradient_checkpointing=settings.memory_saving_gradients,
             dropout=settings.dropout,
         )
-        # What the loss is differentiated by, and what the optimizer changes.
+        # The loss is differentiated by `_trained`; the optimizer updates `_parameters`. They are
+        # the same variables unless LoRA trains factors of them.
         self._trained = {name: self.weights[name] for name in settings.trained_tensors(hparams)}
         self._lora = None
         parameters = self._trained
         if settings.lora_rank:
             self._lora = LoRA(self._trained, settings.lora_rank, settings.lora_alpha, seed)
             parameters = self._lora.factors
-        self._optimizer = BY_NAME[settings.optimizer](parameters, settings)
-        self._loss_scale = LossScale() if self._computation.precision == "float16" else None
         self._parameters = list(parameters.values())
-        self._sums: list[tf.Variable] = []  # of gradients, when a step is several batches
+        self._optimizer = BY_NAME[settings.optimizer](parameters, settings)
+        self._loss_scale = LossScale() if self._compute_settings.precision == "float16" else None
+        self._sums: list[tf.Variable] = []  # accumulated gradients of a step of several batches
 
     def step(self, step: int, batches: Sequence[np.ndarray]) -> StepResult:
-        """Train on the batches of one step as if they were a single large one.
+        """Train on the batches of one step as on one large batch.
 
-        Where float16 cannot hold the gradients, the step is tried again with a smaller loss scale.
+        With float16, a step whose gradients overflow is repeated with a lower loss scale.
 
         Args:
-            step: its number, 1 for the first; noise, dropout and learning rate are functions of it.
-            batches: token ids, each int32 [B, T + 1]; PADDING past the end of an example.
+            step: number of the step, from 1; noise, dropout and learning rate are functions of it.
+            batches: token ids, int32 [B, T + 1] each; PADDING after the end of an example.
 
         Returns:
-            What it found. If that is not finite, neither the weights nor the optimizer's state have
-            been touched.
+            The metrics. If they are not finite, weights and optimizer state are unchanged.
 
         Raises:
-            ValueError: there is nothing but PADDING to predict.
+            ValueError: all targets are PADDING.
         """
         rate = learning_rate(self._settings, step)
         while True:
@@ -106,13 +110,13 @@ class Trainer:
             return result
 
     def loss(self, batch: np.ndarray) -> float:
-        """Mean loss in nats on token ids int32 [B, T + 1], without noise, dropout and training."""
+        """Return the mean loss of token ids int32 [B, T + 1] in nats, without noise and dropout."""
         return float(self._loss(batch[:, :-1], batch[:, 1:]))
 
     def state(self) -> dict[str, np.ndarray | tf.Variable]:
-        """All that a bit-exact continuation needs beside `weights` and the step, by name.
+        """Return what an exact resume needs besides `weights` and the step number, by name.
 
-        The optimizer's slots, the loss scale, and LoRA's factors with the matrices they add to.
+        The optimizer's slots, the loss scale, and LoRA's factors and base matrices.
         """
         return {
             **self._optimizer.slots,
@@ -121,24 +125,26 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state` gave at the step that `weights` are of.
+        """Restore what `state` returned for the current weights.
 
         Raises:
-            UserError: it is not of a training with these settings; nothing has been changed.
+            UserError: it was saved with other settings; nothing has been changed.
         """
         own = self.state()
-        missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or unknown:
-            found = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not wanted"
+        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or unexpected:
+            found = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
             raise UserError(
-                "The saved state is that of another optimizer, or of other layers, another "
-                f"precision or LoRA rank ({found}); go on with those that the run had."
+                "The saved optimizer state does not fit these settings: it is of another "
+                f"optimizer, other trained layers, another precision or LoRA rank ({found}). "
+                "Use the settings of the earlier training to restore it."
             )
         for name, value in own.items():
             if tuple(state[name].shape) != tuple(value.shape):
                 raise UserError(
-                    f"The saved state is that of other sizes ({name} is {list(state[name].shape)}, "
-                    f"not {list(value.shape)}); go on with those of the run, LoRA rank included."
+                    f"The saved optimizer state has other shapes: {name} is "
+                    f"{list(state[name].shape)}, not {list(value.shape)}. Use the settings of the "
+                    "earlier training to restore it, including the LoRA rank."
                 )
         for name, value in own.items():
             if isinstance(value, tf.Variable):
@@ -149,11 +155,11 @@ class Trainer:
     def _try_step(
         self, step: int, batches: Sequence[np.ndarray], rate: float, scale: float
     ) -> tuple[float, float]:
-        """The loss and the gradients' norm of a step, which is taken if both are finite."""
+        """Return loss and gradient norm of a step, which is taken if both are finite."""
         counts = [np.count_nonzero(batch[:, 1:] != PADDING) for batch in batches]
         if not any(counts):
-            raise ValueError(f"the batches of step {step} have nothing to predict")
-        # Each target of the step counts the same, however few of them its batch has.
+            raise ValueError(f"the batches of step {step} have no targets")
+        # Batches are weighted by their number of targets, so that each target weighs the same.
         parts = [
             (
                 self._with_noise(batch[:, :-1], step, number),
@@ -164,9 +170,9 @@ class Trainer:
             for number, (batch, count) in enumerate(zip(batches, counts, strict=True))
             if count
         ]
-        how = tf.constant(rate, tf.float32), tf.constant(scale, tf.float32)
+        scalars = tf.constant(rate, tf.float32), tf.constant(scale, tf.float32)
         if len(parts) == 1:
-            loss, norm = self._train_on(*parts[0], *how)
+            loss, norm = self._train_on(*parts[0], *scalars)
             return float(loss), float(norm)
         if not self._sums:
             self._sums = [tf.Variable(tf.zeros_like(variable)) for variable in self._parameters]
@@ -174,7 +180,7 @@ class Trainer:
             total.assign(tf.zeros_like(total))
         losses = [float(self._accumulate(*part)) for part in parts]
         loss = float(np.average(losses, weights=[count for count in counts if count]))
-        return loss, float(self._apply_sums(tf.constant(loss), *how))
+        return loss, float(self._apply_sums(tf.constant(loss), *scalars))
 
     def _with_noise(self, inputs: np.ndarray, step: int, number: int) -> np.ndarray:
         if self._settings.noise == 0:
@@ -192,8 +198,42 @@ class Trainer:
 
     @graph(reduce_retracing=True)
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        computation = ComputeSettings(self._computation.precision, gradient=False)
-        return next_token_loss(self.weights, self.hparams, inputs, targets, computation)
+        settings = ComputeSettings(self._compute_settings.precision, gradient=False)
+        return next_token_loss(self.weights, self.hparams, inputs, targets, settings)
+
+    @graph(reduce_retracing=True)
+    def _train_on(
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        dropout_seed: tf.Tensor | None,
+        weight: tf.Tensor,
+        learning_rate: tf.Tensor,
+        scale: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Take the step of a single batch; return loss and gradient norm."""
+        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
+        return loss, self._apply(loss, gradients, learning_rate, scale)
+
+    @graph(reduce_retracing=True)
+    def _accumulate(
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        dropout_seed: tf.Tensor | None,
+        weight: tf.Tensor,
+    ) -> tf.Tensor:
+        """Add the gradients of one of several batches to the sums; return its loss."""
+        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            total.assign_add(gradient)
+        return loss
+
+    @graph
+    def _apply_sums(self, loss: tf.Tensor, learning_rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """Take the step of the accumulated gradients; return the gradient norm."""
+        gradients = [tf.convert_to_tensor(total) for total in self._sums]
+        return self._apply(loss, gradients, learning_rate, scale)
 
     def _loss_and_gradients(
         self,
@@ -202,13 +242,13 @@ class Trainer:
         dropout_seed: tf.Tensor | None,
         weight: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The loss, and the gradients of `weight` times it."""
+        """Return the loss, and the gradients of `weight` times the loss by `_parameters`."""
         trained = list(self._trained.values())
-        # Only these are watched, so the backward pass ends at the lowest of them.
+        # Only these are watched, so the backward pass ends at the lowest trained layer.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
             loss = next_token_loss(
-                self.weights, self.hparams, inputs, targets, self._computation, dropout_seed
+                self.weights, self.hparams, inputs, targets, self._compute_settings, dropout_seed
             )
             weighted = weight * loss
         gradients = [
@@ -223,13 +263,13 @@ class Trainer:
         learning_rate: tf.Tensor,
         scale: tf.Tensor,
     ) -> tf.Tensor:
-        """Take the step if loss and gradients are finite; the norm of the gradients over scale."""
+        """Take the step if it is finite; return the norm of the gradients without loss scale."""
         norm = tf.linalg.global_norm(gradients) / scale
         factor = 1 / scale if self._loss_scale else None
         if self._settings.clip_norm is not None:
-            # Pascanu et al. 2013: the direction stays, the length is cut.
-            longest = self._settings.clip_norm
-            factor = longest / tf.maximum(norm, longest) / scale
+            # Pascanu et al. 2013: gradients above the threshold are scaled down to it.
+            clip_norm = self._settings.clip_norm
+            factor = clip_norm / tf.maximum(norm, clip_norm) / scale
 
         def take() -> tf.Tensor:
             self._optimizer.apply(gradients, learning_rate, factor)
@@ -238,34 +278,3 @@ class Trainer:
             return norm
 
         return tf.cond(tf.math.is_finite(loss) & tf.math.is_finite(norm), take, lambda: norm)
-
-    @graph(reduce_retracing=True)
-    def _train_on(
-        self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
-        dropout_seed: tf.Tensor | None,
-        weight: tf.Tensor,
-        learning_rate: tf.Tensor,
-        scale: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
-        return loss, self._apply(loss, gradients, learning_rate, scale)
-
-    @graph(reduce_retracing=True)
-    def _accumulate(
-        self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
-        dropout_seed: tf.Tensor | None,
-        weight: tf.Tensor,
-    ) -> tf.Tensor:
-        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
-        for total, gradient in zip(self._sums, gradients, strict=True):
-            total.assign_add(gradient)
-        return loss
-
-    @graph
-    def _apply_sums(self, loss: tf.Tensor, learning_rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        gradients = [tf.convert_to_tensor(total) for total in self._sums]
-        return self._apply(loss, gradients, learning_rate, scale)

@@ -1,4 +1,4 @@
-"""The pieces that training computes with, against the plain ones of the model."""
+"""The fast forward pass against the reference, function by function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def normal(*shape: int, seed: int = 1, scale: float = 1.0) -> tf.Tensor:
 def value_and_gradients(
     function: Callable[..., tf.Tensor], *arguments: tf.Tensor
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """In a graph, as training has it; the gradients are those of a weighted sum."""
+    """Return the value and the gradients of a weighted sum, computed in a graph as in training."""
 
     @tf.function
     def both(*arguments: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -46,11 +46,11 @@ def assert_same(
         np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5, rtol=1e-5)
 
 
-def test_gelu_is_the_models() -> None:
+def test_gelu_equals_the_reference() -> None:
     assert_same(forward.gelu, model.gelu, normal(7, 12, scale=3))
 
 
-def test_layer_norm_is_the_models() -> None:
+def test_layer_norm_equals_the_reference() -> None:
     assert_same(
         forward.layer_norm,
         lambda x, g, b: model.layer_norm({"n/g": g, "n/b": b}, "n", x),
@@ -60,7 +60,7 @@ def test_layer_norm_is_the_models() -> None:
     )
 
 
-def test_linear_is_the_models() -> None:
+def test_linear_equals_the_reference() -> None:
     assert_same(
         forward.linear,
         lambda x, w, b: model.linear({"n/w": w, "n/b": b}, "n", x),
@@ -71,7 +71,7 @@ def test_linear_is_the_models() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 8, 9, 16, 21])
-def test_attention_in_pieces_is_the_models(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+def test_sliced_attention_is_the_reference(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     monkeypatch.setattr(forward, "ATTENTION_ROWS", 8)
     assert_same(
         forward.causal_attention,
@@ -80,7 +80,7 @@ def test_attention_in_pieces_is_the_models(monkeypatch: pytest.MonkeyPatch, leng
     )
 
 
-def test_attention_of_a_length_not_known_in_advance_is_the_models() -> None:
+def test_attention_of_unknown_length_equals_the_reference() -> None:
     query, key, value = (normal(2, 3, 9, 4, seed=seed) for seed in range(3))
     unknown = tf.TensorSpec([2, 3, None, 4])
     found = tf.function(forward.causal_attention, input_signature=[unknown] * 3)
@@ -98,7 +98,7 @@ def plain_cross_entropy(x: tf.Tensor, embeddings: tf.Tensor, targets: np.ndarray
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9, 30])
-def test_cross_entropy_in_slices_is_the_plain_one(
+def test_sliced_cross_entropy_equals_the_plain_one(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(forward, "LOSS_ROWS", 8)
@@ -111,7 +111,7 @@ def test_cross_entropy_in_slices_is_the_plain_one(
     )
 
 
-def test_targets_below_zero_cost_nothing_and_count_for_nothing() -> None:
+def test_padding_targets_are_ignored() -> None:
     targets = np.array([3, -1, 0, 49, -1, -1], np.int32)
     x, table = normal(6, 12), normal(50, 12, seed=2)
     assert_same(
@@ -125,7 +125,7 @@ def test_targets_below_zero_cost_nothing_and_count_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("rows", [5, 16, 40])
-def test_cross_entropy_of_a_number_of_rows_not_known_in_advance(rows: int) -> None:
+def test_cross_entropy_of_an_unknown_number_of_rows(rows: int) -> None:
     targets = np.random.default_rng(rows).integers(0, 50, rows).astype(np.int32)
     x, table = normal(rows, 12), normal(50, 12, seed=2)
 
@@ -142,7 +142,7 @@ def test_cross_entropy_of_a_number_of_rows_not_known_in_advance(rows: int) -> No
     np.testing.assert_allclose(gradient(x, targets), expected, atol=1e-6)
 
 
-def test_without_a_gradient_the_loss_is_the_same() -> None:
+def test_the_loss_without_gradient_is_the_same() -> None:
     targets = np.arange(9, dtype=np.int32)
     x, table = normal(9, 12), normal(50, 12, seed=2)
     losses = [
@@ -153,8 +153,8 @@ def test_without_a_gradient_the_loss_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(tf.bfloat16, 0.02), (tf.float16, 0.003)])
-def test_a_shift_of_all_logits_costs_16_bits_no_accuracy(dtype: tf.DType, tolerance: float) -> None:
-    # The released models' logits lie near -100, where neighbours in bfloat16 are a half apart.
+def test_shifted_logits_lose_no_accuracy_in_16_bits(dtype: tf.DType, tolerance: float) -> None:
+    # Logits of the released models are near -100, where neighboring bfloat16 numbers are 0.5 apart.
     x = tf.concat([normal(40, 31), tf.fill([40, 1], 8.0)], 1)
     table = tf.concat([normal(500, 31, seed=2, scale=0.4), tf.fill([500, 1], -12.5)], 1)
     targets = np.random.default_rng(3).integers(0, 500, 40).astype(np.int32)
@@ -163,7 +163,7 @@ def test_a_shift_of_all_logits_costs_16_bits_no_accuracy(dtype: tf.DType, tolera
     assert found == pytest.approx(exact, abs=tolerance)
 
 
-def test_embeddings_get_both_gradients() -> None:
+def test_embeddings_get_the_gradients_of_both_uses() -> None:
     tokens = np.array([2, 0, 2, 4], np.int32)
 
     def found(table: tf.Tensor) -> tf.Tensor:
@@ -176,15 +176,15 @@ def test_embeddings_get_both_gradients() -> None:
     assert_same(found, wanted, normal(5, 3))
 
 
-def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+def test_dropout_keeps_the_mean_and_drops_the_given_share() -> None:
     dropped = forward.dropout(tf.ones([400, 500]), 0.1, tf.constant([1, 2])).numpy()
-    # Of 200,000 draws the share's deviation is 0.0007.
+    # The standard deviation of the share over 200,000 draws is 0.0007.
     assert (dropped == 0).mean() == pytest.approx(0.1, abs=0.004)
     assert dropped.mean() == pytest.approx(1, abs=0.004)
     assert np.unique(dropped) == pytest.approx([0, 1 / 0.9])
 
 
-def test_dropout_follows_from_its_seed_in_value_and_gradient() -> None:
+def test_dropout_depends_on_the_seed_and_masks_value_and_gradient_alike() -> None:
     seeds = [tf.constant([1, 2]), tf.constant([1, 2]), tf.constant([1, 3])]
     x = normal(20, 30)
     found = [value_and_gradients(lambda x, s=s: forward.dropout(x, 0.5, s), x) for s in seeds]
@@ -193,7 +193,7 @@ def test_dropout_follows_from_its_seed_in_value_and_gradient() -> None:
     np.testing.assert_array_equal(found[0][0] == 0, found[0][1][0] == 0)
 
 
-def test_attention_with_dropout_has_the_gradient_of_what_it_computed(
+def test_attention_with_dropout_has_the_gradient_of_its_mask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forward, "ATTENTION_ROWS", 4)
@@ -207,7 +207,7 @@ def test_attention_with_dropout_has_the_gradient_of_what_it_computed(
     _, gradients = value_and_gradients(
         lambda q, k, v: forward.causal_attention(q, k, v, 0.3, seed), query, key, value
     )
-    # By finite differences along a random direction of each argument.
+    # Finite differences along a random direction of each argument.
     arguments = [query, key, value]
     for number, gradient in enumerate(gradients):
         direction = normal(*arguments[number].shape, seed=9)
@@ -221,8 +221,10 @@ def test_attention_with_dropout_has_the_gradient_of_what_it_computed(
         assert float(tf.reduce_sum(gradient * direction)) == pytest.approx(slope, abs=2e-3)
 
 
-def test_what_is_recomputed_has_the_same_gradients() -> None:
+def test_gradient_checkpointing_keeps_the_gradients() -> None:
     def function(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
         return tf.tanh(tf.matmul(tf.tanh(x), matrix))
 
-    assert_same(forward.recomputed(function), function, normal(4, 5), normal(5, 6, seed=2))
+    assert_same(
+        forward.gradient_checkpointed(function), function, normal(4, 5), normal(5, 6, seed=2)
+    )

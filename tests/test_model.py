@@ -1,4 +1,4 @@
-"""The forward pass against PyTorch's, and the properties that make it GPT-2."""
+"""The reference forward pass against PyTorch's, and properties of GPT-2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_attention_is_that_of_the_independent_implementation(golden: Golden) -> 
     seen = {}
 
     def attend(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-        # With the identity for values, what comes out are the attention probabilities.
+        # With the identity matrix as values, the output is the attention probabilities.
         length = key.shape[2]
         identity = tf.eye(length, batch_shape=key.shape[:2])
         seen[layer] = model.causal_attention(layer, query, key, identity)
@@ -36,7 +36,7 @@ def test_attention_is_that_of_the_independent_implementation(golden: Golden) -> 
         np.testing.assert_allclose(seen[layer], expected, atol=1e-6)
 
 
-def test_a_position_does_not_see_later_tokens(golden: Golden) -> None:
+def test_a_position_does_not_attend_to_later_tokens(golden: Golden) -> None:
     weights, tokens = golden.tensors("weights"), golden.tokens[0].copy()
     before = model.logits(weights, golden.hparams, tf.constant(tokens, tf.int32))
     tokens[:, 9:] = (tokens[:, 9:] + 1) % golden.hparams.n_vocab
@@ -45,7 +45,7 @@ def test_a_position_does_not_see_later_tokens(golden: Golden) -> None:
     assert np.abs(before[:, 9:] - after[:, 9:]).min(axis=(0, 2)).max() > 0
 
 
-def test_gelu_is_the_tanh_form() -> None:
+def test_gelu_is_the_tanh_approximation() -> None:
     # 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) at 1: 0.841192; the exact form has 0.841345.
     assert float(model.gelu(tf.constant(1.0))) == pytest.approx(0.841192, abs=1e-6)
 
@@ -58,14 +58,14 @@ def test_layer_norm_by_hand() -> None:
     np.testing.assert_allclose(normed, [[-2 * scale, -scale, 5, 6 * scale]], rtol=1e-6)
 
 
-def test_fresh_weights_have_the_papers_deviations_and_depend_on_the_seed_alone() -> None:
+def test_initial_weights_have_the_papers_deviations_and_depend_only_on_the_seed() -> None:
     hparams = HParams(n_vocab=500, n_ctx=400, n_embd=64, n_head=4, n_layer=8)
     weights = model.initial_weights(hparams, seed=3)
     assert {name: array.shape for name, array in weights.items()} == hparams.tensor_shapes()
     assert weights["model/wte"].std() == pytest.approx(0.02, rel=0.05)
     assert weights["model/wpe"].std() == pytest.approx(0.01, rel=0.05)
     assert weights["model/h0/mlp/c_fc/w"].std() == pytest.approx(0.02, rel=0.05)
-    # Sixteen matrices write into the residual stream of eight layers: 0.02 / 4.
+    # 16 matrices write into the residual stream of 8 layers: 0.02 / sqrt(16).
     assert weights["model/h7/mlp/c_proj/w"].std() == pytest.approx(0.005, rel=0.05)
     again = model.initial_weights(hparams, seed=3)
     assert all((weights[name] == again[name]).all() for name in weights)

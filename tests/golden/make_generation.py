@@ -1,7 +1,7 @@
-"""Write `generation.npz`: how transformers narrows down the next token, and where its beams go.
+"""Write `generation.npz`: logits processing and beam searches of transformers.
 
-As with `make_golden.py` beside it, none of the toolkit's own code takes part. Run by hand; the
-README says how, and what the file holds.
+As in `make_golden.py`, none of the toolkit's code is used. Run by hand; the README describes how,
+and the contents of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OUTPUT = Path(__file__).with_name("generation.npz")
 SEED = 20190215
 N_VOCAB, CONTEXT = 200, 30
 
-# Each alone, then several in the order that `generate` itself gives them.
+# Each rule alone, then several in the order of `generate`.
 RULES = [
     {"repetition_penalty": 1.3},
     {"repetition_penalty": 0.8},
@@ -68,7 +68,7 @@ RULES = [
 
 BEAM_PROMPTS = [[5], [60, 2, 33], [1, 2, 3, 4, 5, 6], [9, 9]]
 BEAM_LENGTH = 9
-# Beams and texts that come back; length penalties; more options for some of the searches.
+# (num_beams, num_return_sequences); length penalties; further options.
 BEAMS, LENGTH_PENALTIES = [(3, 1), (3, 3), (5, 2), (5, 5)], [0.5, 1.0, 2.0]
 BEAM_OPTIONS = [
     {},
@@ -78,7 +78,7 @@ BEAM_OPTIONS = [
 
 
 def with_context(rule: object, context: list[int]) -> object:
-    """A rule in which "last" and "last but one" are tokens of the context."""
+    """Return a rule with "last" and "last but one" replaced by tokens of the context."""
     if isinstance(rule, dict):
         return {name: with_context(value, context) for name, value in rule.items()}
     if isinstance(rule, list):
@@ -89,7 +89,7 @@ def with_context(rule: object, context: list[int]) -> object:
 def processed(
     model: GPT2LMHeadModel, rule: dict, context: list[int], logits: np.ndarray, do_sample: bool
 ) -> np.ndarray:
-    """The scores after `generate`'s own list of processors, float32 [V]."""
+    """Return the scores after the logits processors of `generate`, float32 [V]."""
     config = GenerationConfig(do_sample=do_sample, **rule)
     config._eos_token_tensor = None
     processors = model._get_logits_processor(config, input_ids_seq_length=len(context))
@@ -98,12 +98,12 @@ def processed(
 
 
 def sampling_rules(model: GPT2LMHeadModel) -> dict[str, np.ndarray]:
-    """Every rule twice: over peaked and over flatter scores."""
+    """Return the results of every rule on flatter and on more peaked logits."""
     random = np.random.RandomState(SEED)
     cases, arrays = [], {"logits": [], "adjusted": [], "scores": []}
     for rule in RULES:
         for spread in (1.0, 3.0):
-            # Few different tokens, so that pairs and triples do repeat.
+            # Few different tokens, so that pairs and triples repeat.
             context = random.randint(12, size=CONTEXT).tolist()
             context[-2:] = context[10:12]
             logits = (random.standard_normal(N_VOCAB) * spread).astype(np.float32)
@@ -117,7 +117,7 @@ def sampling_rules(model: GPT2LMHeadModel) -> dict[str, np.ndarray]:
 
 
 def search(model: GPT2LMHeadModel, prompt: list[int], eos: int | None, **options) -> list[dict]:
-    """The texts of a beam search, the best first: new tokens and score of each."""
+    """Return the results of a beam search, the best first: new tokens and score of each."""
     pad = HPARAMS["n_vocab"] - 1 if eos is None else eos
     found = model.generate(
         torch.tensor([prompt]),
@@ -141,10 +141,10 @@ def search(model: GPT2LMHeadModel, prompt: list[int], eos: int | None, **options
 
 
 def beam_searches(model: GPT2LMHeadModel) -> np.ndarray:
-    """Every prompt with every width, penalty and option, ending at a token that does occur."""
+    """Return beam searches for all prompts and options, with an end token that occurs."""
     searches = []
     for prompt in BEAM_PROMPTS:
-        # What the best text without an end has in its third place makes a likely end.
+        # The third token of the best sequence without an end token is a likely end token.
         eos = search(model, prompt, None, num_beams=3)[0]["tokens"][2]
         for num_beams, returned in BEAMS:
             for length_penalty in LENGTH_PENALTIES:

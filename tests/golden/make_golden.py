@@ -1,7 +1,7 @@
-"""Write `small_model.npz`: what a small GPT-2 computes, according to PyTorch and transformers.
+"""Write `small_model.npz`: results of a small GPT-2, computed by PyTorch and transformers.
 
-The toolkit's own code takes no part in it, so a test against the file is a test against somebody
-else's GPT-2. Run by hand; the README beside this file says how, and what the file holds.
+None of the toolkit's code is used, so tests compare the toolkit with an independent implementation.
+Run by hand; the README beside this file describes how, and the contents of the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Step = Callable[[int, torch.Tensor, torch.Tensor], None]
 
 
 def openai_name(name: str) -> str:
-    """OpenAI's name of a tensor: transformer.h.0.ln_1.weight -> model/h0/ln_1/g."""
+    """Return OpenAI's name of a tensor: transformer.h.0.ln_1.weight -> model/h0/ln_1/g."""
     name = name.removeprefix("transformer.")
     if name in ("wte.weight", "wpe.weight"):
         return "model/" + name.removesuffix(".weight")
@@ -34,19 +34,19 @@ def openai_name(name: str) -> str:
 
 
 def openai_array(name: str, tensor: torch.Tensor) -> np.ndarray:
-    """A copy in OpenAI's shape: a matrix multiplied by, [in, out], has a 1 in front."""
+    """Return a copy in OpenAI's shape: [in, out] matrices become [1, in, out]."""
     array = tensor.detach().numpy().copy()
     return array[np.newaxis] if openai_name(name).endswith("/w") else array
 
 
 def named(prefix: str, tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-    """The tensors as the file holds them, under `prefix/` and OpenAI's names in their order."""
+    """Return tensors by `prefix/` plus OpenAI's name, sorted by name."""
     arrays = {f"{prefix}/{openai_name(name)}": openai_array(name, t) for name, t in tensors}
     return dict(sorted(arrays.items()))
 
 
 def new_model() -> GPT2LMHeadModel:
-    """A model whose weights are all random, and so large that a mistake with any of them shows."""
+    """Return a model with random weights, large enough that an error in any of them shows."""
     config = GPT2Config(
         vocab_size=HPARAMS["n_vocab"],
         n_positions=HPARAMS["n_ctx"],
@@ -60,10 +60,10 @@ def new_model() -> GPT2LMHeadModel:
         attn_pdrop=0.0,
         bos_token_id=0,
         eos_token_id=0,
-        attn_implementation="eager",  # the only one that returns its probabilities
+        attn_implementation="eager",  # the only one that returns attention probabilities
     )
     model = GPT2LMHeadModel(config)
-    # RandomState, because NumPy promises that its numbers never change.
+    # RandomState, because NumPy guarantees that its numbers never change.
     random = np.random.RandomState(SEED)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -74,13 +74,13 @@ def new_model() -> GPT2LMHeadModel:
 
 
 def mean_loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, in nats, of each row's tokens but the first, given those before."""
+    """Return the mean cross-entropy of all tokens but the first of each row, in nats."""
     predictions = logits[:, :-1].flatten(0, 1)  # [B, T, V] -> [B * (T - 1), V]
     return cross_entropy(predictions, tokens[:, 1:].flatten())
 
 
 def adam(learning_rate: float = 1e-3) -> Step:
-    """Adam as TensorFlow 1 computes it: epsilon is added outside the bias correction."""
+    """Return Adam's step as in TensorFlow 1: epsilon is added outside the bias correction."""
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
     moments: dict[torch.Tensor, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -97,7 +97,7 @@ def adam(learning_rate: float = 1e-3) -> Step:
 
 
 def sgd(learning_rate: float = 1e-2) -> Step:
-    """Gradient descent without momentum."""
+    """Return the step of gradient descent without momentum."""
 
     def step(t: int, weight: torch.Tensor, gradient: torch.Tensor) -> None:
         weight -= learning_rate * gradient
@@ -106,7 +106,7 @@ def sgd(learning_rate: float = 1e-2) -> Step:
 
 
 def train(batches: torch.Tensor, step: Step) -> tuple[GPT2LMHeadModel, np.ndarray]:
-    """A new model after one step on each batch, and each batch's loss before its step."""
+    """Return a new model after a step on each batch, and the loss of each batch before its step."""
     model = new_model()
     losses = []
     for t, tokens in enumerate(batches, start=1):
@@ -121,7 +121,7 @@ def train(batches: torch.Tensor, step: Step) -> tuple[GPT2LMHeadModel, np.ndarra
 
 
 def golden() -> dict[str, np.ndarray]:
-    """Everything the file holds, by name."""
+    """Return all arrays of the file, by name."""
     shape = (STEPS, ROWS, HPARAMS["n_ctx"])
     tokens = np.random.RandomState(SEED + 1).randint(HPARAMS["n_vocab"], size=shape)
     batches = torch.from_numpy(tokens)
@@ -149,7 +149,7 @@ def golden() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # the order of additions, and so the last bit, stays the same
+    torch.set_num_threads(1)  # the same order of additions, so the same last bit
     torch.use_deterministic_algorithms(True)
     arrays = golden()
     np.savez(OUTPUT, **arrays)

@@ -1,7 +1,7 @@
-"""Write `training.npz`: what PyTorch's and transformers' optimizers do to the small model.
+"""Write `training.npz`: the small model trained by the optimizers of PyTorch and transformers.
 
-Run by hand, like make_golden.py, whose model and batches it trains; the README beside this file
-says how, and what the file holds.
+Run by hand, like make_golden.py, whose model and batches it uses; the README beside this file
+describes how, and the contents of the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW that leaves vectors undecayed."""
+    """Return AdamW without weight decay of vectors."""
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": DECAY},
         {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
@@ -39,22 +39,22 @@ def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
 
 
 def momentum(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Gradient descent with momentum."""
+    """Return gradient descent with momentum."""
     return torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
 
 
 def clipped(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Plain gradient descent; see `train` for the clipping."""
+    """Return plain gradient descent; `train` clips the gradients."""
     return torch.optim.SGD(model.parameters(), lr=1e-2)
 
 
 def adafactor(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Adafactor as transformers' Trainer sets it up: with a learning rate of its own."""
+    """Return Adafactor as set up by transformers' Trainer, with an explicit learning rate."""
     return Adafactor(model.parameters(), lr=1e-3, scale_parameter=False, relative_step=False)
 
 
 def train(tokens: torch.Tensor, make: object) -> Arrays:
-    """Losses, gradient norms before clipping, and the weights after a step on each batch."""
+    """Return losses, gradient norms before clipping, and the weights after a step on each batch."""
     model = new_model()
     optimizer = make(model)
     losses, norms = [], []
@@ -74,7 +74,7 @@ def train(tokens: torch.Tensor, make: object) -> Arrays:
 
 
 def lora(tokens: torch.Tensor) -> Arrays:
-    """One layer's matrices trained by their factors, with AdamW."""
+    """Return the results of training LoRA factors of one layer's matrices with AdamW."""
     model = new_model()
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     prefix = f"transformer.h.{LORA['layer']}."
@@ -105,7 +105,7 @@ def lora(tokens: torch.Tensor) -> Arrays:
 
 
 def schedules() -> Arrays:
-    """The rates of transformers' schedules, one for each step from its step 0."""
+    """Return the learning rates of transformers' schedules for each step, from its step 0."""
     total = SCHEDULE["num_training_steps"]
     warmup = {"num_warmup_steps": SCHEDULE["num_warmup_steps"]}
     arrays = {}
@@ -126,7 +126,7 @@ def schedules() -> Arrays:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # the order of additions, and so the last bit, stays the same
+    torch.set_num_threads(1)  # the same order of additions, so the same last bit
     torch.use_deterministic_algorithms(True)
     with np.load(SMALL, allow_pickle=False) as small:
         tokens = torch.from_numpy(small["tokens"].astype(np.int64))

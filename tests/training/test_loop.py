@@ -1,10 +1,11 @@
-"""What the loop does when, and what it leaves behind."""
+"""The training loop: the order of events, and the files it writes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import events, loop
 from gpt2.training.loggers import TensorBoardLogger
-from gpt2.training.loop import batch_in_words
+from gpt2.training.loop import find_bad_example
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.run_log import HISTORY, HistoryLogger
 from gpt2.training.settings import LoopSettings, TrainerSettings
@@ -56,7 +57,7 @@ class Training:
         self.validation = make_validation_sampler(TokenStream([tokens]), self.hparams.n_ctx, seed=1)
 
     def train(self, done: int = 0, stop=lambda: False, **settings: object) -> list[events.Event]:
-        """One call's part of the run, going on from what was saved of it."""
+        """Train as one call does, resuming from the saved progress after `done` steps."""
         progress = TrainingProgress(0)
         if done and (facts := state.read_facts(self.state(done), self.run.prefix(done))):
             progress = TrainingProgress.from_facts(facts)
@@ -91,7 +92,7 @@ def names(happened: list[events.Event]) -> list[str]:
     ]
 
 
-def test_things_happen_in_their_steps_and_the_end_is_saved(tmp_path: Path) -> None:
+def test_events_come_in_order_and_the_last_step_is_saved(tmp_path: Path) -> None:
     training = Training(tmp_path)
     happened = training.train(
         max_steps=5, save_every=2, sample_every=3, val_every=4, val_batch_count=2
@@ -99,17 +100,17 @@ def test_things_happen_in_their_steps_and_the_end_is_saved(tmp_path: Path) -> No
     assert names(happened) == [
         "Validating",
         "Validated 0",
-        "Step 1",
-        "Step 2",
+        "StepFinished 1",
+        "StepFinished 2",
         "Saving",
-        "Step 3",
+        "StepFinished 3",
         "Generating",
         "Sampled",
-        "Step 4",
+        "StepFinished 4",
         "Validating",
         "Validated 4",
         "Saving",
-        "Step 5",
+        "StepFinished 5",
         "Saving",
         "Finished 5",
     ]
@@ -118,27 +119,33 @@ def test_things_happen_in_their_steps_and_the_end_is_saved(tmp_path: Path) -> No
         "model-4",
         "model-5",
     ]
-    assert training.run.latest() == (training.run.path / "model-5", 5)
+    assert training.run.last_step == 5
     saved = dict(bundle.read_tensors(training.run.prefix(5), training.hparams))
     for name, variable in training.trainer.weights.items():
         np.testing.assert_array_equal(saved[name], variable.numpy())
 
 
-def test_steps_are_counted_on_and_a_run_that_is_done_does_nothing(tmp_path: Path) -> None:
+def test_the_step_count_continues_and_a_finished_run_trains_nothing(tmp_path: Path) -> None:
     training = Training(tmp_path)
-    assert names(training.train(done=7, max_steps=8)) == ["Step 8", "Saving", "Finished 8"]
+    assert names(training.train(done=7, max_steps=8)) == ["StepFinished 8", "Saving", "Finished 8"]
     assert names(training.train(done=8, max_steps=8)) == ["Finished 8"]
 
 
-def test_asked_to_stop_it_saves_once_and_ends(tmp_path: Path) -> None:
+def test_stopping_saves_once_and_ends(tmp_path: Path) -> None:
     training = Training(tmp_path)
     answers = iter([False, False, False, True])  # before step 1, after steps 1 and 2
     happened = training.train(stop=lambda: next(answers, True))
-    assert names(happened) == ["Step 1", "Step 2", "Step 3", "Interrupted", "Saving"]
+    assert names(happened) == [
+        "StepFinished 1",
+        "StepFinished 2",
+        "StepFinished 3",
+        "Interrupted",
+        "Saving",
+    ]
     assert training.run.last_step == 3
 
 
-def test_asked_to_stop_while_sampling_it_gives_the_samples_up(tmp_path: Path) -> None:
+def test_stopping_while_sampling_discards_the_samples(tmp_path: Path) -> None:
     training = Training(tmp_path)
     asked = []
 
@@ -147,11 +154,11 @@ def test_asked_to_stop_while_sampling_it_gives_the_samples_up(tmp_path: Path) ->
         return len(asked) > 3  # before the step, before sampling, after one token
 
     happened = training.train(stop=stop, sample_every=1)
-    assert names(happened) == ["Step 1", "Generating", "Interrupted", "Saving"]
+    assert names(happened) == ["StepFinished 1", "Generating", "Interrupted", "Saving"]
     assert not training.samples.exists()
 
 
-def test_the_average_is_weighted_as_in_2019(tmp_path: Path) -> None:
+def test_the_average_loss_is_weighted_as_in_2019(tmp_path: Path) -> None:
     happened = Training(tmp_path).train(max_steps=3)
     first, second, third = [event for event in happened if isinstance(event, events.StepFinished)]
     assert first.average == pytest.approx(first.loss)
@@ -160,7 +167,7 @@ def test_the_average_is_weighted_as_in_2019(tmp_path: Path) -> None:
     )
 
 
-def test_samples_have_banners_and_one_prompt_token_from_the_data(tmp_path: Path) -> None:
+def test_samples_have_banners_and_a_prompt_of_one_dataset_token(tmp_path: Path) -> None:
     training = Training(tmp_path)
     happened = training.train(
         max_steps=2, sample_every=2, sample_num=3, batch_size=2, sampling=SamplingSettings()
@@ -174,19 +181,20 @@ def test_samples_have_banners_and_one_prompt_token_from_the_data(tmp_path: Path)
     assert sampled.text.startswith(f"======== SAMPLE 1 ========\n{prompt}")
 
 
-def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_nan_loss_ends_training_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     training = Training(tmp_path)
     training.train(max_steps=2)
     training.trainer.weights["model/ln_f/g"].assign(np.full(8, np.nan, np.float32))
-    with pytest.raises(UserError, match=r"loss of step 3 is nan.*of step 2, is kept") as raised:
+    with pytest.raises(UserError, match=r"loss of step 3 is nan.*checkpoint.* step 2\b") as raised:
         training.train(done=2)
     text = training.tokenizer.decode(training.sampler.batch(2, 1)[0, :12].tolist())
     place = training.sampler.describe(2, 1)[0]
-    assert f"(batch 2, {place}, the text {text!r}...)" in str(raised.value)
+    for fact in ("batch 2", place, repr(text), "--learning_rate"):
+        assert fact in str(raised.value)
     assert training.run.last_step == 2
 
 
-def test_curves_are_readable_by_tensorflow(tmp_path: Path) -> None:
+def test_tensorflow_reads_the_logged_metrics(tmp_path: Path) -> None:
     training = Training(tmp_path, learning_rate=0.5)
     happened = training.train(max_steps=2, val_every=2, val_batch_count=1)
     (file,) = training.run.path.glob("events.out.tfevents.*")
@@ -214,7 +222,7 @@ def test_curves_are_readable_by_tensorflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"batch_size": 0}, {"save_every": 0}, {"max_steps": 0}, {"val_every": -1}]
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_loop_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         LoopSettings(**wrong)
 
@@ -222,32 +230,32 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"optimizer": "adamant"}, {"noise": 1.5}, {"learning_rate": 0.0}]
 )
-def test_trainer_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_trainer_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UserError):
         TrainerSettings(**wrong)
 
 
-def test_samples_that_the_vocabulary_cannot_give_are_refused_before_training(
+def test_top_k_above_the_vocabulary_size_is_refused_before_training(
     tmp_path: Path,
 ) -> None:
     training = Training(tmp_path)
-    with pytest.raises(UserError, match="top_k is 301"):
+    with pytest.raises(UserError, match=r"top_k.*301"):
         LoopSettings(sampling=SamplingSettings(top_k=301)).check_model(training.hparams)
 
 
-# --- knowing when to stop ---
+# --- validation and end reasons ---
 
 
 class Losses:
-    """Stands for the validation: the losses that a list tells, whatever the weights are."""
+    """Replaces the validation losses by those of a list."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, training: Training, losses: list[float]):
-        told = iter(losses)
-        of_weights = training.trainer.loss
+        given = iter(losses)
+        original = training.trainer.loss
         validation = training.validation.batch(0, 2)
 
         def loss(batch: np.ndarray) -> float:
-            return next(told) if np.array_equal(batch, validation) else of_weights(batch)
+            return next(given) if np.array_equal(batch, validation) else original(batch)
 
         monkeypatch.setattr(training.trainer, "loss", loss)
 
@@ -255,24 +263,24 @@ class Losses:
 VALIDATING = {"val_every": 1, "val_batch_count": 1, "held_out": True}
 
 
-def test_patience_ends_the_run_and_the_best_is_a_model_folder(tmp_path, monkeypatch) -> None:
+def test_early_stopping_ends_the_run_and_the_best_is_a_model_folder(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path, learning_rate=0.1)
     Losses(monkeypatch, training, [1.0, 5.0, 4.0, 4.5, 4.2, 3.0])  # the first before any step
     happened = training.train(patience=2, **VALIDATING)
     assert names(happened)[-1] == "Finished 4"
-    assert "not fallen for 2 validations; the best is that of step 2" in happened[-1].reason
+    assert re.search(r"Early stopping.* 2 validations.* 4\.00 at step 2\b", happened[-1].reason)
     best = training.run.best
-    assert best.latest() == (best.path / "model-2", 2)
+    assert best.last_step == 2
     assert sorted(path.name for path in best.path.glob("model-*.index")) == ["model-2.index"]
     assert ModelFolder(best.path).tokenizer().encode("worst")
-    # It is of step 2, not of the end.
+    # These are the weights of step 2, not the last ones.
     kept, last = ModelFolder(best.path).weights(), ModelFolder(training.run.path).weights()
     assert (kept["model/wte"] != last["model/wte"]).any()
-    # The patience is at its end for the next call, too.
+    # The next call stops early, too.
     assert names(training.train(done=4, patience=2, **VALIDATING)) == ["Finished 4"]
 
 
-def test_patience_and_the_best_are_remembered_over_an_interruption(tmp_path, monkeypatch) -> None:
+def test_patience_and_the_best_survive_an_interruption(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path)
     Losses(monkeypatch, training, [9.0, 4.0, 4.5, 4.4, 4.3, 4.2])
     training.train(max_steps=2, patience=3, **VALIDATING)
@@ -281,7 +289,7 @@ def test_patience_and_the_best_are_remembered_over_an_interruption(tmp_path, mon
     assert training.run.best.last_step == 1
 
 
-def test_on_another_validation_text_the_best_is_looked_for_anew(tmp_path, monkeypatch) -> None:
+def test_another_validation_set_restarts_the_search_for_the_best(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path)
     Losses(monkeypatch, training, [9.0, 1.0, 1.1])
     training.train(max_steps=2, **VALIDATING)
@@ -292,45 +300,47 @@ def test_on_another_validation_text_the_best_is_looked_for_anew(tmp_path, monkey
     )
     Losses(monkeypatch, training, [6.0, 5.0, 5.5])
     happened = training.train(done=2, max_steps=4, patience=2, **VALIDATING)
-    assert "other text than before" in happened[0].sentence
+    assert re.search(r"validation set has changed.*step 2\b", happened[0].sentence)
     assert [event.loss for event in happened if isinstance(event, events.Validated)] == [6, 5, 5.5]
     assert training.run.best.last_step == 3
-    # On the same text as before there is nothing to say.
+    # The same validation set gives no notice.
     Losses(monkeypatch, training, [5.01])
     happened = training.train(done=4, max_steps=9, patience=2, **VALIDATING)
     assert "Warned" not in names(happened)
-    assert "the best is that of step 3" in happened[-1].reason
+    assert "5.00 at step 3" in happened[-1].reason
 
 
-def test_a_validation_that_an_interruption_left_out_is_made_up_for(tmp_path: Path) -> None:
+def test_a_validation_skipped_by_an_interruption_is_done_when_resuming(tmp_path: Path) -> None:
     training = Training(tmp_path)
     answers = iter([False, False, True])  # before validating, before the step, after it
     happened = training.train(stop=lambda: next(answers, True), **VALIDATING)
-    assert names(happened)[-3:] == ["Step 1", "Interrupted", "Saving"]
+    assert names(happened)[-3:] == ["StepFinished 1", "Interrupted", "Saving"]
     assert names(training.train(done=1, max_steps=1, **VALIDATING))[:2] == [
         "Validating",
         "Validated 1",
     ]
 
 
-def test_it_is_said_once_when_training_and_validation_loss_part(tmp_path, monkeypatch) -> None:
+def test_overfitting_is_reported_once_per_best_step(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path, learning_rate=0.05)
     Losses(monkeypatch, training, [9.0, 4.0, 4.01, 4.2, 4.3, 3.9, 4.2])
     happened = training.train(max_steps=6, **VALIDATING)
     warned = [at for at, event in enumerate(happened) if isinstance(event, events.Warned)]
-    # Not at 4.01, which may be chance; again after a new best.
+    # Not at 4.01, which may be noise; again after a new best.
     assert [happened[at - 1].loss for at in warned] == [4.2, 4.2]
-    assert "lower at step 1 (4.00)" in happened[warned[0]].sentence
-    assert "lower at step 5 (3.90)" in happened[warned[1]].sentence
+    for at, fact in zip(warned, ("step 1 (4.00)", "step 5 (3.90)"), strict=True):
+        assert happened[at].sentence.startswith("Overfitting")
+        assert fact in happened[at].sentence
+        assert str(training.run.best.path) in happened[at].sentence
 
 
-def test_without_held_out_text_no_best_is_kept(tmp_path: Path) -> None:
+def test_without_held_out_text_no_best_checkpoint_is_kept(tmp_path: Path) -> None:
     training = Training(tmp_path)
     training.train(max_steps=1, **VALIDATING | {"held_out": False})
     assert not training.run.best.path.exists()
 
 
-def test_epochs_are_counted_in_steps_of_the_whole_batch(tmp_path: Path) -> None:
+def test_epochs_count_steps_of_all_accumulated_batches(tmp_path: Path) -> None:
     training = Training(tmp_path)
     epoch = training.sampler.steps_per_epoch(20)
     happened = training.train(epochs=1.5, batch_size=5, accumulate_gradients=4)
@@ -341,7 +351,7 @@ def test_epochs_are_counted_in_steps_of_the_whole_batch(tmp_path: Path) -> None:
 
 
 class Clock:
-    """Stands for the module `time` in the loop: each look at it is a second later."""
+    """Replaces the module `time` in the loop: each call is a second later."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -351,14 +361,14 @@ class Clock:
         return self.now
 
 
-def test_minutes_end_this_call_whatever_the_step(tmp_path, monkeypatch) -> None:
+def test_max_minutes_ends_the_call_at_any_step(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "time", Clock())
     training = Training(tmp_path)
     happened = training.train(max_minutes=0.5)
     assert 3 < happened[-1].step < 30
-    assert happened[-1].reason.startswith("0.5 minutes are over")
+    assert re.search(rf"0\.5 minutes.* step {happened[-1].step}\b", happened[-1].reason)
     assert training.run.last_step == happened[-1].step
-    # The next call has minutes of its own.
+    # The limit counts from the start of each call.
     assert training.train(done=happened[-1].step, max_minutes=0.5)[-1].step > happened[-1].step
 
 
@@ -366,10 +376,10 @@ def test_minutes_end_this_call_whatever_the_step(tmp_path, monkeypatch) -> None:
 
 
 class FullDisk:
-    """Refuses saves of the run."""
+    """Lets saves of the run fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, saves: float, with_state: bool = False):
-        """Refuse the first `saves`, or only those that come with a state."""
+        """Let the first `saves` fail, all of them or only those with an optimizer state."""
         save = RunFolder.save
 
         def refusing(run: RunFolder, step: int, weights, hparams, state=None) -> Path:
@@ -382,21 +392,19 @@ class FullDisk:
         monkeypatch.setattr(RunFolder, "save", refusing)
 
 
-def test_training_goes_on_when_a_save_fails_and_tries_again(tmp_path, monkeypatch) -> None:
+def test_training_continues_after_a_failed_save_and_retries_it(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path)
     training.train(max_steps=1)
     FullDisk(monkeypatch, saves=1)
     happened = training.train(done=1, max_steps=5, save_every=2)
     assert names(happened) == [
-        *("Step 2", "Saving", "Warned", "Step 3", "Step 4", "Saving"),
-        *("Step 5", "Saving", "Finished 5"),
+        *("StepFinished 2", "Saving", "Warned", "StepFinished 3", "StepFinished 4", "Saving"),
+        *("StepFinished 5", "Saving", "Finished 5"),
     ]
-    assert "No space left on device. Training goes on, and the checkpoint of step 1 is kept" in (
-        happened[2].sentence
-    )
+    assert re.search(r"No space left.* checkpoint of step 1 is kept", happened[2].sentence)
 
 
-def test_a_failed_save_is_tried_again_after_some_minutes(tmp_path, monkeypatch) -> None:
+def test_a_failed_save_is_retried_after_some_minutes(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "time", Clock())
     FullDisk(monkeypatch, saves=1)
     happened = Training(tmp_path).train(max_steps=199, save_every=100, sample_every=1000)
@@ -409,39 +417,39 @@ def test_a_failed_save_is_tried_again_after_some_minutes(tmp_path, monkeypatch) 
     assert 100 < again < 199
 
 
-def test_a_save_that_fails_at_the_end_is_an_error(tmp_path, monkeypatch) -> None:
+def test_a_failed_last_save_is_an_error(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path)
     FullDisk(monkeypatch, saves=math.inf)
     with pytest.raises(UserError, match="model-2 cannot be written: No space left"):
         training.train(max_steps=2)
 
 
-def test_at_the_end_weights_are_saved_where_only_the_state_does_not_fit(
+def test_the_last_save_keeps_the_weights_if_only_the_state_does_not_fit(
     tmp_path, monkeypatch
 ) -> None:
     training = Training(tmp_path)
     FullDisk(monkeypatch, saves=math.inf, with_state=True)
     happened = training.train(max_steps=2)
     assert names(happened)[-3:] == ["Saving", "Warned", "Finished 2"]
-    assert "The weights are saved, but not the optimizer's state" in happened[-2].sentence
+    assert re.search("weights are saved.* not the optimizer", happened[-2].sentence)
     assert training.run.last_step == 2
     assert not list(training.run.path.glob("state-*"))
 
 
-def test_samples_and_curves_that_cannot_be_written_lose_no_steps(tmp_path, monkeypatch) -> None:
+def test_samples_and_metrics_that_cannot_be_written_lose_no_steps(tmp_path, monkeypatch) -> None:
     training = Training(tmp_path)
     training.samples.write_text("a file")
     (training.run.path / HISTORY).mkdir()
     happened = training.train(max_steps=3, sample_every=2)
     assert names(happened) == [
-        *("Step 1", "Warned", "Step 2", "Generating", "Sampled", "Warned"),
-        *("Step 3", "Saving", "Finished 3"),
+        *("StepFinished 1", "Warned", "StepFinished 2", "Generating", "Sampled", "Warned"),
+        *("StepFinished 3", "Saving", "Finished 3"),
     ]
-    assert "history.jsonl cannot be written" in happened[1].sentence
-    assert "samples cannot be written" in happened[5].sentence
+    for at, path in ((1, training.run.path / HISTORY), (5, training.samples)):
+        assert str(path) in happened[at].sentence
 
 
-def test_a_gradient_that_is_no_number_ends_it_and_names_the_batch(tmp_path: Path) -> None:
+def test_an_infinite_gradient_ends_training_and_names_the_batch(tmp_path: Path) -> None:
     training = Training(tmp_path)
     step = training.trainer.step
 
@@ -451,40 +459,41 @@ def test_a_gradient_that_is_no_number_ends_it_and_names_the_batch(tmp_path: Path
 
     training.trainer.step = broken
     with pytest.raises(
-        UserError, match=r"gradient of step 3 is inf \(batch 4, chunk 0, .* the text ['\"]"
+        UserError, match=r"gradient norm of step 3 is inf \(batch 4, chunk 0, .*['\"]"
     ):
         training.train(save_every=2, accumulate_gradients=2)
     assert training.run.last_step == 2
 
 
-def test_the_broken_one_of_several_batches_is_named(tmp_path: Path) -> None:
+def test_the_bad_example_of_several_batches_is_found(tmp_path: Path) -> None:
     training = Training(tmp_path)
     tokens = training.sampler.batch(7, 3)[2, :12].tolist()
-    # By its turn, and not by its tokens: the text repeats itself, and other examples have the same.
+    # The losses go by turn, since the text repeats itself and other examples have the same tokens.
     losses = iter([3.0] * 5 + [math.nan] + [3.0] * 3)
 
     def loss(example: np.ndarray) -> float:
         return next(losses)
 
-    words = batch_in_words(loss, training.sampler, range(6, 9), 3, training.tokenizer)
+    found = find_bad_example(loss, training.sampler, range(6, 9), 3, training.tokenizer)
     place = training.sampler.describe(7, 3)[2]
-    assert words == f"batch 7, {place}, the text {training.tokenizer.decode(tokens)!r}..."
+    for fact in ("batch 7", place, repr(training.tokenizer.decode(tokens))):
+        assert fact in found
 
 
-def test_tokens_that_the_vocabulary_does_not_have_are_told_with_their_place(tmp_path: Path) -> None:
+def test_tokens_outside_the_vocabulary_are_reported_with_their_place(tmp_path: Path) -> None:
     training = Training(tmp_path)
     chunk = np.full(40, 3, np.uint16)
     chunk[20:] = 900
     training.sampler = StreamSampler([chunk], training.hparams.n_ctx, seed=0)
     end = training.hparams.n_vocab - 1
-    with pytest.raises(UserError, match=f"damaged: .* token 900 in chunk 0, .* ends at {end};"):
+    with pytest.raises(UserError, match=rf"token 900 in chunk 0, .*\b{end}\b"):
         training.train(batch_size=9)
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")]
 )
-def test_too_little_memory_is_one_sentence_with_the_flags_that_help(tmp_path, error) -> None:
+def test_running_out_of_memory_names_the_flags_that_help(tmp_path, error) -> None:
     training = Training(tmp_path)
 
     def step(number: int, batches: list[np.ndarray]) -> StepResult:

@@ -1,4 +1,4 @@
-"""Low-rank factors in place of the blocks' matrices."""
+"""LoRA: low-rank factors trained in place of the matrices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpt2.training.trainer import Trainer
 from tests.golden_model import Golden
 
 MATRICES = ("attn/c_attn/w", "attn/c_proj/w", "mlp/c_fc/w", "mlp/c_proj/w")
-# What the golden training does.
+# The settings of the golden training.
 SETTINGS = {
     "lora_rank": 3,
     "lora_alpha": 6.0,
@@ -39,7 +39,7 @@ def test_ten_steps_are_those_of_the_independent_implementation(
         np.testing.assert_allclose(variable.numpy(), expected[name], atol=2e-5, err_msg=name)
 
 
-def test_only_the_factors_are_trained_and_the_matrices_are_bases_plus_their_product(
+def test_only_the_factors_are_trained_and_matrices_are_base_plus_product(
     golden: Golden,
 ) -> None:
     trained = trainer(golden, lora_rank=2, learning_rate=0.01, optimizer="adamw")
@@ -59,7 +59,7 @@ def test_only_the_factors_are_trained_and_the_matrices_are_bases_plus_their_prod
             np.testing.assert_array_equal(found, start)
 
 
-def test_at_first_nothing_is_changed_and_the_factors_follow_the_seed(golden: Golden) -> None:
+def test_initial_factors_change_nothing_and_depend_on_the_seed(golden: Golden) -> None:
     def factors(seed: int) -> np.ndarray:
         settings = TrainerSettings(lora_rank=8)
         trained = Trainer(golden.tensors("weights"), golden.hparams, settings, seed)
@@ -88,13 +88,13 @@ def test_accumulated_batches_are_the_larger_batch(golden: Golden) -> None:
         )
 
 
-def test_the_optimizer_remembers_nothing_of_the_frozen_matrices(golden: Golden) -> None:
+def test_the_optimizer_has_no_slots_for_frozen_matrices(golden: Golden) -> None:
     state = trainer(golden, lora_rank=2).state()
     slots = {name for name in state if name.startswith("adam/mean/")}
     assert slots == {f"adam/mean/{n}" for n in state if n.startswith(("lora/a/", "lora/b/"))}
 
 
-def test_a_run_that_goes_on_keeps_the_alpha_that_it_had(golden: Golden) -> None:
+def test_a_resumed_run_keeps_its_alpha(golden: Golden) -> None:
     first = trainer(golden, lora_rank=2, lora_alpha=2.0)
     other = trainer(golden, lora_rank=2, lora_alpha=64.0)
     other.restore(first.state())

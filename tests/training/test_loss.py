@@ -1,4 +1,4 @@
-"""The loss of training: whole passes against the plain model, and what each setting keeps to."""
+"""The training loss: whole passes against the reference model, and each compute setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = tf.constant([3, 4], tf.int64)
 
 
 def loss_and_gradients(
-    golden: Golden, computation: ComputeSettings, seed: tf.Tensor | None = None
+    golden: Golden, settings: ComputeSettings, seed: tf.Tensor | None = None
 ) -> tuple[float, dict[str, np.ndarray]]:
     weights = {name: tf.constant(array) for name, array in golden.tensors("weights").items()}
     batch = tf.constant(golden.tokens[0], tf.int32)
@@ -28,7 +28,7 @@ def loss_and_gradients(
         with tf.GradientTape() as tape:
             tape.watch(weights)
             value = next_token_loss(
-                weights, golden.hparams, batch[:, :-1], batch[:, 1:], computation, seed
+                weights, golden.hparams, batch[:, :-1], batch[:, 1:], settings, seed
             )
         return value, tape.gradient(value, weights)
 
@@ -36,12 +36,14 @@ def loss_and_gradients(
     return float(value), {name: gradient.numpy() for name, gradient in gradients.items()}
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_and_gradients_are_those_of_the_independent_implementation(
-    golden: Golden, recompute: bool
+    golden: Golden, checkpointing: bool
 ) -> None:
-    # With tensors for weights, not variables: neither may be left out of the gradient.
-    found, gradients = loss_and_gradients(golden, ComputeSettings(recompute=recompute))
+    # The weights are tensors here and variables in training; both must get gradients.
+    found, gradients = loss_and_gradients(
+        golden, ComputeSettings(gradient_checkpointing=checkpointing)
+    )
     assert found == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
     for name, expected in golden.tensors("gradients").items():
         np.testing.assert_allclose(gradients[name], expected, atol=2e-6, err_msg=name)
@@ -50,17 +52,17 @@ def test_loss_and_gradients_are_those_of_the_independent_implementation(
 @pytest.mark.parametrize(
     ("precision", "of_loss", "of_gradients"), [("bfloat16", 2e-3, 0.03), ("float16", 3e-4, 0.004)]
 )
-@pytest.mark.parametrize("recompute", [False, True])
-def test_16_bits_stay_near_float32(
-    golden: Golden, precision: str, of_loss: float, of_gradients: float, recompute: bool
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_16_bit_results_are_close_to_float32(
+    golden: Golden, precision: str, of_loss: float, of_gradients: float, checkpointing: bool
 ) -> None:
-    computation = ComputeSettings(precision=precision, recompute=recompute)
-    found, gradients = loss_and_gradients(golden, computation)
+    settings = ComputeSettings(precision=precision, gradient_checkpointing=checkpointing)
+    found, gradients = loss_and_gradients(golden, settings)
     assert found == pytest.approx(float(golden.arrays["loss"]), rel=of_loss)
     for name, expected in golden.tensors("gradients").items():
         gradient = gradients[name]
         assert gradient.dtype == np.float32
-        if name.endswith("c_attn/b"):  # the keys' part is zero but for rounding
+        if name.endswith("c_attn/b"):  # the exact gradient of the keys' bias is 0
             width = golden.hparams.n_embd
             gradient, expected = (
                 np.delete(a, slice(width, 2 * width)) for a in (gradient, expected)
@@ -69,7 +71,7 @@ def test_16_bits_stay_near_float32(
         assert error < of_gradients, name
 
 
-def test_the_loss_alone_is_that_of_the_plain_model_at_any_length() -> None:
+def test_the_loss_equals_that_of_the_reference_at_any_length() -> None:
     hparams = HParams(n_vocab=90, n_ctx=20, n_embd=12, n_head=3, n_layer=2)
     weights = model.initial_weights(hparams, seed=1)
     tokens = np.random.default_rng(2).integers(0, 90, (3, 18)).astype(np.int32)
@@ -96,16 +98,22 @@ def test_padding_changes_nothing(golden: Golden) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_dropout_follows_from_its_seed_and_survives_recomputation(golden: Golden) -> None:
+def test_dropout_depends_on_the_seed_with_gradient_checkpointing_too(
+    golden: Golden,
+) -> None:
     kept = loss_and_gradients(golden, ComputeSettings(dropout=0.2), SEED)
-    again = loss_and_gradients(golden, ComputeSettings(dropout=0.2, recompute=True), SEED)
+    again = loss_and_gradients(
+        golden, ComputeSettings(dropout=0.2, gradient_checkpointing=True), SEED
+    )
     other = loss_and_gradients(golden, ComputeSettings(dropout=0.2), SEED + 1)
     assert kept[0] == again[0] != other[0]
     for name, gradient in kept[1].items():
         np.testing.assert_allclose(gradient, again[1][name], atol=1e-6, err_msg=name)
 
 
-def test_each_place_drops_its_own(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_use_of_dropout_has_its_own_seed(
+    golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     original = forward.dropout
 
@@ -123,13 +131,13 @@ def test_each_place_drops_its_own(golden: Golden, monkeypatch: pytest.MonkeyPatc
         ComputeSettings(dropout=0.1),
         SEED,
     )
-    # The embeddings; in each layer the attention and both halves' results.
+    # The embeddings; in each layer the attention probabilities, attention output and MLP output.
     assert len(seen) == len(set(seen)) == 1 + 3 * golden.hparams.n_layer
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> None:
-    # A window of one row more than a slice, and a vocabulary larger than all else.
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_logits_of_a_whole_batch_never_exist_at_once(checkpointing: bool) -> None:
+    # One row more than a slice, and a vocabulary that is larger than every other size.
     rows = forward.LOSS_ROWS + 1
     hparams = HParams(n_vocab=5000, n_ctx=rows, n_embd=8, n_head=2, n_layer=1)
     weights = model.initial_weights(hparams, seed=1)
@@ -139,8 +147,8 @@ def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> Non
         tensors = {name: tf.convert_to_tensor(array) for name, array in weights.items()}
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            computation = ComputeSettings(recompute=recompute)
-            value = next_token_loss(tensors, hparams, inputs, targets, computation)
+            settings = ComputeSettings(gradient_checkpointing=checkpointing)
+            value = next_token_loss(tensors, hparams, inputs, targets, settings)
         return tape.gradient(value, tensors)
 
     spec = tf.TensorSpec([1, rows], tf.int32)
@@ -153,11 +161,11 @@ def test_the_logits_of_a_whole_batch_never_exist_at_once(recompute: bool) -> Non
         if tensor.shape.is_fully_defined()
     ]
     half = -(-rows // 2) * hparams.n_vocab
-    assert half in sizes, "the slices have another size than this test thinks"
+    assert half in sizes, "the slices have another size than this test expects"
     assert max(sizes) < rows * hparams.n_vocab
 
 
-def test_precision_is_what_the_hardware_has() -> None:
+def test_hardware_precision_follows_the_hardware() -> None:
     assert forward._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_bf16 clzero\n") == "bfloat16"
     assert forward._cpu_precision("flags\t\t: fpu avx2 avx512f avx512_vnni\n") == "float32"
     assert forward._cpu_precision("") == "float32"

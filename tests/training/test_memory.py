@@ -1,4 +1,4 @@
-"""The estimate of memory against what a training is measured to take, and how it follows flags."""
+"""The memory estimate: against measured peaks, and how it follows the settings."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def of(
     return estimate(hparams, TrainerSettings(**flags), batch_size, window)
 
 
-def test_adam_remembers_two_copies_of_the_weights() -> None:
+def test_adam_needs_two_copies_of_the_weights() -> None:
     copies = (of() - of(optimizer="sgd")) / (4 * SMALLEST.parameters)
     assert copies == pytest.approx(2, abs=0.01)
 
 
-def test_flags_that_save_memory_save_it() -> None:
+def test_settings_that_save_memory_lower_the_estimate() -> None:
     whole = of()
     for flags in (
         {"memory_saving_gradients": True},
@@ -57,27 +57,27 @@ def test_flags_that_save_memory_save_it() -> None:
         assert of(**flags) < whole, flags
 
 
-def test_recomputation_keeps_what_grows_with_the_batch_small() -> None:
-    kept, again = (
+def test_gradient_checkpointing_lowers_the_memory_per_sequence() -> None:
+    plain, checkpointed = (
         of(batch_size=9, memory_saving_gradients=saving)
         - of(batch_size=1, memory_saving_gradients=saving)
         for saving in (False, True)
     )
-    assert again < kept / 5
+    assert checkpointed < plain / 5
 
 
-def test_several_batches_in_a_step_need_room_for_the_sum_of_their_gradients() -> None:
+def test_gradient_accumulation_needs_memory_for_the_sums() -> None:
     settings = TrainerSettings()
     one, several = (estimate(SMALLEST, settings, 1, 1024, batches) for batches in (1, 2))
     assert several - one == 4 * SMALLEST.parameters
-    # LoRA's sums are of its factors: of rank 8 for each of four matrices in a layer.
+    # With LoRA only the factors' gradients are summed: rank 8, four matrices in each layer.
     settings = TrainerSettings(lora_rank=8)
     one, several = (estimate(SMALLEST, settings, 1, 1024, batches) for batches in (1, 2))
     factors = 12 * 8 * ((768 + 3 * 768) + (768 + 768) + 2 * (768 + 4 * 768))
     assert several - one == 4 * factors
 
 
-def test_the_system_tells_its_memory() -> None:
+def test_available_memory_is_plausible_or_unknown() -> None:
     found = available()
     assert found is None or 10**8 < found < 10**14
 
@@ -85,7 +85,7 @@ def test_the_system_tells_its_memory() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("flags", [{}, {"memory_saving_gradients": True}, {"optimizer": "sgd"}])
-def test_what_is_measured_lies_within_a_fifth_of_the_estimate(flags: dict) -> None:
+def test_the_measured_peak_is_within_20_percent_of_the_estimate(flags: dict) -> None:
     sizes = {"n_vocab": 20000, "n_ctx": 512, "n_embd": 512, "n_head": 8, "n_layer": 6}
     source = str(Path(__file__).resolve().parents[2] / "src")
     done = subprocess.run(

@@ -1,7 +1,8 @@
-"""Where a training begins: what it takes over, what it leaves, and what it says of it."""
+"""Where a training starts: which checkpoint, which state, and which notices."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,13 @@ from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.training.progress import TrainingProgress
-from gpt2.training.resume import ResumedTraining, find_resume_point
+from gpt2.training.resume import (
+    NEW_OPTIMIZER,
+    ResumedTraining,
+    ResumePoint,
+    find_resume_point,
+)
 from gpt2.training.settings import TrainerSettings
-from gpt2.workspace import Workspace
 
 TINY = HParams(n_vocab=11, n_ctx=6, n_embd=8, n_head=2, n_layer=1)
 SETTINGS = TrainerSettings(learning_rate=0.01)
@@ -26,24 +31,27 @@ BATCH = np.random.default_rng(0).integers(11, size=(2, 6), dtype=np.int32)
 
 
 class Place:
-    """A workspace with a model and a run, some steps of which are saved."""
+    """A workspace with a model and a run."""
 
     def __init__(self, folder: Path):
-        (folder / "models").mkdir()
-        self.workspace = Workspace(folder / "models")
+        self.models = folder / "models"
+        self.models.mkdir()
         weights = model.initial_weights(TINY, seed=0)
         write_model_folder(folder / "models" / "tiny", TINY, {"a": 0}, [], weights)
-        self.run = RunFolder(self.workspace.run_folder("run1"))
+        self.run = RunFolder(folder / "checkpoint" / "run1")
 
-    def begin(
+    def find(self, model_name: str | None, where: str, run: RunFolder | None = None) -> ResumePoint:
+        return find_resume_point(run or self.run, model_name, str(self.models), where)
+
+    def resume(
         self, settings: TrainerSettings = SETTINGS, where: str = "latest", seed: int = 3
     ) -> ResumedTraining:
         name = None if self.run.path.is_dir() and where == "latest" else "tiny"
-        return find_resume_point(self.workspace, self.run, name, where).begin(settings, seed)
+        return self.find(name, where).resume(settings, seed)
 
     def train(self, steps: int, settings: TrainerSettings = SETTINGS) -> ResumedTraining:
-        """Go on with the run and save each step."""
-        resumed = self.begin(settings)
+        """Resume the run and save each step."""
+        resumed = self.resume(settings)
         self.run.adopt(resumed.point.model)
         for step in range(resumed.point.done + 1, resumed.point.done + steps + 1):
             resumed.progress.add_loss(resumed.trainer.step(step, [BATCH]).loss)
@@ -69,7 +77,7 @@ def place(tmp_path: Path) -> Place:
     ],
     ids=str,
 )
-def test_a_run_in_pieces_is_the_whole_run_to_the_bit(tmp_path: Path, settings: dict) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, settings: dict) -> None:
     settings = TrainerSettings(learning_rate=0.01, **settings)
     (tmp_path / "whole").mkdir()
     (tmp_path / "pieces").mkdir()
@@ -84,37 +92,37 @@ def test_a_run_in_pieces_is_the_whole_run_to_the_bit(tmp_path: Path, settings: d
         assert expected.keys() == found.keys()
         for tensor, array in expected.items():
             np.testing.assert_array_equal(found[tensor], array, err_msg=tensor)
-    assert whole.begin().progress == pieces.begin().progress
+    assert whole.resume().progress == pieces.resume().progress
 
 
-def test_a_run_of_2019_gives_weights_and_step_and_the_optimizer_starts_anew(place: Place) -> None:
+def test_a_run_of_2019_resumes_with_a_new_optimizer_state(
+    place: Place,
+) -> None:
     place.train(2)
     for path in place.run.path.glob("state-*"):
         path.unlink()
-    resumed = place.begin()
+    resumed = place.resume()
     assert resumed.point.done == 2
     assert resumed.progress == TrainingProgress(3)
     (note,) = resumed.point.notes
-    assert note.endswith("model-2 has no state beside it. The optimizer starts anew.")
+    assert re.search(r"model-2\b.*no optimizer state", note)
     saved = ModelFolder(place.run.path).weights()
     for name, tensor in resumed.trainer.weights.items():
         np.testing.assert_array_equal(np.asarray(tensor), saved[name])
 
 
-def test_a_state_of_other_weights_is_told_and_left(place: Place) -> None:
+def test_a_state_of_other_weights_is_reported_and_not_used(place: Place) -> None:
     place.train(1)
     bundle.write_bundle(place.run.prefix(1), model.initial_weights(TINY, seed=9))
-    resumed = place.begin()
+    resumed = place.resume()
     (note,) = resumed.point.notes
-    assert "state-1.json belongs to other weights than" in note
-    assert note.endswith("The optimizer starts anew.")
+    assert "state-1.json" in note
+    assert note.endswith(NEW_OPTIMIZER)
     assert resumed.point.done == 1
 
 
 @pytest.mark.parametrize("damage", ["tensors", "json", "progress", "optimizer"])
-def test_a_state_that_cannot_be_used_is_told_and_the_weights_are_taken(
-    place: Place, damage: str
-) -> None:
+def test_an_unusable_state_is_reported_and_the_weights_are_used(place: Place, damage: str) -> None:
     place.train(1)
     settings = SETTINGS
     if damage == "tensors":
@@ -126,14 +134,14 @@ def test_a_state_that_cannot_be_used_is_told_and_the_weights_are_taken(
         path.write_text(path.read_text().replace('"misses": 0', '"misses": "many"'))
     else:
         settings = TrainerSettings(optimizer="adafactor")
-    resumed = place.begin(settings)
+    resumed = place.resume(settings)
     (note,) = resumed.point.notes
-    assert note.endswith(" The optimizer starts anew.")
+    assert note.endswith(f" {NEW_OPTIMIZER}")
     assert resumed.point.done == 1
 
 
 @pytest.mark.parametrize("damage", ["no data", "no index", "cut", "flipped", "index"])
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
     place: Place, damage: str
 ) -> None:
     place.train(3)
@@ -151,66 +159,87 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(
         data.write_bytes(content)
     else:
         index.write_bytes(index.read_bytes()[:-20])
-    resumed = place.begin()
+    resumed = place.resume()
     (note,) = resumed.point.notes
-    assert "model-3" in note
-    assert note.endswith("model-2 instead.")
+    assert re.search(r"model-3\b.*model-2\b", note)
     assert resumed.point.done == 2
     assert resumed.progress.seed == 3
-    # The state of that step has come along.
+    # The optimizer state is that of step 2, too.
     steps = resumed.trainer.state()["adam/steps"]
     assert int(steps) == 2
 
 
-def test_where_all_are_damaged_the_newest_is_named(place: Place) -> None:
+def test_if_all_are_damaged_the_error_names_the_newest(place: Place) -> None:
     place.train(2)
     for step in (1, 2):
         (place.run.path / f"model-{step}.data-00000-of-00001").write_bytes(b"?")
     with pytest.raises(UserError, match=r"model-2\.data-00000-of-00001 is cut off"):
-        place.begin()
+        place.resume()
     for step in (1, 2):
         (place.run.path / f"model-{step}.data-00000-of-00001").unlink()
     with pytest.raises(UserError, match=r"model-2\.data-00000-of-00001 is missing"):
-        place.begin()
+        place.resume()
 
 
-def test_a_checkpoint_that_is_named_is_taken_or_refused_but_not_replaced(place: Place) -> None:
+def test_a_given_checkpoint_is_used_or_refused_but_never_replaced(place: Place) -> None:
     place.train(3)
-    named = place.begin(where=str(place.run.prefix(2)))
-    assert (named.start.done, named.start.notes) == (2, ())
+    named = place.resume(where=str(place.run.prefix(2)))
+    assert (named.point.done, named.point.notes) == (2, ())
     (place.run.path / "model-2.data-00000-of-00001").write_bytes(b"?")
     with pytest.raises(UserError, match=r"model-2\.data-00000-of-00001 is cut off"):
-        place.begin(where=str(place.run.prefix(2)))
+        place.resume(where=str(place.run.prefix(2)))
 
 
-def test_the_best_of_the_run_goes_on_with_its_step_and_that_of_another_with_none(
+def test_the_step_count_continues_from_the_best_of_the_run_but_not_of_another(
     place: Place,
 ) -> None:
     trainer = place.train(2).trainer
     place.run.best.adopt(ModelFolder(place.run.path))
     place.run.best.save(2, trainer.weights, TINY)
-    best = place.begin(where=str(place.run.best.path))
-    assert (best.start.done, best.start.notes) == (2, ())
-    other = find_resume_point(
-        place.workspace,
-        RunFolder(place.workspace.run_folder("run2")),
-        None,
-        str(place.run.best.path),
-    )
+    best = place.resume(where=str(place.run.best.path))
+    assert (best.point.done, best.point.notes) == (2, ())
+    other = place.find(None, str(place.run.best.path), RunFolder(place.run.path.with_name("run2")))
     assert (other.done, other.state, other.notes) == (0, None, ())
 
 
-def test_a_model_that_is_not_there_is_told_where_the_run_goes_on_without_it(place: Place) -> None:
+def test_a_missing_model_is_reported_if_the_run_resumes_without_it(place: Place) -> None:
     place.train(1)
-    note = "There is no model 'tyni'; the run goes on with its own."
-    assert note in find_resume_point(place.workspace, place.run, "tyni", "latest").notes
-    assert find_resume_point(place.workspace, place.run, "tiny", "latest").notes == ()
-    with pytest.raises(UserError, match="no model 'tyni'"):
-        find_resume_point(place.workspace, place.run, "tyni", "fresh")
+    (note,) = place.find("tyni", "latest").notes
+    assert "no model 'tyni'" in note and str(place.run.path) in note
+    assert place.find("tiny", "latest").notes == ()
+    with pytest.raises(UserError, match=r"no model 'tyni'.*tiny"):
+        place.find("tyni", "fresh")
 
 
-def test_fresh_begins_with_the_model_and_nothing_of_the_run(place: Place) -> None:
+def test_fresh_starts_from_the_model_and_uses_nothing_of_the_run(place: Place) -> None:
     place.train(2)
-    fresh = place.begin(where="fresh")
-    assert (fresh.start.done, fresh.start.notes) == (0, ())
+    fresh = place.resume(where="fresh")
+    assert (fresh.point.done, fresh.point.notes) == (0, ())
     assert fresh.progress == TrainingProgress(3)
+
+
+def test_checkpoints_are_found_by_name(place: Place) -> None:
+    trainer = place.train(2).trainer
+    place.run.best.adopt(ModelFolder(place.run.path))
+    place.run.best.save(2, trainer.weights, TINY)
+    other = RunFolder(place.run.path.with_name("run2"))
+    for name, step, checkpoint in (
+        ("run1", 2, place.run.prefix(2)),
+        ("run1/model-1", 1, place.run.prefix(1)),
+        ("run1/best", 2, place.run.best.prefix(2)),
+    ):
+        own = place.find(None, name)
+        assert (own.checkpoint, own.done, own.notes) == (checkpoint, step, ())
+        assert place.find(None, name, other).done == 0
+    assert place.find(None, "tiny").model.hparams == TINY
+    for missing in ("run1/model-7", "run9"):
+        with pytest.raises(UserError, match=rf"restore_from.*{missing}"):
+            place.find(None, missing)
+
+
+def test_a_model_of_the_same_name_as_a_run_is_used_with_a_notice(place: Place) -> None:
+    (place.run.path.parent / "tiny").mkdir(parents=True)
+    point = place.find("tiny", "latest")
+    assert point.checkpoint.parent == place.models / "tiny"
+    (note,) = point.notes
+    assert str(place.run.path.parent / "tiny") in note

@@ -1,4 +1,4 @@
-"""Steps of training against PyTorch's, and the flags that change them."""
+"""Training steps against PyTorch's, and the settings that change them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def assert_weights(trained: Trainer, expected: dict[str, np.ndarray], atol: floa
     for name, variable in trained.weights.items():
         found, wanted, tolerance = variable.numpy(), expected[name], atol
         if name.endswith("c_attn/b"):
-            # The keys' bias changes nothing (softmax ignores a constant), so its gradient is pure
-            # rounding noise, which Adam makes as large as any other. Adafactor also cuts a tensor's
-            # step as a whole, so there the noise gets into its neighbours.
+            # The keys' bias has no effect (softmax ignores a constant), so its gradient is rounding
+            # noise, which Adam scales up to a full step. Adafactor clips a tensor's update as a
+            # whole, so there the noise affects the rest of the tensor.
             found, wanted = (np.delete(array, slice(width, 2 * width)) for array in (found, wanted))
             if any(slot.startswith("adafactor/") for slot in trained.state()):
                 tolerance = max(atol, 5e-4)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance, err_msg=name)
 
 
-# The settings that repeat each of the trainings in the golden files.
+# The settings of each training in the golden files.
 TRAININGS = {
     "adam": {"optimizer": "adam", "learning_rate": 1e-3},
     "sgd": {"optimizer": "sgd", "learning_rate": 1e-2},
@@ -55,7 +55,7 @@ def snapshot(trained: Trainer) -> dict[str, np.ndarray]:
 
 
 def changed(trained: Trainer, golden: Golden) -> set[str]:
-    """Names of the weights that are no longer those that the golden trainings begin with."""
+    """Names of the weights that differ from the initial weights of the golden trainings."""
     start = golden.tensors("weights")
     return {n for n, variable in trained.weights.items() if (variable.numpy() != start[n]).any()}
 
@@ -69,14 +69,14 @@ def test_ten_steps_are_those_of_the_independent_implementation(golden: Golden, k
     np.testing.assert_allclose(losses, golden.arrays[f"{kind}_losses"], rtol=1e-5)
     if f"{kind}_norms" in golden.arrays:
         norms = [result.gradient_norm for result in results]
-        # Adafactor lets the noise in the keys' bias get further; see above.
+        # The noise in the keys' bias affects Adafactor more; see above.
         rtol = 2e-4 if kind == "adafactor" else 2e-5
         np.testing.assert_allclose(norms, golden.arrays[f"{kind}_norms"], rtol=rtol)
     assert_weights(trained, golden.tensors(f"{kind}_weights"), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
-def test_recomputation_changes_no_step(golden: Golden, kind: str) -> None:
+def test_gradient_checkpointing_changes_no_step(golden: Golden, kind: str) -> None:
     trained = trainer(golden, memory_saving_gradients=True, **TRAININGS[kind])
     losses = [trained.step(n, [batch]).loss for n, batch in enumerate(golden.tokens, start=1)]
     np.testing.assert_allclose(losses, golden.arrays[f"{kind}_losses"], rtol=1e-5)
@@ -84,7 +84,7 @@ def test_recomputation_changes_no_step(golden: Golden, kind: str) -> None:
 
 
 def test_gradients_are_those_of_the_independent_implementation(golden: Golden) -> None:
-    # One step of gradient descent at rate 1 subtracts just the gradient.
+    # One step of gradient descent at learning rate 1 subtracts the gradient.
     trained = trainer(golden, optimizer="sgd", learning_rate=1.0)
     result = trained.step(1, [golden.tokens[0]])
     assert result.loss == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
@@ -97,8 +97,8 @@ def test_gradients_are_those_of_the_independent_implementation(golden: Golden) -
         )
 
 
-def test_the_step_follows_the_schedule(golden: Golden) -> None:
-    # The second of four steps of warm-up: half a rate of 1.
+def test_the_step_uses_the_scheduled_learning_rate(golden: Golden) -> None:
+    # The second of four warm-up steps has half the learning rate.
     trained = trainer(golden, optimizer="sgd", learning_rate=1.0, warmup_steps=4)
     assert trained.step(2, [golden.tokens[0]]).learning_rate == 0.5
     weights, gradients = golden.tensors("weights"), golden.tensors("gradients")
@@ -109,7 +109,7 @@ def test_the_step_follows_the_schedule(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_weight_decay_is_beside_the_gradient_and_spares_biases_and_gains(
+def test_weight_decay_is_decoupled_and_excludes_biases_and_gains(
     golden: Golden, optimizer: str
 ) -> None:
     settings = {"optimizer": optimizer, "learning_rate": 0.5}
@@ -123,13 +123,13 @@ def test_weight_decay_is_beside_the_gradient_and_spares_biases_and_gains(
         np.testing.assert_allclose(lost, np.broadcast_to(expected, lost.shape), atol=1e-6)
 
 
-def test_only_adamw_decays_unless_told_to() -> None:
+def test_only_adamw_has_weight_decay_by_default() -> None:
     decays = {name: TrainerSettings(optimizer=name).decay for name in OPTIMIZERS}
     assert decays == {"adam": 0, "adamw": 0.01, "sgd": 0, "adafactor": 0}
 
 
-def test_adafactor_remembers_far_less_than_there_are_weights(golden: Golden) -> None:
-    # A row and a column for each matrix, and a number for each bias and gain: by hand for the
+def test_adafactor_has_far_fewer_slots_than_weights(golden: Golden) -> None:
+    # A row and a column per matrix, a number per bias and gain, and the step: by hand for the
     # sizes 61, 16, 24, 2 of the golden model.
     block = (24 + 72) + (24 + 24) + (24 + 96) + (96 + 24) + (72 + 24 + 96 + 24) + 4 * 24
     expected = (61 + 24) + (16 + 24) + 2 * 24 + 2 * block + 1
@@ -144,7 +144,7 @@ def test_loss_is_the_mean_over_all_next_tokens_and_changes_nothing(golden: Golde
 
 
 def padded(batch: np.ndarray, *lengths: int) -> np.ndarray:
-    """The batch, of which each row ends after so many tokens."""
+    """The batch with each row padded after the given length."""
     batch = batch.copy()
     for row, length in zip(batch, lengths, strict=True):
         row[length:] = PADDING
@@ -163,20 +163,20 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     for step in range(1, 4):
         parts = [golden.tokens[step], golden.tokens[step + 3], golden.tokens[step + 6]]
         if with_padding:
-            # 3, 18 and 0 targets: whoever averages the batches' means is far off.
+            # 3, 18 and 0 targets: the mean of the batches' means would be far off.
             lengths = [(3, 2), (16, 4), (1, 1)]
             parts = [padded(part, *rows) for part, rows in zip(parts, lengths, strict=True)]
         found = accumulated.step(step, parts)
         expected = whole.step(step, [np.concatenate(parts)])
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
-        # See above on Adafactor.
+        # For Adafactor see above.
         rel = 1e-4 if optimizer == "adafactor" else 1e-5
         assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=rel)
     assert_weights(accumulated, {n: v.numpy() for n, v in whole.weights.items()}, atol=1e-5)
 
 
-def test_a_step_with_nothing_to_predict_is_refused(golden: Golden) -> None:
-    with pytest.raises(ValueError, match="step 7 have nothing to predict"):
+def test_a_step_without_targets_is_refused(golden: Golden) -> None:
+    with pytest.raises(ValueError, match="step 7 have no targets"):
         trainer(golden).step(7, [padded(golden.tokens[0], 1, 0)])
 
 
@@ -214,15 +214,15 @@ def test_layers_below_the_lowest_trained_one_have_no_backward_pass(golden: Golde
         return sum("MatMul" in operation.type for operation in concrete.graph.get_operations())
 
     block = products(train_layers="0-1") - products(train_layers="1")
-    # Each of a block's six products has two in the backward pass, less the input of the lowest.
+    # Six products per layer, each with two in the backward pass, except the input of the lowest.
     assert block >= 8
 
 
-def test_noise_replaces_inputs_by_the_seed_and_the_step_and_leaves_targets(golden: Golden) -> None:
+def test_noise_replaces_inputs_by_seed_and_step_and_not_the_batch(golden: Golden) -> None:
     batch = np.zeros([4, 200], np.int32)
     noisy = trainer(golden, noise=0.25)._with_noise(batch, 5, 0)
     replaced = (noisy != 0).mean()
-    # Of a quarter, 60 in 61 are another token than the 0 they replace.
+    # 60 of 61 random tokens differ from the 0 that they replace.
     assert replaced == pytest.approx(0.25 * 60 / 61, abs=0.05)
     assert (noisy == trainer(golden, noise=0.25)._with_noise(batch, 5, 0)).all()
     assert (noisy != trainer(golden, noise=0.25)._with_noise(batch, 6, 0)).any()
@@ -233,7 +233,7 @@ def test_noise_replaces_inputs_by_the_seed_and_the_step_and_leaves_targets(golde
 def test_noise_and_dropout_are_functions_of_seed_and_step_and_absent_from_validation(
     golden: Golden, settings: dict[str, float]
 ) -> None:
-    # A rate so small that no weight is changed by a step.
+    # The learning rate is too small to change any weight.
     settings = {"optimizer": "sgd", "learning_rate": 1e-30, **settings}
     weights, batch = golden.tensors("weights"), golden.tokens[0]
     first, second = (
@@ -246,7 +246,7 @@ def test_noise_and_dropout_are_functions_of_seed_and_step_and_absent_from_valida
     assert len({*losses, second.step(3, [batch]).loss, plain}) == 4
 
 
-def test_each_batch_of_a_step_has_dropout_of_its_own(golden: Golden) -> None:
+def test_each_batch_of_a_step_has_its_own_dropout(golden: Golden) -> None:
     trained = trainer(golden, dropout=0.3)
     batch = golden.tokens[0]
     single = trainer(golden, dropout=0.3).step(3, [batch]).loss
@@ -257,7 +257,7 @@ def test_each_batch_of_a_step_has_dropout_of_its_own(golden: Golden) -> None:
     ("batches", "optimizer", "precision"),
     [(1, "adam", "fp32"), (2, "adamw", "fp32"), (1, "adafactor", "fp16"), (2, "sgd", "fp16")],
 )
-def test_a_loss_that_is_no_number_touches_nothing(
+def test_a_nan_loss_changes_nothing(
     golden: Golden, batches: int, optimizer: str, precision: str
 ) -> None:
     weights = golden.tensors("weights")
@@ -273,11 +273,11 @@ def test_a_loss_that_is_no_number_touches_nothing(
 
 
 @pytest.mark.parametrize("batches", [1, 2])
-def test_a_gradient_that_is_no_number_touches_nothing_though_the_loss_is_fine(
+def test_an_infinite_gradient_changes_nothing_even_if_the_loss_is_finite(
     golden: Golden, batches: int
 ) -> None:
     weights = golden.tensors("weights")
-    # The scores stay what they were, but the embeddings' gradient is past what squares can hold.
+    # The logits are unchanged, but the square of the embeddings' gradient overflows float32.
     weights["model/wte"] = weights["model/wte"] * np.float32(1e-25)
     for name in ("model/ln_f/g", "model/ln_f/b"):
         weights[name] = weights[name] * np.float32(1e25)
@@ -306,7 +306,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     ],
     ids=lambda settings: ",".join(map(str, settings.values())),
 )
-def test_a_restored_trainer_goes_on_bit_by_bit(golden: Golden, settings: dict[str, object]) -> None:
+def test_a_restored_trainer_is_bit_exact(golden: Golden, settings: dict[str, object]) -> None:
     batches = 2 if "clip_norm" in settings or "lora_rank" in settings else 1
 
     def steps(trained: Trainer, first: int, last: int) -> list[StepResult]:
@@ -331,7 +331,7 @@ def test_a_restored_trainer_goes_on_bit_by_bit(golden: Golden, settings: dict[st
     [
         ({"optimizer": "sgd"}, "sgd/steps is missing"),
         ({"optimizer": "adamw"}, "adamw/mean/model/h0/attn/c_attn/b is missing"),
-        ({"train_layers": "1"}, "adam/mean/model/h0/attn/c_attn/b is not wanted"),
+        ({"train_layers": "1"}, "adam/mean/model/h0/attn/c_attn/b is unexpected"),
         ({"lora_rank": 2}, "adam/mean/lora/a/model/h0/attn/c_attn/w is missing"),
         ({"precision": "fp16"}, "loss_scale/good_steps is missing"),
     ],
@@ -356,7 +356,7 @@ def test_a_state_of_other_sizes_is_refused_and_changes_nothing(golden: Golden) -
     assert_same(snapshot(other), before)
 
 
-def test_too_large_a_loss_scale_is_halved_and_the_step_taken_all_the_same(golden: Golden) -> None:
+def test_a_too_large_loss_scale_is_halved_and_the_step_is_taken(golden: Golden) -> None:
     settings = {"optimizer": "sgd", "learning_rate": 1.0, "precision": "fp16"}
     trained, untroubled = trainer(golden, **settings), trainer(golden, **settings)
     trained.restore(
@@ -373,7 +373,7 @@ def test_too_large_a_loss_scale_is_halved_and_the_step_taken_all_the_same(golden
     assert_weights(trained, expected, atol=1e-3)
 
 
-def test_the_loss_scale_grows_after_two_thousand_good_steps() -> None:
+def test_the_loss_scale_doubles_after_2000_good_steps() -> None:
     scale = LossScale()
     for _ in range(1999):
         scale.succeeded()
@@ -386,7 +386,7 @@ def test_the_loss_scale_grows_after_two_thousand_good_steps() -> None:
     assert not scale.lower()
 
 
-def test_steps_of_one_shape_are_compiled_once(golden: Golden) -> None:
+def test_steps_of_one_shape_are_traced_once(golden: Golden) -> None:
     trained = trainer(golden, warmup_steps=3, dropout=0.1)
     for step, batch in enumerate(golden.tokens, start=1):
         trained.step(step, [batch])

@@ -1,0 +1,156 @@
+"""config.json and history.jsonl: complete and linear after kills, torn lines and write errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.errors import UserError
+from gpt2.training import run_log
+from gpt2.training.run_log import HISTORY, HistoryLogger, read_curves
+
+# --- config.json ---
+
+
+def test_a_dataset_is_identified_by_the_sha256_of_its_files_in_order(tmp_path: Path) -> None:
+    for name, content in {"a.txt": b"one", "b.txt": b"two"}.items():
+        (tmp_path / name).write_bytes(content)
+    found = run_log.data_in_short([tmp_path / "a.txt", tmp_path / "b.txt"])
+    assert (found["files"], found["bytes"]) == (2, 6)
+    assert found["sha256"] == hashlib.sha256(b"onetwo").hexdigest()
+    with pytest.raises(UserError, match=r"gone\.txt cannot be read"):
+        run_log.data_in_short([tmp_path / "gone.txt"])
+
+
+def test_unchanged_datasets_are_not_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    run_log.add_call(tmp_path, data={"text": run_log.data_in_short([file])})
+    known = run_log.last_data(tmp_path)["text"]
+    marked = known | {"sha256": "as before"}
+    assert run_log.data_in_short([file], marked) == marked
+    changed = file.stat().st_mtime_ns
+    file.write_text("two")
+    os.utime(file, ns=(changed + 1, changed + 1))
+    assert run_log.data_in_short([file], marked)["sha256"] == hashlib.sha256(b"two").hexdigest()
+    file.write_text("three")
+    os.utime(file, ns=(changed, changed))
+    assert run_log.data_in_short([file], marked)["sha256"] == hashlib.sha256(b"three").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"calls": 3}', '{"calls": [3]}', '{"calls": [{"data": 3}]}']
+)
+def test_a_foreign_config_does_not_stop_a_training(tmp_path: Path, content: str) -> None:
+    (tmp_path / run_log.CONFIG).write_text(content)
+    assert run_log.last_data(tmp_path) == {}
+    run_log.add_call(tmp_path, seed=1)
+    assert json.loads((tmp_path / run_log.CONFIG).read_text())["calls"][-1]["seed"] == 1
+
+
+@pytest.mark.parametrize("known", [None, 3, {}, {"files": 1}])
+def test_an_earlier_result_may_be_anything(tmp_path: Path, known: object) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    found = run_log.data_in_short([tmp_path / "a.txt"], known)
+    assert found["sha256"] == hashlib.sha256(b"one").hexdigest()
+
+
+def test_calls_are_read_as_they_were_written(tmp_path: Path) -> None:
+    for number in (1, 2):
+        run_log.add_call(tmp_path, seed=number, flags={"batch_size": number})
+    assert [call["seed"] for call in run_log.read_calls(tmp_path)] == [1, 2]
+    for content in ("{}", '{"calls": 1}', '{"calls": [1]}'):
+        (tmp_path / run_log.CONFIG).write_text(content)
+        with pytest.raises(UserError, match=r"config\.json"):
+            run_log.read_calls(tmp_path)
+
+
+# --- history.jsonl ---
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
+    history = HistoryLogger(tmp_path / "history.jsonl")
+    history.log_metrics(1, loss=4.5, gradient_norm=math.inf)
+    assert lines(tmp_path / "history.jsonl") == [{"step": 1, "loss": 4.5, "gradient_norm": None}]
+    history.log_metrics(1, val_loss=5.0)
+    assert lines(tmp_path / "history.jsonl")[1] == {"step": 1, "val_loss": 5.0}
+    history.close()
+
+
+def test_lines_after_the_step_resumed_from_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    before = [{"step": step, "loss": 1.0} for step in range(1, 6)]
+    validations = [{"step": 2, "val_loss": 2.0}, {"step": 3, "val_loss": 2.0}]
+    text = "".join(json.dumps(line) + "\n" for line in before + validations)
+    path.write_text(text + '{"step": 1, "lo', encoding="utf-8")
+    history = HistoryLogger(path, done=3, validated=2)
+    assert path.read_text(encoding="utf-8").startswith(text)  # unchanged until something is logged
+    history.log_metrics(4, loss=0.5)
+    history.close()
+    assert lines(path) == [*before[:3], validations[0], {"step": 4, "loss": 0.5}]
+
+
+def test_a_fresh_run_starts_a_new_history(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step": 0, "val_loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
+    history = HistoryLogger(path)
+    history.log_metrics(0, val_loss=3.0)
+    history.close()
+    assert lines(path) == [{"step": 0, "val_loss": 3.0}]
+
+
+def test_lines_that_could_not_be_written_are_written_later(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows does not limit the size of files")
+    path = tmp_path / "history.jsonl"
+    history = HistoryLogger(path)
+    history.log_metrics(1, loss=1.0)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, unlimited[1]))
+    try:
+        for step in (2, 3):
+            with pytest.raises(UserError, match=r"history\.jsonl"):
+                history.log_metrics(step, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    history.log_metrics(4, loss=1.0)
+    history.close()
+    assert [line["step"] for line in lines(path)] == [1, 2, 3, 4]
+
+
+def test_curves_contain_the_losses_of_all_lines(tmp_path: Path) -> None:
+    path = tmp_path / HISTORY
+    lines = (
+        '{"step": 1, "loss": 5.5, "average": 5.25, "learning_rate": 1e-4}',
+        '{"step": 2, "loss": null, "average": 5}',
+        '{"step": 2, "val_loss": 4.5, "val_perplexity": 90.0}',
+        '{"step": 3, "loss": 4}',
+        '{"step": 4, "val_loss": null}',
+        '{"step": "five"}',
+        "[1]",
+        '{"step": 6, "lo',
+    )
+    path.write_text("\n".join(lines))
+    curves = read_curves(path)
+    assert curves.steps.tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(curves.loss, [5.5, math.nan, 4])
+    np.testing.assert_array_equal(curves.average, [5.25, 5, math.nan])
+    assert curves.val_steps.tolist() == [2, 4]
+    np.testing.assert_array_equal(curves.val_loss, [4.5, math.nan])
+
+
+def test_a_history_without_losses_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing"):
+        read_curves(tmp_path / HISTORY)
+    (tmp_path / HISTORY).write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(UserError, match=f"{HISTORY}.* no losses"):
+        read_curves(tmp_path / HISTORY)

@@ -89,9 +89,8 @@ class TensorBoardLogger:
         if self._failed is not None and time.monotonic() - self._failed < RETRY:
             return
         try:
-            if self._writer is None:
-                self._open()
-            self._write(step=step, summary=tf.compat.v1.Summary(value=values))
+            self._writer = self._writer or self._open()
+            self._write(self._writer, step=step, summary=tf.compat.v1.Summary(value=values))
         except tf.errors.OpError as error:
             # The file may end in a torn record, so the next attempt starts a new one.
             self._writer, self._failed = None, time.monotonic()
@@ -99,7 +98,7 @@ class TensorBoardLogger:
             raise cannot_write(self._path, OSError(reason)) from error
         self._failed = None
 
-    def _open(self) -> None:
+    def _open(self) -> tf.io.TFRecordWriter:
         import tensorflow as tf
 
         names = (path.name for path in self._folder.glob(f"{EVENTS}.*"))
@@ -107,15 +106,16 @@ class TensorBoardLogger:
         start = max([int(time.time()), *(second + 1 for second in seconds)])
         self._offset = start - time.monotonic()
         self._path = self._folder / f"{EVENTS}.{start}.{socket.gethostname()}"
-        self._writer = tf.io.TFRecordWriter(str(self._path))
-        self._write(file_version="brain.Event:2")
+        writer = tf.io.TFRecordWriter(str(self._path))
+        self._write(writer, file_version="brain.Event:2")
+        return writer
 
-    def _write(self, **fields: object) -> None:
+    def _write(self, writer: tf.io.TFRecordWriter, **fields: object) -> None:
         import tensorflow as tf
 
         event = tf.compat.v1.Event(wall_time=time.monotonic() + self._offset, **fields)
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        writer.write(event.SerializeToString())
+        writer.flush()
 
 
 def load_wandb() -> ModuleType:

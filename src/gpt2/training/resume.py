@@ -166,7 +166,8 @@ def _newest_complete(
     Args:
         checkpoints: prefixes, the newest first.
     """
-    point, error = None, None
+    point: ResumePoint | None = None
+    error: UserError | None = None
     for checkpoint in reversed(checkpoints):
         try:
             check_files(checkpoint)
@@ -176,6 +177,7 @@ def _newest_complete(
             error = newest
             point = point and point.with_notes(_instead(error, point.checkpoint))
     if point is None:
+        assert error is not None, "a run without checkpoints has no resume point"
         raise error
     return point
 

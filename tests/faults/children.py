@@ -153,7 +153,7 @@ def _watch(seen: Seen) -> None:
         seen.step = self._step
 
     RunFolder.save, Loop._train_step = watched_save, watched_step
-    for name in ("written", "new_folder"):
+    for name in ("atomic_write", "atomic_folder"):
         setattr(files, name, _noted(getattr(files, name), seen))
 
 

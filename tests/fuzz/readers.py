@@ -35,7 +35,7 @@ from gpt2.jsonl import RecordFile
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import run_log
 from gpt2.training.progress import TrainingProgress
-from gpt2.training.run_log import History, read_curves
+from gpt2.training.run_log import HistoryLogger, read_curves
 from tests.fuzz import index_files
 from tests.fuzz.index_files import Block
 
@@ -348,8 +348,8 @@ def _read_counter(path: Path) -> None:
 
 
 def _read_history(path: Path) -> None:
-    history = History(path, done=3)
-    history.numbers(4, loss=2.5)
+    history = HistoryLogger(path, done=3)
+    history.log_metrics(4, loss=2.5)
     history.close()
     *lines, last = path.read_bytes().decode().split("\n")
     assert last == ""

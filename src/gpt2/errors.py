@@ -1,39 +1,77 @@
-"""The one error type for what a user did or has."""
+"""The error type for mistakes of the user, and helpers that put foreign text into messages."""
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+
+# Unicode categories that a terminal obeys or that hide text: controls, format characters (such as
+# right-to-left overrides), surrogates of undecodable file names, line and paragraph separators.
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class UserError(Exception):
-    """Something the user did, or a file the user has, that cannot be worked with.
+    """Invalid input, or a file or setting that cannot be used.
 
-    Its text is one sentence for that user: what happened, where, what to do.
-    The commands print it on standard error and exit with code 1; any other
-    exception is a bug of ours and keeps its traceback.
+    Its text is one sentence for the user: where, what is wrong, what to do. The commands print it
+    on standard error and exit with code 1; any other exception is a bug and keeps its traceback.
     """
+
+    def __str__(self) -> str:
+        """Return the sentence with control characters escaped.
+
+        File names may hold any character, and every message passes through here on its way to a
+        terminal.
+        """
+        return escaped(super().__str__())
+
+
+def escaped(text: str) -> str:
+    r"""Return text in which control characters are written as escapes.
+
+    Example:
+        >>> escaped("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_hidden(character) else character
+        for character in text
+    )
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN
+
+
+def visible(words: object) -> str:
+    """Return foreign text as one line: white space collapsed, control characters escaped."""
+    return escaped(" ".join(str(words).split()))
 
 
 def in_short(words: object, most: int = 200) -> str:
-    """Words from a file or another library as part of a sentence: one line, visible, not long."""
+    """Return foreign text as one line of at most `most` characters and an ellipsis."""
     line = visible(words)
     return line if len(line) <= most else line[:most] + "..."
 
 
 def quoted(content: object, most: int = 60) -> str:
-    """How Python writes something from a file, as part of a sentence."""
-    return in_short(repr(content), most)
-
-
-def visible(words: object) -> str:
-    """The same in one line, without characters that a terminal obeys instead of showing them."""
-    line = "".join(c if c.isprintable() else " " for c in str(words))
-    return " ".join(line.split())
+    """Return a value as Python writes it, shortened to `most` characters and an ellipsis."""
+    try:
+        return in_short(repr(content), most)
+    except ValueError:  # a number with more digits than Python prints
+        return f"a {type(content).__name__} with thousands of digits"
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The sentence for an operating-system error met while writing `path`."""
+    """Return the error for an operating-system error while writing `path`."""
     return UserError(
-        f"{path} cannot be written: {error.strerror or error}; "
-        "check the folder, its permissions and the free disk space."
+        f"{path} cannot be written: {error.strerror or error}. "
+        "Check the folder, its permissions and the free disk space."
     )
+
+
+def cannot_read(path: Path, error: OSError) -> UserError:
+    """Return the error for an operating-system error while reading `path`."""
+    return UserError(f"{path} cannot be read: {error.strerror or error}.")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import files, jsonl
+from gpt2 import files, locks
 from gpt2.errors import UserError
 
 SOURCES = Path(files.__file__).parent.parent
@@ -86,7 +86,7 @@ def test_a_kill_leaves_the_old_file_and_a_leftover_that_is_recognised(tmp_path: 
 def test_a_full_disk_leaves_the_old_file_and_is_told(tmp_path: Path, full_disk: None) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    sentence = r"file cannot be written: No space left on device; .*disk space"
+    sentence = r"file cannot be written: No space left on device.*disk space"
     with pytest.raises(UserError, match=sentence), files.atomic_write(path) as file:
         file.write(b"new")
     assert contents(tmp_path) == {"file": "old"}
@@ -235,13 +235,66 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"kept": "kept"}
 
 
-def test_text_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_text_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"na\xefve")
-    with pytest.raises(UserError, match=r"latin is not UTF-8 text \(byte 2\)"):
-        files.read_text(tmp_path / "latin")
+    with pytest.raises(UserError, match=r"latin .*UTF-8 text \(byte 2\)"):
+        files.read_small_text(tmp_path / "latin")
     for name in ("gone", ""):
         with pytest.raises(UserError, match="cannot be read: "):
-            files.read_text(tmp_path / name)
+            files.read_small_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be"]
+)
+def test_text_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    mark = "\N{ZERO WIDTH NO-BREAK SPACE}" if encoding.endswith("-be") else ""
+    (tmp_path / "file").write_bytes((mark + '{"a": "Grüße 你好"}').encode(encoding))
+    assert files.read_small_text(tmp_path / "file") == '{"a": "Grüße 你好"}'
+    assert files.read_json_object(tmp_path / "file") == {"a": "Grüße 你好"}
+
+
+def test_line_ends_of_all_systems_become_newlines() -> None:
+    assert files.decode_small_text(b"a\r\nb\rc\nd\r\r\n", "pipe") == "a\nb\nc\nd\n\n"
+    assert files.decode_small_text("a\r\n".encode("utf-16"), "pipe") == "a\n"
+    # Other characters that end a line in Unicode stay.
+    assert files.decode_small_text("a\x85\u2028b".encode(), "pipe") == "a\x85\u2028b"
+    assert files.decode_small_text(b"", "pipe") == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "facts"),
+    [
+        (b"%PDF-1.7\n...", "PDF"),
+        (b"PK\x03\x04\x14\x00[Content_Types].xml", r"zip .*\.docx"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(20), r"\.doc"),
+        (b"{\\rtf1 text}", "RTF"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        ("Wörter ohne Zeichen".encode("utf-16-le"), "UTF-16 .*byte order mark.*UTF-8"),
+        ("Wörter ohne Zeichen".encode("utf-16-be"), "UTF-16 .*byte order mark.*UTF-8"),
+        (b"text with one \0 in it", "binary data.*byte at 14"),
+        (b"caf\xe9", r"UTF-8 text \(byte 3\)"),
+        (b"\xff\xfea", r"UTF-16 text \(byte 2\)"),
+        (b"\xff\xfe\x00\x00\xff\xff\xff\xff", r"UTF-32 text \(byte 4\)"),
+    ],
+)
+def test_content_that_is_not_text_is_named(tmp_path: Path, content: bytes, facts: str) -> None:
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"notes\.txt.*{facts}"):
+        files.read_small_text(tmp_path / "notes.txt")
+    with pytest.raises(UserError, match=rf"^standard input.*{facts}"):
+        files.decode_small_text(content, "standard input")
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST_TEXT", 1 << 20)
+    with open(tmp_path / "disk.img", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"disk\.img: larger than 1 MiB"):
+        files.read_small_text(tmp_path / "disk.img")
 
 
 @pytest.mark.parametrize(
@@ -252,8 +305,8 @@ def test_text_that_cannot_be_read_is_told_in_a_sentence(tmp_path: Path) -> None:
         ('{"a": 1}{', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ('{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
-        ("[1]", "should hold one JSON object, not a list"),
-        ("null", "should hold one JSON object, not a NoneType"),
+        ("[1]", "must hold a JSON object, not a list"),
+        ("null", "must hold a JSON object, not a NoneType"),
     ],
     ids=range(7),
 )
@@ -269,7 +322,7 @@ def test_a_json_object_is_read(tmp_path: Path) -> None:
     assert files.read_json_object(tmp_path / "file.json") == {"a": [1, "ï"]}
 
 
-@pytest.mark.parametrize("write", ["written(Path('new'))", "new_folder(Path('new'))"])
+@pytest.mark.parametrize("write", ["atomic_write(Path('new'))", "atomic_folder(Path('new'))"])
 def test_the_next_writer_clears_away_what_kills_left_but_not_what_is_being_written(
     tmp_path: Path, write: str
 ) -> None:
@@ -293,7 +346,7 @@ def test_the_next_writer_clears_away_what_kills_left_but_not_what_is_being_writt
 def test_where_no_lock_tells_a_leftover_is_known_by_its_age(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_lock", lambda descriptor: None)
+    monkeypatch.setattr(locks, "lock_state", lambda descriptor: None)
     old, fresh = files.partial_path(tmp_path / "new"), files.partial_path(tmp_path / "new")
     for folder in (old, fresh):
         folder.mkdir()
@@ -301,47 +354,3 @@ def test_where_no_lock_tells_a_leftover_is_known_by_its_age(
     os.utime(old, (long_ago, long_ago))
     files.write_text(tmp_path / "file", "text")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "file", fresh])
-
-
-def test_lines_are_added_behind_the_whole_ones(tmp_path: Path) -> None:
-    path = tmp_path / "lines"
-    assert jsonl.complete_lines(path) == []
-    # A line separator of Unicode inside a line; the half of a character at the end.
-    whole = 'one\N{LINE SEPARATOR}"\x85"\r\n\nthree\n'
-    path.write_bytes((whole + "hal").encode() + "é".encode()[:1])
-    lines = jsonl.complete_lines(path)
-    assert lines == ['one\N{LINE SEPARATOR}"\x85"\r', "", "three"]
-    with jsonl.open_append(path, lines) as file:
-        file.write("four é\n")
-    assert path.read_bytes() == (whole + "four é\n").encode()
-
-
-def test_lines_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
-    with pytest.raises(UserError, match=r"latin is not UTF-8 text \(byte 3\)"):
-        jsonl.complete_lines(tmp_path / "latin")
-    with pytest.raises(UserError, match="cannot be read"):
-        jsonl.complete_lines(tmp_path)
-    with pytest.raises(UserError, match="cannot be written"):
-        jsonl.open_append(tmp_path, [])
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device of a full disk")
-def test_a_line_for_which_there_is_no_room_is_told() -> None:
-    sentence = "/dev/full cannot be written: No space left on device"
-    with pytest.raises(UserError, match=sentence), open("/dev/full", "a") as file:
-        jsonl.append_line(file, "line")
-    assert file.closed
-
-
-def test_two_processes_do_not_add_lines_to_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "lines"
-    with jsonl.open_append(path, []) as file:
-        with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
-            jsonl.open_append(path, [])
-        jsonl.append_line(file, "one")
-    # It has ended, but what it wrote is not what this one knows.
-    with pytest.raises(UserError, match=r"Another process is writing .*lines;"):
-        jsonl.open_append(path, [])
-    assert path.read_text() == "one\n"
-    jsonl.open_append(path, ["one"]).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -16,13 +17,36 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpt2 import locks
-from gpt2.errors import UserError, cannot_write
+from gpt2.errors import UserError, cannot_read, cannot_write, in_short
 
 # Files on their way to their final name end in this; leftovers of a kill are recognised by it.
 PARTIAL = ".partial"
 # Seconds after which a leftover is taken for one where no lock can tell.
 ABANDONED = 3600
+# Bytes; prompts and vocabularies are far smaller, and a wrong path may lead to a disk image.
+LARGEST_TEXT = 256 << 20
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{12}" + re.escape(PARTIAL))
+
+
+# UTF-32 before UTF-16, whose mark its own begins with.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32-LE"),
+    (codecs.BOM_UTF32_BE, "UTF-32-BE"),
+    (codecs.BOM_UTF16_LE, "UTF-16-LE"),
+    (codecs.BOM_UTF16_BE, "UTF-16-BE"),
+)
+# First bytes of files that people take for text.
+_BINARY = (
+    (b"%PDF-", "a PDF file"),
+    (b"PK\x03\x04", "a zip file, as .docx, .xlsx, .odt and .epub files are"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office file (.doc, .xls)"),
+    (b"{\\rtf", "an RTF file"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\xfd7zXZ\x00", "an xz file"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+)
 
 
 def partial_path(path: Path) -> Path:
@@ -158,7 +182,7 @@ def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with line ends as they are; see `atomic_write`."""
+    """Write `text` as UTF-8 with its line ends unchanged; see `atomic_write`."""
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
 
@@ -178,30 +202,92 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def read_text(path: Path) -> str:
-    """Read a small UTF-8 text file.
+def read_small_text(path: Path) -> str:
+    """Return the text of a small file; see `decode_small_text`.
 
     Raises:
-        UserError: it is missing, unreadable or not UTF-8.
+        UserError: the file is missing, unreadable, larger than `LARGEST_TEXT`, or not text.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_TEXT + 1)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
+    if len(content) > LARGEST_TEXT:
+        raise UserError(
+            f"{path}: larger than {LARGEST_TEXT >> 20} MiB, the limit for a file of this kind. "
+            "Check that it is the right file."
+        )
+    return decode_small_text(content, str(path))
+
+
+def decode_small_text(content: bytes, name: str) -> str:
+    r"""Return bytes from a user's file or pipe as text.
+
+    UTF-8 is expected; UTF-8, UTF-16 and UTF-32 with a byte order mark are recognized. Windows and
+    old Mac line ends become newlines.
+
+    Args:
+        content: the whole content.
+        name: of the file or stream, for messages.
+
+    Raises:
+        UserError: it is not UTF-8, or not text but a known binary format.
+
+    Example:
+        >>> decode_small_text(b"\xef\xbb\xbfone\r\ntwo\r", "notes.txt")
+        'one\ntwo\n'
+    """
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            break
+    else:
+        mark, encoding = b"", "UTF-8"
+        _check_is_text(content, name)
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        place = error.start + len(mark)
+        raise UserError(
+            f"{name} is not {encoding.removesuffix('-LE').removesuffix('-BE')} text (byte {place}). "
+            "Save it as UTF-8."
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _check_is_text(content: bytes, name: str) -> None:
+    """Raise `UserError` for bytes without a byte order mark that are not UTF-8 text."""
+    for magic, kind in _BINARY:
+        if content.startswith(magic):
+            raise UserError(f"{name}: {kind}, not plain text. Save its text as UTF-8 first.")
+    if b"\0" not in content:
+        return
+    sample = content[:4096]
+    if max(sample[0::2].count(0), sample[1::2].count(0)) > len(sample) // 5:
+        raise UserError(
+            f"{name}: UTF-16 text without a byte order mark, or binary data. Save it as UTF-8 "
+            "(in PowerShell: Set-Content -Encoding utf8)."
+        )
+    raise UserError(f"{name}: binary data, not plain text (NUL byte at {content.index(0)}).")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a small file; another name of `read_small_text`."""
+    return read_small_text(path)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object.
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: it is missing, unreadable or not a JSON object.
+        UserError: the file is missing, unreadable, or not a JSON object.
     """
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(read_small_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); fetch or write it again.") from error
+        raise UserError(
+            f"{path} is not valid JSON ({in_short(error)}). Download or write it again."
+        ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} should hold one JSON object, not a {type(value).__name__}.")
+        raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value

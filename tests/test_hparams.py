@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from gpt2.checks import setting_of
 from gpt2.errors import UserError
 from gpt2.hparams import RELEASED, HParams
 
@@ -62,18 +66,61 @@ def test_numbers_left_out_keep_gpt2s_and_unknown_ones_are_passed_over(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"])
-@pytest.mark.parametrize("value", ["0", "-1", "12.0", '"12"', "true", "null", "[12]", "2147483648"])
+@pytest.mark.parametrize(
+    "value", ["0", "-1", "12.0", '"12"', "true", "null", "[12]", "NaN", "16777217", "1" + "0" * 400]
+)
 def test_a_bad_number_is_named_with_its_file(tmp_path: Path, name: str, value: str) -> None:
     path = tmp_path / "hparams.json"
     path.write_text(f'{{"{name}": {value}}}')
-    sentence = rf"hparams\.json: {name} should be a positive whole number, not "
-    with pytest.raises(UserError, match=sentence):
+    shown = re.escape(value.replace('"', "'").capitalize() if value.islower() else value)[:40]
+    shown = {"NaN": "nan", '"12"': "'12'", "null": "None"}.get(value, shown)
+    with pytest.raises(UserError, match=rf"hparams\.json: {name} .*from 1 to [\d,]+, not {shown}"):
         HParams.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [("n_layer", 1000), ("n_ctx", 2**20), ("n_embd", 2**16), ("n_vocab", 2**24)],
+)
+def test_the_largest_plausible_number_is_taken_and_one_more_is_not(name: str, largest: int) -> None:
+    small = HParams(n_vocab=5, n_ctx=5, n_embd=1, n_head=1, n_layer=1)
+    dataclasses.replace(small, **{name: largest}).check()
+    with pytest.raises(UserError, match=f"{name} .*from 1 to {largest:,}, not {largest + 1}"):
+        dataclasses.replace(small, **{name: largest + 1}).check()
+
+
+def test_a_model_of_more_than_a_million_million_parameters_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hparams.json"
+    path.write_text('{"n_embd": 65536, "n_head": 1, "n_layer": 1000}')
+    with pytest.raises(UserError, match=r"n_embd \(65536\).*n_layer \(1000\).*1,000,000,000,000"):
+        HParams.load(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "hparams.json"
+    path.write_bytes('{\r\n"n_layer": 3\r\n}'.encode(encoding))
+    assert HParams.load(path) == HParams(n_layer=3)
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path: Path) -> None:
+    hparams = HParams(n_layer=np.int64(3))
+    hparams.check()
+    hparams.save(tmp_path / "hparams.json")
+    assert HParams.load(tmp_path / "hparams.json") == HParams(n_layer=3)
+
+
+def test_every_number_says_what_it_is_for_flags() -> None:
+    for field in dataclasses.fields(HParams):
+        assert setting_of(field).help
+    declared = {field.name: setting_of(field) for field in dataclasses.fields(HParams)}
+    assert declared["n_ctx"].help == "context window (tokens)"
+    assert "divide n_embd" in declared["n_head"].help
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
     HParams(n_embd=24, n_head=8).check()
     path = tmp_path / "hparams.json"
     path.write_text('{"n_embd": 24, "n_head": 5}')
-    with pytest.raises(UserError, match=r"hparams\.json: A width of 24 .* among 5 heads"):
+    with pytest.raises(UserError, match=r"hparams\.json: n_embd \(24\) .*n_head \(5\)"):
         HParams.load(path)

@@ -1,8 +1,7 @@
-"""Settings that check themselves, and the checks of single values behind them.
+"""Declaration of settings and checks of their values.
 
-A setting is declared once, as a field of a dataclass: its type, its default, what it means and
-what it may be. The commands make flags of these fields, the docs their tables, and `check_fields`
-holds the values to the declaration, whoever gives them.
+A setting is declared once, as a field of a dataclass with type, default, help and range. Flags and
+docs are generated from these fields, and `check_fields` checks values from any source against them.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from typing import Any
 from gpt2.errors import UserError, quoted
 
 _KEY = "setting"
-LARGEST_COUNT = 2**53  # beyond it a float no longer holds every whole number
-LARGEST_NUMBER = 3.4e38  # of float32, in which the computation is done
+LARGEST_COUNT = 2**53  # a float64 holds every whole number up to here
+LARGEST_NUMBER = 3.4e38  # about the maximum of float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a field of settings means and what it may be.
+    """Help text, range and command-line form of a settings field.
 
     Attributes:
         help: a noun phrase or an imperative; the unit or range in parentheses.
-        metavar: what stands for the value in a usage line.
-        choices: the only values there are.
-        low, high: the least and the largest number.
-        above, below: bounds that the number itself must not reach.
+        metavar: placeholder for the value in a usage line.
+        choices: the allowed values.
+        low, high: inclusive bounds.
+        above, below: exclusive bounds.
         aliases: other names of the flag.
-        positional: whether the command line takes the value without the name of a flag.
+        positional: whether it is a positional argument.
         many: whether the flag takes several values.
-        flag: the flag's name where it is not the field's.
+        flag: the flag's name if it differs from the field's.
     """
 
     help: str
@@ -52,22 +51,25 @@ class Setting:
 
     @property
     def range(self) -> str:
-        """The range in words, such as "from 0 to 1"; empty without bounds."""
-        low = None if self.low is None else f"at least {self.low:g}"
-        low = low if self.above is None else f"above {self.above:g}"
-        high = None if self.high is None else f"at most {self.high:g}"
-        high = high if self.below is None else f"below {self.below:g}"
+        """The range in words, such as "from 0 to 1", or an empty string without bounds."""
+        low = None if self.low is None else f"at least {_number(self.low)}"
+        low = low if self.above is None else f"above {_number(self.above)}"
+        high = None if self.high is None else f"at most {_number(self.high)}"
+        high = high if self.below is None else f"below {_number(self.below)}"
         if self.low is not None and self.high is not None:
-            return f"from {self.low:g} to {self.high:g}"
+            return f"from {_number(self.low)} to {_number(self.high)}"
         return " and ".join(filter(None, (low, high)))
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def setting(default: Any = dataclasses.MISSING, help: str = "", **options: Any) -> Any:
     """Return a dataclass field that is a setting.
 
     Args:
-        default: the field's default; a callable makes a new one each time; left out, the setting
-            is required.
+        default: the field's default, or a factory of it; without one the setting is required.
         help, options: see `Setting`.
 
     Example:
@@ -80,13 +82,13 @@ def setting(default: Any = dataclasses.MISSING, help: str = "", **options: Any) 
 
 
 def setting_of(field: dataclasses.Field) -> Setting | None:
-    """Return what a dataclass field declares, None if it is not a setting."""
+    """Return the declaration of a dataclass field, or None if it is not a setting."""
     return field.metadata.get(_KEY)
 
 
 @functools.cache
 def field_types(settings: type) -> dict[str, tuple[Any, bool]]:
-    """Return the type of each field, and whether it may be None instead.
+    """Return the type of each field without None, and whether None is allowed.
 
     Example:
         >>> field_types(LoopSettings)["max_steps"]
@@ -105,13 +107,13 @@ def field_types(settings: type) -> dict[str, tuple[Any, bool]]:
 
 
 def check_fields(settings: Any) -> None:
-    """Check every field of a dataclass of settings against its declaration.
+    """Check every field of a settings dataclass against its declaration.
 
-    Call it first in `__post_init__`; checks that concern several fields follow it.
+    Call it first in `__post_init__`, before checks that concern several fields.
 
     Raises:
-        UserError: a value has another type, or is out of range; the setting, the value and what
-            is allowed are named.
+        UserError: a value has the wrong type or is out of range; the message names the setting,
+            the value and the allowed values.
     """
     kinds = field_types(type(settings))
     for field in dataclasses.fields(settings):
@@ -140,16 +142,19 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
 
 
 def is_count(value: object) -> bool:
-    """Return whether a value is a whole number that can be computed with, and no boolean."""
+    """Return whether a value is a whole number of at most 2**53, and not a boolean."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return is_whole and abs(int(value)) <= LARGEST_COUNT
 
 
 def is_finite(value: object) -> bool:
-    """Return whether a value is a number that float32 can hold, and no boolean."""
+    """Return whether a value is a number that float32 can hold, and not a boolean."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
-    return abs(value) <= LARGEST_NUMBER  # false for NaN, too
+    try:
+        return abs(float(value)) <= LARGEST_NUMBER  # false for NaN, too
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _check_bounds(name: str, value: Any, declared: Setting, what: str, is_number: bool) -> None:
@@ -165,16 +170,16 @@ def _check_bounds(name: str, value: Any, declared: Setting, what: str, is_number
 
 
 def check_number(name: str, value: object, low: float | None, high: float | None) -> None:
-    """Check a number against its bounds, either of which may be missing.
+    """Check a number against inclusive bounds; None means unbounded.
 
     Raises:
-        UserError: it is not a finite number between them.
+        UserError: it is not a finite number within the bounds.
     """
     check_value(name, value, float, Setting("", low=low, high=high))
 
 
 def check_count(name: str, value: object, least: int) -> None:
-    """Check a number of things against the least there can be.
+    """Check a whole number against its minimum.
 
     Raises:
         UserError: it is not a whole number of at least `least`.
@@ -183,9 +188,9 @@ def check_count(name: str, value: object, least: int) -> None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check a value against the only ones there are.
+    """Check that a value is one of the allowed ones.
 
     Raises:
-        UserError: it is another one.
+        UserError: it is not.
     """
     check_value(name, value, str, Setting("", choices=tuple(choices)))

@@ -1,4 +1,4 @@
-"""The five numbers that make a GPT-2, and the tensors they imply."""
+"""The five numbers that define a GPT-2, and the tensors they imply."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ import math
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import UserError, quoted
+from gpt2.checks import check_fields, setting
+from gpt2.errors import UserError
 
-# Layers and width of the released models, under their present names.
+# Layers and hidden size of the released models, under their present names.
 RELEASED = {
     (12, 768): "124M",
     (24, 1024): "355M",
     (36, 1280): "774M",
     (48, 1600): "1558M",
 }
+# Parameters; the ranges below allow more, but memory for such a model is never asked for.
+MOST_PARAMETERS = 10**12
 
 
 @dataclasses.dataclass(frozen=True)
 class HParams:
-    """Sizes of a model, named as in `hparams.json`; the defaults are GPT-2 124M's."""
+    """Sizes of a model, named as in `hparams.json`; the defaults are those of GPT-2 124M."""
 
-    n_vocab: int = 50257  # V: tokens in the vocabulary
-    n_ctx: int = 1024  # the window: most positions the model can look at
-    n_embd: int = 768  # C: width of the residual stream
-    n_head: int = 12  # H: attention heads, each n_embd / n_head wide
-    n_layer: int = 12  # L: blocks
+    n_vocab: int = setting(50257, "vocabulary size (tokens)", low=1, high=2**24)  # V
+    n_ctx: int = setting(1024, "context window (tokens)", low=1, high=2**20)
+    n_embd: int = setting(768, "hidden size", low=1, high=2**16)  # C
+    n_head: int = setting(12, "attention heads; must divide n_embd", low=1, high=2**16)  # H
+    n_layer: int = setting(12, "layers", low=1, high=1000)  # L
 
     @classmethod
     def load(cls, path: Path) -> HParams:
         """Read an `hparams.json`; numbers it leaves out keep their defaults.
 
         Raises:
-            UserError: the file is no JSON object, or see `check`.
+            UserError: the file is not a JSON object, or see `check`.
         """
         given = files.read_json_object(path)
         names = [field.name for field in dataclasses.fields(cls)]
@@ -46,29 +49,31 @@ class HParams:
         return hparams
 
     def check(self) -> None:
-        """Find out whether the numbers can be a model's.
+        """Check that the numbers can be those of a model, before any memory is allocated.
 
         Raises:
-            UserError: one is not a positive whole number, or the heads do not divide the width.
+            UserError: a number is not a whole number or out of range, the heads do not divide the
+                hidden size, or the model would have more than `MOST_PARAMETERS` parameters.
         """
-        for name, value in dataclasses.asdict(self).items():
-            if type(value) is not int or not 0 < value < 2**31:
-                raise UserError(f"{name} should be a positive whole number, not {quoted(value)}.")
+        check_fields(self)
         if self.n_embd % self.n_head:
+            raise UserError(f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head}).")
+        if self.parameters > MOST_PARAMETERS:
             raise UserError(
-                f"A width of {self.n_embd} cannot be shared out among {self.n_head} heads; n_embd "
-                "should be a multiple of n_head."
+                f"n_embd ({self.n_embd}) and n_layer ({self.n_layer}) make a model of "
+                f"{self.parameters:,} parameters; the limit is {MOST_PARAMETERS:,}."
             )
 
     def save(self, path: Path) -> None:
-        """Write an `hparams.json` in OpenAI's form."""
-        files.write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Write an `hparams.json` in OpenAI's format."""
+        numbers = {name: int(number) for name, number in dataclasses.asdict(self).items()}
+        files.write_text(path, json.dumps(numbers, indent=2) + "\n")
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each of the 4 + 12 L tensors, by OpenAI's name, in the order of the names.
+        """Return the shape of each of the 4 + 12 L tensors by OpenAI's name, sorted by name.
 
-        The 1 in front of the matrices is left over from their being convolutions of width one;
-        old readers expect it.
+        Matrices have a leading dimension of 1, since OpenAI's code applied them as convolutions of
+        width one; old readers expect it.
         """
         width = self.n_embd
         block = {
@@ -98,5 +103,5 @@ class HParams:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """The number of parameters of the model."""
         return sum(math.prod(shape) for shape in self.tensor_shapes().values())

@@ -124,7 +124,7 @@ WRONG: dict[str, bytes] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_one_sentence_and_little_memory(tmp_path: Path, what: str) -> None:
     tracemalloc.start()
-    with pytest.raises(UserError, match=r"m\.index cannot be read as the index"):
+    with pytest.raises(UserError, match=r"m\.index: not a TensorFlow checkpoint index"):
         read(tmp_path, WRONG[what])
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

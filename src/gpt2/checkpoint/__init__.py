@@ -1,6 +1,6 @@
-"""Weights on disk: TensorFlow 1 checkpoints, the folders they lie in, the folder of a run.
+"""Weights on disk: TensorFlow 1 checkpoints, model folders and run folders.
 
 `bundle` reads and writes one checkpoint, whose `index` says where its tensors lie; `folder` finds
-the one that is meant, `run` saves step after step. Importing them is quick, and reading needs no
-TensorFlow; it is imported for writing.
+the checkpoint of a folder, `resolve` the model of a name; `run` saves the checkpoints of a training
+run. Reading needs no TensorFlow; it is imported only for writing.
 """

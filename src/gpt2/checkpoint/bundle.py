@@ -1,14 +1,14 @@
-"""One checkpoint on disk: TensorFlow 1's bundle of tensors found by name.
+"""One checkpoint on disk: a TensorFlow 1 bundle of named tensors.
 
-A checkpoint is known by its prefix, say `models/117M/model.ckpt`, and consists of three files:
+A checkpoint is identified by its prefix, such as `models/117M/model.ckpt`, and has three files:
 
-    PREFIX.data-00000-of-00001   the numbers, one tensor after the other
-    PREFIX.index                 name, type, shape, place and crc32c of each tensor
+    PREFIX.data-00000-of-00001   the values, one tensor after the other
+    PREFIX.index                 name, type, shape, offset and crc32c of each tensor
     PREFIX.meta                  a graph for `tf.compat.v1.train.import_meta_graph`
 
-OpenAI's files hold the 4 + 12 L tensors of `HParams.tensor_shapes` and nothing else, and old
-readers depend on that; so do ours. Where an `.index` is, the checkpoint is whole: it comes last
-when writing and goes first when removing. The `.meta` is written for old programs, never read.
+OpenAI's files hold the 4 + 12 L tensors of `HParams.tensor_shapes` and nothing else, which old
+readers depend on, so ours hold the same. A checkpoint with an `.index` is complete, as the index is
+written last and removed first. The `.meta` is written for old programs and never read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gpt2 import files
 from gpt2.checkpoint import index
 from gpt2.checkpoint.crc32c import crc32c, masked
 from gpt2.checkpoint.index import Entry
-from gpt2.errors import UserError, cannot_write
+from gpt2.errors import UserError, cannot_read, cannot_write
 from gpt2.hparams import RELEASED, HParams
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ WEIGHTS = "model/"
 
 
 def with_ending(prefix: Path, ending: str) -> Path:
-    """The file of a checkpoint that has this ending."""
+    """Return the path of the file of a checkpoint that has this ending."""
     return prefix.with_name(prefix.name + ending)
 
 
 def data_files(prefix: Path) -> list[Path]:
-    """The files that hold the numbers: one, unless a program of old spread them over several."""
+    """Return the files that hold the values: one, or several if an old program sharded them."""
     pattern = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-\d{5}")
     if not prefix.parent.is_dir():
         return []
@@ -55,51 +55,51 @@ def data_files(prefix: Path) -> list[Path]:
 
 
 def parts(prefix: Path) -> list[Path]:
-    """The files of a checkpoint, the index first, whether they are there or not."""
+    """Return the paths of a checkpoint's files, the index first; they need not exist."""
     return [with_ending(prefix, INDEX), *data_files(prefix), with_ending(prefix, META)]
 
 
 def fingerprint(prefix: Path) -> str:
-    """The sha256 of the `.index`: that of the tensors too, whose names and crc32c are in it.
+    """Return the sha256 of the `.index`, which holds the name and crc32c of every tensor.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the `.index` cannot be read.
     """
     path = with_ending(prefix, INDEX)
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
 
 
 # --- reading ---
 
 
 def read_index(prefix: Path) -> dict[str, Entry]:
-    """Name, shape, type and place of every tensor in a checkpoint, in the order of the names.
+    """Return shape, type and offset of every tensor in a checkpoint, sorted by name.
 
     Raises:
-        UserError: the `.index` is missing, damaged or of another kind.
+        UserError: the `.index` is missing, corrupted or another kind of file.
     """
     return _index(prefix).entries
 
 
 def check_index(prefix: Path, hparams: HParams, hparams_path: Path | None = None) -> None:
-    """Hold the names, shapes and types in a checkpoint's index against the model's.
+    """Check the names, shapes and types in a checkpoint's index against the model's.
 
-    Tensors outside `model/` (a step counter) and an optimizer's beside a weight are let be.
+    Tensors outside `model/` (a step counter) and optimizer slots beside a weight are ignored.
 
     Raises:
-        UserError: they do not agree; `hparams_path` is named as the source of `hparams`.
+        UserError: they differ; the message names `hparams_path` as the source of `hparams`.
     """
     _check_entries(prefix, read_index(prefix), hparams, hparams_path)
 
 
 def check_against(prefix: Path, hparams: HParams, hparams_path: Path | None = None) -> None:
-    """Find out whether a checkpoint is whole and fits the model, without loading a tensor.
+    """Check that a checkpoint is complete and fits the model, without loading a tensor.
 
     Raises:
-        UserError: see `check_index`; or the data are missing, or shorter than the index says.
+        UserError: see `check_index`; or a data file is missing or shorter than the index says.
     """
     index_ = _index(prefix)
     _check_entries(prefix, index_.entries, hparams, hparams_path)
@@ -109,24 +109,40 @@ def check_against(prefix: Path, hparams: HParams, hparams_path: Path | None = No
 def read_tensors(
     prefix: Path, hparams: HParams, hparams_path: Path | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Check a checkpoint at once, then load its tensors one by one, in the order of the names.
+    """Check a checkpoint, then return an iterator that loads its tensors, sorted by name.
 
-    Yields names and float32 arrays, the matrices with their leading 1; `dict` gathers them.
+    It yields names and float32 arrays, matrices with their leading dimension of 1.
 
     Raises:
-        UserError: see `check_against`; while loading: a tensor is not what its crc32c says.
+        UserError: see `check_against`; while loading: a tensor does not match its crc32c, or
+            contains NaN or infinite values.
     """
     index_ = _index(prefix)
     _check_entries(prefix, index_.entries, hparams, hparams_path)
     _check_data(prefix, index_)
-    return _load(prefix, index_, hparams.tensor_shapes())
+    tensors = _load(prefix, index_, hparams.tensor_shapes())
+    return ((name, _finite(prefix, name, tensor)) for name, tensor in tensors)
+
+
+def _finite(prefix: Path, name: str, tensor: np.ndarray) -> np.ndarray:
+    """Return a tensor after checking that it has no NaN and no infinite value."""
+    values = tensor.reshape(-1)
+    # A dot product is the fastest way to look at every value; large finite ones overflow it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        overflows = not np.isfinite(np.dot(values, values))
+    if overflows and not np.isfinite(values).all():
+        raise UserError(
+            f"{prefix}: tensor {name} contains NaN or infinite values, as after a training that "
+            "diverged. Use an earlier checkpoint."
+        )
+    return tensor
 
 
 def read_all(prefix: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint by name, whatever it belongs to.
+    """Return every tensor of a checkpoint by name, of whatever shape and numeric type.
 
     Raises:
-        UserError: it is incomplete or damaged, or a tensor is not of numbers.
+        UserError: it is incomplete or corrupted, or a tensor is not numeric.
     """
     index_ = _index(prefix)
     _check_data(prefix, index_)
@@ -134,19 +150,19 @@ def read_all(prefix: Path) -> dict[str, np.ndarray]:
 
 
 def tensor_bytes(path: Path, name: str, entry: Entry) -> np.ndarray:
-    """The bytes of one tensor in a data file, held against its crc32c.
+    """Return the bytes of one tensor in a data file after verifying its crc32c.
 
     Raises:
-        UserError: the file cannot be read, or is not what the index says.
+        UserError: the file cannot be read, or the bytes do not match the checksum.
     """
     try:
         content = np.fromfile(path, np.uint8, entry.size, offset=entry.offset)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     if len(content) != entry.size or masked(crc32c(content)) != entry.crc32c:
         raise UserError(
-            f"{path}: the tensor {name} is damaged, its data do not agree with the checksum in "
-            f"the {INDEX} file; copy or fetch the checkpoint again."
+            f"{path}: the tensor {name} is damaged (it does not match its checksum in the {INDEX} "
+            "file). Copy or download the checkpoint again."
         )
     return content
 
@@ -154,7 +170,7 @@ def tensor_bytes(path: Path, name: str, entry: Entry) -> np.ndarray:
 def _index(prefix: Path) -> index.Index:
     path = with_ending(prefix, INDEX)
     if not path.is_file():
-        raise UserError(f"{path} is missing, so there is no checkpoint {prefix}.")
+        raise UserError(f"{path} is missing; there is no checkpoint {prefix}.")
     return index.read(path)
 
 
@@ -164,31 +180,30 @@ def _check_entries(
     hparams_path = hparams_path or prefix.parent / "hparams.json"
     if not any(name.startswith(WEIGHTS) for name in entries):
         raise UserError(
-            f"{prefix} holds no GPT-2 in OpenAI's form: none of its {len(entries)} tensors is "
-            f"named {WEIGHTS}...; give a checkpoint written by this toolkit or one of its kin."
+            f"{prefix}: not an OpenAI-format GPT-2 checkpoint (missing tensor model/wte). Use a "
+            "checkpoint written by this toolkit or another one based on OpenAI's code."
         )
     for name in ("model/wpe", "model/wte"):
         if name not in entries:
             raise _missing_tensor(prefix, name)
         if len(entries[name].shape) != 2:
             raise UserError(
-                f"{prefix}: {name} has the shape {list(entries[name].shape)}, which is no table "
-                "of positions or tokens; this is not GPT-2."
+                f"{prefix}: not a GPT-2 checkpoint (tensor {name} has shape "
+                f"{list(entries[name].shape)}; expected two dimensions)."
             )
-    # The layers are compared before anything is built from a number in hparams.json.
+    # Compare the sizes before anything is built from a number in hparams.json.
     layers = {name.split("/")[1] for name in entries if re.match(r"model/h\d+/", name)}
-    window, width = entries["model/wpe"].shape
-    vocabulary = entries["model/wte"].shape[0]
-    held = _in_words(len(layers), width, vocabulary, window)
-    told = _in_words(hparams.n_layer, hparams.n_embd, hparams.n_vocab, hparams.n_ctx)
-    if held != told:
-        known = RELEASED.get((len(layers), width))
-        differing = [pair for pair in zip(held, told, strict=True) if pair[0] != pair[1]]
+    n_ctx, n_embd = entries["model/wpe"].shape
+    n_vocab = entries["model/wte"].shape[0]
+    found = {"n_layer": len(layers), "n_embd": n_embd, "n_vocab": n_vocab, "n_ctx": n_ctx}
+    wrong = [name for name, size in found.items() if size != getattr(hparams, name)]
+    if wrong:
+        known = RELEASED.get((len(layers), n_embd))
         raise UserError(
-            f"{prefix}: this is a {known + ' ' if known else ''}checkpoint "
-            f"({', '.join(words for words, _ in differing)}); {hparams_path} says "
-            f"{', '.join(words for _, words in differing)}; "
-            "bring together the checkpoint and the hparams.json that belong to one model."
+            f"{prefix}: {known + ' ' if known else ''}checkpoint with "
+            f"{', '.join(f'{name} {found[name]}' for name in wrong)}, but {hparams_path} says "
+            f"{', '.join(f'{name} {getattr(hparams, name)}' for name in wrong)}. "
+            "Use the checkpoint and the hparams.json of one model."
         )
     expected = hparams.tensor_shapes()
     for name, shape in expected.items():
@@ -196,64 +211,53 @@ def _check_entries(
             raise _missing_tensor(prefix, name)
         if entries[name].shape != shape:
             raise UserError(
-                f"{prefix}: {name} has the shape {list(entries[name].shape)}, where a GPT-2 as "
-                f"in {hparams_path} has {list(shape)}; this is a checkpoint of another model."
+                f"{prefix}: tensor {name} has shape {list(entries[name].shape)}; expected "
+                f"{list(shape)} according to {hparams_path}. This is a checkpoint of another model."
             )
         if entries[name].dtype != "float32":
             raise UserError(
-                f"{prefix}: {name} is of type {entries[name].dtype}, where GPT-2's checkpoints "
-                "hold float32; convert it with the program that wrote it."
+                f"{prefix}: tensor {name} is {entries[name].dtype}; expected float32. Convert it "
+                "with the program that wrote it."
             )
         if entries[name].size != 4 * math.prod(shape):
             raise UserError(
-                f"{prefix}: {name} is stored in several slices; save the checkpoint again with "
-                "variables that are not partitioned."
+                f"{prefix}: tensor {name} is stored in several slices. Save the checkpoint again "
+                "without partitioned variables."
             )
     for name in entries:
         if name.startswith(WEIGHTS) and name not in expected and not _is_slot(name, expected):
             raise UserError(
-                f"{prefix} holds {name}, which GPT-2 does not have; this is a checkpoint of "
-                "another model."
+                f"{prefix}: unexpected tensor {name}, which GPT-2 does not have. This is a "
+                "checkpoint of another model."
             )
 
 
-def _in_words(layers: int, width: int, vocabulary: int, window: int) -> list[str]:
-    return [
-        f"{layers} layer{'s' if layers != 1 else ''}, width {width}",
-        f"vocabulary {vocabulary}",
-        f"window {window}",
-    ]
-
-
 def _is_slot(name: str, weights: Mapping[str, object]) -> bool:
-    """Whether it is an optimizer's, such as model/wte/Adam."""
+    """Return whether a tensor is an optimizer slot, such as model/wte/Adam."""
     return name.rpartition("/")[0] in weights
 
 
 def _missing_tensor(prefix: Path, name: str) -> UserError:
     return UserError(
-        f"{prefix} lacks the tensor {name}; it is not a whole GPT-2, so copy or fetch it again."
+        f"{prefix}: missing tensor {name}; the checkpoint is incomplete. Copy or download it again."
     )
 
 
 def _check_data(prefix: Path, index_: index.Index) -> None:
-    ends: dict[Path, list[tuple[int, str]]] = defaultdict(list)  # of the tensors in each data file
+    ends: dict[Path, list[tuple[int, str]]] = defaultdict(list)  # of the tensors, by data file
     for name, entry in index_.entries.items():
         path = _data_file(prefix, entry.shard, index_.shards)
         ends[path].append((entry.offset + entry.size, name))
     for path, tensors in ends.items():
         if not path.is_file():
-            raise UserError(
-                f"{path} is missing, without which {prefix}{INDEX} is of no use; copy or fetch it "
-                "too."
-            )
+            raise UserError(f"{path} is missing; {prefix}{INDEX} needs it. Copy or download it.")
         present = path.stat().st_size
         claimed, _ = max(tensors)
         if present < claimed:
             _, cut = min(tensor for tensor in tensors if tensor[0] > present)
             raise UserError(
-                f"{path} is cut off after {present:,} of {claimed:,} bytes, in the tensor {cut}; "
-                "copy or fetch it again."
+                f"{path} is cut off after {present:,} of {claimed:,} bytes, in the tensor {cut}. "
+                "Copy or download it again."
             )
 
 
@@ -272,8 +276,7 @@ def _load(
             yield name, content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{prefix}{INDEX}: the tensor {name} is of type {entry.dtype}, which is not read "
-                "here; take the checkpoint it was made from."
+                f"{prefix}{INDEX}: tensor {name} has the unsupported type {entry.dtype}."
             ) from error
 
 
@@ -283,10 +286,10 @@ def _load(
 def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) -> None:
     """Write these tensors as float32, and nothing else, to the checkpoint `prefix`.
 
-    What was at `prefix` before is gone once the new files are complete and get their names.
+    An existing checkpoint at `prefix` is replaced once the new files are complete.
 
     Raises:
-        UserError: they cannot be written; no part of them is left.
+        UserError: they cannot be written; no partial file is left.
     """
     with staged(prefix, tensors) as partial:
         place(partial, prefix)
@@ -296,13 +299,14 @@ def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) 
 def staged(
     prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable], legacy: bool = True
 ) -> Iterator[Path]:
-    """Write a checkpoint beside `prefix`, flushed to the disk, for `place` to put into place.
+    """Write a checkpoint under a temporary prefix beside `prefix`, flushed to the disk.
 
-    Yields the prefix that it lies at until the block ends, when what is not placed is deleted.
+    Yields the temporary prefix; `place` renames it. At the end of the block, files that were not
+    placed are deleted.
 
     Args:
-        legacy: for old programs, everything is float32 and there is a `.meta`; otherwise each
-            tensor keeps its type and there is none.
+        legacy: convert every tensor to float32 and write a `.meta`, as old programs expect;
+            otherwise each tensor keeps its type and there is no `.meta`.
 
     Raises:
         UserError: it cannot be written.
@@ -344,12 +348,12 @@ def staged(
 
 
 def place(partial: Path, prefix: Path) -> None:
-    """Give a staged checkpoint its name.
+    """Rename a staged checkpoint to its final prefix.
 
-    What was at `prefix` goes first, so that at no instant files of two checkpoints are a pair.
+    An existing checkpoint is removed first, so that files of two checkpoints are never mixed.
 
     Raises:
-        UserError: the file system refuses; nothing is left at `prefix` then.
+        UserError: the file system refuses; then nothing is left at `prefix`.
     """
     with replacing(prefix, remove):
         for ending in (DATA, META, INDEX):
@@ -359,7 +363,7 @@ def place(partial: Path, prefix: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(prefix: Path, remove: Callable[[Path], None]) -> Iterator[None]:
-    """Remove what is at `prefix`, and again what the block has put there if it fails.
+    """Remove what is at `prefix` before the block, and again if the block fails.
 
     Raises:
         UserError: the file system refuses.
@@ -376,19 +380,19 @@ def replacing(prefix: Path, remove: Callable[[Path], None]) -> Iterator[None]:
 
 
 def remove(prefix: Path) -> None:
-    """Delete the files of a checkpoint, the index first; those not there are no error."""
+    """Delete the files of a checkpoint, the index first; missing files are ignored."""
     for path in parts(prefix):
         path.unlink(missing_ok=True)
 
 
 @functools.lru_cache(maxsize=2)
 def _meta_graph(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> bytes:
-    """A serialised MetaGraphDef of these variables and a saver that restores them."""
+    """Return a serialized MetaGraphDef of these variables and a saver that restores them."""
     import tensorflow as tf
 
     with tf.Graph().as_default():
         for name, shape in shapes:
-            # Variables of the old kind, since TensorFlow 1 is what reads this.
+            # Reference variables, since TensorFlow 1 reads this graph.
             tf.compat.v1.get_variable(
                 name, shape, initializer=tf.compat.v1.zeros_initializer(), use_resource=False
             )

@@ -1,9 +1,9 @@
 """The checksum of TensorFlow's files: CRC-32C (Castagnoli), and the mask it is stored under.
 
-A CRC is linear: the register after some bytes is the exclusive or of what each of them does to an
-empty one. So the data are taken as rows of L words, all L columns are worked on at once, each as a
-message of its own in which the next word comes 4 L bytes later, and the L registers are put
-together at the end. That makes NumPy as fast as the disk.
+A CRC is linear: the register after some bytes is the exclusive or of the effect of each byte on an
+empty register. So the data are split into rows of L words and NumPy processes all L columns at
+once, each as a message of its own whose next word comes 4 L bytes later. The L registers are
+combined at the end. This is as fast as reading from the disk.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ import functools
 import numpy as np
 
 _POLYNOMIAL = 0x82F63B78  # RFC 3720, appendix B.4, with its bits reversed
-_MASK = 0xA282EAD8  # added by TensorFlow, so that data which hold checksums keep good ones
+_MASK = 0xA282EAD8  # added by TensorFlow, since a CRC of data that contain their CRC is weak
 _ALL_ONES = 0xFFFFFFFF
-_WIDEST = 14  # L = 2**14: the registers and tables fit the processor's second cache
+_WIDEST = 14  # L = 2**14: the registers and tables fit the L2 cache
 
 
 def masked(crc: int) -> int:
-    """The form in which TensorFlow stores a checksum (lib/hash/crc32c.h)."""
+    """Return a checksum as TensorFlow stores it (lib/hash/crc32c.h)."""
     return ((crc >> 15 | crc << 17) + _MASK) & _ALL_ONES
 
 
 def crc32c(data: bytes | np.ndarray) -> int:
-    """The CRC-32C of bytes, or of an array's memory: crc32c(b"123456789") == 0xE3069283."""
+    """Return the CRC-32C of bytes or of an array's memory.
+
+    Example:
+        >>> hex(crc32c(b"123456789"))
+        '0xe3069283'
+    """
     if isinstance(data, np.ndarray):
         data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     rest = np.frombuffer(data, np.uint8)  # [bytes]
@@ -42,7 +47,7 @@ def crc32c(data: bytes | np.ndarray) -> int:
 
 
 def _rows(register: int, data: np.ndarray, log_columns: int) -> int:
-    """The register after data that are whole rows of 2**log_columns words."""
+    """Return the register after data that are whole rows of 2**log_columns words."""
     rows = data.reshape(-1, 4 << log_columns)  # a view: [rows, 4 L]
     registers = np.zeros(1 << log_columns, "<u4")  # [L]
     for number, row in enumerate(rows):
@@ -52,7 +57,7 @@ def _rows(register: int, data: np.ndarray, log_columns: int) -> int:
             registers[0] ^= np.uint32(register)
         else:
             registers = _advanced(registers, log_columns + 2) ^ words
-    # The first half of the words came 4 L / 2 bytes before the other, and so on down to one word.
+    # The first half of the words lies 4 L / 2 bytes before the second, and so on down to one word.
     for log_half in reversed(range(log_columns)):
         first, second = registers[: 1 << log_half], registers[1 << log_half :]
         registers = _advanced(first, log_half + 2) ^ second
@@ -60,8 +65,8 @@ def _rows(register: int, data: np.ndarray, log_columns: int) -> int:
 
 
 def _advanced(registers: np.ndarray, log_zeros: int) -> np.ndarray:
-    """The registers after 2**log_zeros more bytes of zeros."""
-    # Larger tables mean fewer look-ups, but pay only where there are many registers.
+    """Return the registers after 2**log_zeros more zero bytes."""
+    # Larger tables need fewer lookups, which pays only for many registers.
     bits, parts = (16, "<u2") if len(registers) >= 1 << 12 else (8, "u1")
     columns = registers.view(parts).reshape(len(registers), -1).T
     looked_up = map(np.take, _tables(log_zeros, bits), columns)
@@ -70,7 +75,7 @@ def _advanced(registers: np.ndarray, log_zeros: int) -> np.ndarray:
 
 @functools.cache
 def _tables(log_zeros: int, bits: int) -> list[np.ndarray]:
-    """What 2**log_zeros bytes of zeros make of each value of each `bits` bits of the register."""
+    """Return the register after 2**log_zeros zero bytes, for each value of each `bits` of it."""
     columns = _columns(log_zeros)
     tables = []
     for start in range(0, 32, bits):
@@ -83,7 +88,7 @@ def _tables(log_zeros: int, bits: int) -> list[np.ndarray]:
 
 @functools.cache
 def _columns(log_zeros: int) -> tuple[int, ...]:
-    """What 2**log_zeros bytes of zeros make of each single bit of the register."""
+    """Return the register after 2**log_zeros zero bytes, for each single bit of it."""
     if log_zeros == 0:
         columns = []
         for bit in range(32):

@@ -1,12 +1,12 @@
-"""The `.index` of a checkpoint: a sorted table that says where each tensor lies.
+"""Reader of the `.index` of a checkpoint: a sorted table of where each tensor lies.
 
 The file is a table in LevelDB's format (https://github.com/google/leveldb, doc/table_format.md):
 blocks of keys and values, a block that lists the blocks, and a footer of 48 bytes that ends in a
 magic number. A key is a tensor's name; a value is a BundleEntryProto, a protocol buffer (see
 tensorflow/core/protobuf/tensor_bundle.proto). The key "" comes first and has a BundleHeaderProto.
 
-It is read here, not by TensorFlow, because it may come from anybody: nothing is allocated from a
-number in the file, and whatever is wrong ends as one sentence.
+It is not read by TensorFlow because the file may come from anybody: no memory is allocated from a
+number in the file, and every fault ends as one `UserError`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2.checkpoint.crc32c import crc32c, masked
-from gpt2.errors import UserError
+from gpt2.errors import UserError, cannot_read
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48  # bytes
 _TRAILER = 5  # bytes after a block: how it is compressed, and its checksum
 
-# GPT-2 of any size needs less than a hundredth of these; they only keep made-up files small.
+# Limits against malicious files; GPT-2 of any size needs less than a hundredth of these.
 _MOST_BYTES = 4 << 20
 _MOST_NAMES = 16 << 20  # bytes of all names together, which the file shortens
 _LONGEST_NAME = 4096
@@ -50,40 +50,39 @@ _TYPES = {
 
 
 class Entry(NamedTuple):
-    """What the index says of one tensor."""
+    """Type, shape and location of one tensor."""
 
     shape: tuple[int, ...]
     dtype: str
     shard: int  # number of the data file
-    offset: int  # where in it the tensor begins, in bytes
+    offset: int  # bytes from the start of that file
     size: int  # bytes
     crc32c: int  # masked
 
 
 class Index(NamedTuple):
-    """All that an index says."""
+    """The content of an `.index` file."""
 
-    shards: int  # how many data files there are
-    entries: dict[str, Entry]  # in the order of the names
+    shards: int  # number of data files
+    entries: dict[str, Entry]  # sorted by name
 
 
 def read(path: Path) -> Index:
-    """Read an `.index` file.
+    """Return the content of an `.index` file.
 
     Raises:
-        UserError: it is unreadable, damaged or of another kind.
+        UserError: it is unreadable, corrupted or another kind of file.
     """
     try:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     try:
         return _parse(content)
     except (ValueError, IndexError, struct.error) as error:
         raise UserError(
-            f"{path} cannot be read as the index of a TensorFlow checkpoint, so it is damaged or "
-            "something else; copy or fetch it again."
+            f"{path}: not a TensorFlow checkpoint index, or corrupted. Copy or download it again."
         ) from error
 
 
@@ -93,7 +92,7 @@ def _parse(content: bytes) -> Index:
     footer = content[-_FOOTER:]
     if struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
         raise ValueError("no table")
-    _, place = _handle(footer, 0)  # of a block with statistics, which is empty
+    _, place = _handle(footer, 0)  # of the metaindex block, which is empty
     (start, size), _ = _handle(footer, place)
     shards: int | None = None
     entries: dict[str, Entry] = {}
@@ -121,7 +120,7 @@ def _parse(content: bytes) -> Index:
 
 
 def _block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values in a block; a key leaves out what it shares with the one before."""
+    """Yield the keys and values in a block, whose keys omit the prefix shared with the previous."""
     end = start + size
     if not 0 <= start <= end <= len(content) - _FOOTER - _TRAILER or size < 4:
         raise ValueError("a block beyond the end")
@@ -149,14 +148,14 @@ def _block(content: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes
 
 
 def _handle(data: bytes, place: int) -> tuple[tuple[int, int], int]:
-    """Start and size of a block, and where to read on."""
+    """Return the start and size of a block, and the position behind them."""
     start, place = _number(data, place)
     size, place = _number(data, place)
     return (start, size), place
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:
-    """A number written in groups of seven bits, and where to read on."""
+    """Return a varint (groups of seven bits), and the position behind it."""
     number = 0
     for shift in range(0, 70, 7):
         byte = data[place]
@@ -168,7 +167,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protocol buffer: unsigned, and bytes as they are."""
+    """Yield the number and raw value of each field of a protocol buffer."""
     place = 0
     while place < len(message):
         tag, place = _number(message, place)
@@ -191,21 +190,21 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _whole(value: int | bytes) -> int:
-    """A field that is to be a number, not negative."""
+    """Return the value of a field that must be a number of at least 0."""
     if not isinstance(value, int) or value >= 1 << 63:
         raise ValueError("a field that is not a number, or a negative one")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
-    """A field that is to hold bytes."""
+    """Return the value of a field that must hold bytes."""
     if not isinstance(value, bytes):
         raise ValueError("a number in the place of a message")
     return value
 
 
 def _shards(message: bytes) -> int:
-    """How many data files the header tells of."""
+    """Return the number of data files according to the header."""
     shards, order = 0, 0
     for field, value in _fields(message):
         if field == 1:

@@ -22,8 +22,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     }
     for place in found.values():
         place.mkdir()
-    monkeypatch.setattr(workspace, "TOOLKIT", found["toolkit"])
-    monkeypatch.setattr(workspace, "SOURCES", found["sources"])
+    monkeypatch.setattr(workspace, "CLONE", found["toolkit"])
+    monkeypatch.setattr(workspace, "_SOURCES", found["sources"])
     monkeypatch.chdir(found["here"])
     return found
 
@@ -55,7 +55,7 @@ def test_the_workspace_that_has_the_model_is_preferred(
     name = folder.split("/")[1]
     found = Workspace.find(model_name=name)
     assert found.root == places[place]
-    assert found.model_folder(name) == places[place] / folder
+    assert found.model_folder_or_none(name) == places[place] / folder
 
 
 def test_in_the_sources_the_models_beside_them_are_found(
@@ -76,10 +76,55 @@ def test_without_any_models_the_current_folder_becomes_the_workspace(
 def test_models_dir_may_have_another_name_and_lie_anywhere(places: dict[str, Path]) -> None:
     elsewhere = places["toolkit"] / "elsewhere" / "mine"
     (elsewhere / "124M").mkdir(parents=True)
-    for models_dir in ("elsewhere/mine", "../toolkit/elsewhere/mine", str(elsewhere)):
+    for models_dir in ("../toolkit/elsewhere/mine", str(elsewhere), elsewhere):
         found = Workspace.find(models_dir, "124M")
-        assert found.model_folder("117M") == elsewhere / "124M"
+        assert found.model_folder_or_none("117M") == elsewhere / "124M"
         assert found.run_folder("run1") == places["toolkit"] / "elsewhere" / "checkpoint" / "run1"
+
+
+@pytest.mark.parametrize("models_dir", ["models", "./models", "other/models", Path("models")])
+def test_an_explicit_relative_models_dir_is_relative_to_the_current_folder(
+    places: dict[str, Path], models_dir: str | Path
+) -> None:
+    for place in ("toolkit", "sources"):
+        (places[place] / "models" / "124M").mkdir(parents=True)
+        (places[place] / "other" / "models" / "124M").mkdir(parents=True)
+    found = Workspace.find(models_dir, "124M")
+    assert found.models == places["here"] / models_dir
+    assert found.new_model_folder("124M") == places["here"] / models_dir / "124M"
+    assert found.model_folder_or_none("124M") is None
+    assert found.root == found.models.parent == found.checkpoint.parent == found.samples.parent
+
+
+def test_dots_in_models_dir_do_not_lead_astray(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places["here"] / "deep").mkdir()
+    monkeypatch.chdir(places["here"] / "deep")
+    assert Workspace.find("..").root == places["here"].parent
+    assert Workspace.find(".").root == places["here"]
+
+
+@pytest.mark.parametrize("folder", ["models/124M", "checkpoint/run1"])
+def test_installed_in_site_packages_the_workspace_is_the_current_folder(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setattr(workspace, "CLONE", None)
+    for place in ("toolkit", "sources"):
+        (places[place] / "models").mkdir()
+        (places[place] / folder).mkdir(parents=True)
+    assert Workspace.find().root == places["here"]
+    assert Workspace.find(model_name=folder.split("/")[1]).root == places["here"]
+
+
+def test_messages_call_the_scripts_of_a_clone_and_the_command_of_a_package(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workspace.command_line("download") == "python download_model.py"
+    assert workspace.command_line("new-model") == "python src/new_model.py"
+    assert workspace.command_line("interactive") == "python src/interactive_conditional_samples.py"
+    monkeypatch.setattr(workspace, "CLONE", None)
+    assert workspace.command_line("new-model") == "gpt2 new-model"
 
 
 @pytest.mark.parametrize(
@@ -93,58 +138,13 @@ def test_both_names_of_a_size_mean_the_folder_that_exists(
     for existing, other in ((early, present), (present, early)):
         (models / existing).mkdir(parents=True)
         found = Workspace.find(model_name=other)
-        assert found.model_folder(other) == models / existing
-        assert found.model_folder(existing) == models / existing
+        assert found.model_folder_or_none(other) == models / existing
+        assert found.model_folder_or_none(existing) == models / existing
         (models / existing).rmdir()
     for name in (early, present):
         (models / name).mkdir()
-    assert Workspace.find().model_folder(early) == models / early
-    assert Workspace.find().model_folder(present) == models / present
-
-
-def test_a_model_comes_before_a_run_and_a_run_before_a_path(places: dict[str, Path]) -> None:
-    here = places["here"]
-    found = Workspace.find()
-    for folder in ("both", "checkpoint/both", "models/both"):
-        (here / folder).mkdir(parents=True)
-        assert found.model_folder("both").resolve() == here / folder
-        hidden = here / "checkpoint/both" if folder == "models/both" else None
-        assert found.run_behind_model("both") == hidden
-    assert found.run_behind_model(str(here / "both")) is None
-
-
-@pytest.mark.parametrize("form", ["relative", "dotted", "absolute"])
-def test_a_path_is_a_model(places: dict[str, Path], form: str) -> None:
-    folder = places["toolkit"] / "some" / "folder"
-    folder.mkdir(parents=True)
-    path = {
-        "relative": "../toolkit/some/folder",
-        "dotted": "./../toolkit/some/folder/",
-        "absolute": str(folder),
-    }[form]
-    assert Workspace.find(model_name=path).model_folder(path).resolve() == folder
-
-
-def test_a_model_that_is_not_there_is_told_with_what_to_do(places: dict[str, Path]) -> None:
-    (places["here"] / "models").mkdir()
-    found = Workspace.find()
-    with pytest.raises(UserError, match=r"no model '345M' .*: python download_model\.py 345M"):
-        found.model_folder("345M")
-    with pytest.raises(UserError, match=r"no model 'mine' in .*models or .*checkpoint; .*path.*"):
-        found.model_folder("mine")
-
-
-@pytest.mark.parametrize("name", ["", "missing/model", "../x", "con:", "x" * 300])
-def test_a_name_that_leads_to_no_folder_is_no_model(places: dict[str, Path], name: str) -> None:
-    with pytest.raises(UserError, match="There is no model"):
-        Workspace.find(model_name=name).model_folder(name)
-
-
-def test_a_file_is_no_model(places: dict[str, Path]) -> None:
-    (places["here"] / "models").mkdir()
-    (places["here"] / "models" / "124M").write_text("not a folder")
-    with pytest.raises(UserError, match="There is no model '124M'"):
-        Workspace.find().model_folder("124M")
+    assert Workspace.find().model_folder_or_none(early) == models / early
+    assert Workspace.find().model_folder_or_none(present) == models / present
 
 
 BAD_NAMES = [
@@ -180,7 +180,7 @@ def test_names_that_lead_elsewhere_are_refused_for_what_is_made(name: str) -> No
         (found.run_folder, "run"),
         (found.samples_folder, "run"),
     ):
-        with pytest.raises(UserError, match=f"cannot name a {kind}; use letters"):
+        with pytest.raises(UserError, match=f"not a valid name for a {kind}. Use letters"):
             make(name)
 
 

@@ -1,4 +1,4 @@
-"""The library behind the commands: it never prints, never exits, and knows no flags.
+"""GPT-2 as a library: it never prints, never exits, and knows no flags.
 
 import gpt2
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-# The heavy products are TensorFlow's. What is left for NumPy's are small ones, which threads of
-# their own only slow down; this has to be said before NumPy is first imported.
+# TensorFlow computes the large matrix products; threads only slow down NumPy's small ones. OpenBLAS
+# reads this when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "2.0.0"
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 
 
 def load(
-    model_name: str, engine: str = "auto", quantize: str = "none", models_dir: str = "models"
+    model_name: str | os.PathLike[str],
+    engine: str = "auto",
+    quantize: str = "none",
+    models_dir: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
-    """Open a model for writing.
+    """Return a model that is loaded for generation.
 
     Args:
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder.
+        model_name: a model under models/, a run under checkpoint/, one of their checkpoints
+            (`run1/best`, `run1/model-200`), or a path; see `gpt2.checkpoint.resolve.find_model`.
         engine, quantize: see `gpt2.generation.loading.open_model`.
-        models_dir: the folder that holds the models.
+        models_dir: folder of the models, relative to the current folder (default: `models`).
 
     Raises:
-        gpt2.errors.UserError: there is no such model, or a file of it is missing or broken.
+        gpt2.errors.UserError: no model has this name, or a file is missing or corrupted.
     """
+    from gpt2.checkpoint.resolve import find_model
     from gpt2.generation.loading import open_model
-    from gpt2.workspace import Workspace
 
-    folder = Workspace.find(models_dir, model_name).model_folder(model_name)
-    return open_model(folder, engine, quantize)
+    return open_model(find_model(model_name, models_dir), engine, quantize)

@@ -1,8 +1,9 @@
 """Where `models/`, `checkpoint/` and `samples/` are.
 
-The workspace is the folder that holds `models/`; `checkpoint/` and `samples/` lie beside it. It is
-the current folder, or, for a clone of the repository, the clone's root or its `src/` if only that
-has the model that is asked for: the tutorials of 2019 call the commands from either place.
+The workspace is the folder that holds `models/`, `checkpoint/` and `samples/`: the current folder
+or, in a clone of the repository, the clone's root or its `src/` if only they have the requested
+model, since tutorials of 2019 call the commands from either place. Where the package is installed,
+it is always the current folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from gpt2.errors import UserError
 
-# OpenAI renamed the sizes after the paper, whose parameter counts were wrong.
+# OpenAI renamed the sizes, as the first names were based on wrong parameter counts.
 RENAMED = {"117M": "124M", "345M": "355M", "762M": "774M", "1542M": "1558M"}
 ALIASES = RENAMED | {present: early for early, present in RENAMED.items()}
 
@@ -44,26 +45,29 @@ def command_line(verb: str) -> str:
 
 
 class Workspace:
-    """The folders `models/`, `checkpoint/` and `samples/` that belong together."""
+    """The folders `models/`, `checkpoint/` and `samples/` beside each other."""
 
     def __init__(self, models: Path):
-        """Take the folder of the models."""
+        """Use this folder of models and the folders beside it."""
         self.models = models
         self.root = models.parent
         self.checkpoint = self.root / "checkpoint"
         self.samples = self.root / "samples"
 
     @classmethod
-    def find(cls, models_dir: str | None = None, model_name: str | None = None) -> Workspace:
+    def find(
+        cls, models_dir: str | os.PathLike[str] | None = None, model_name: str | None = None
+    ) -> Workspace:
         """Return the workspace to use.
 
         Args:
-            models_dir: the folder of the models, relative to the current folder; None for the
-                default, `models` in the current folder or else in the clone.
-            model_name: with the default, a workspace that has this model or run is preferred.
+            models_dir: folder of the models, relative to the current folder. The default (None) is
+                `models` in the current folder, or else in the clone.
+            model_name: with the default, prefer a workspace that has this model or run.
         """
         if models_dir is not None:
-            return cls(Path(models_dir).absolute())
+            path = Path(models_dir)
+            return cls(path if path.is_absolute() else path.resolve())
         places = [Path.cwd(), *([CLONE, _SOURCES] if CLONE else [])]
         candidates = [cls((place / MODELS).resolve()) for place in places]
         if model_name is not None:
@@ -76,7 +80,7 @@ class Workspace:
         return candidates[0]
 
     def model_folder_or_none(self, name: str) -> Path | None:
-        """Return the folder of a model under `models/`, by name or alias, or of a run, or None."""
+        """Return the folder of a model (by name or alias) or of a run, or None."""
         if not is_plain_name(name):
             return None
         folders = [self.models / name]
@@ -86,25 +90,25 @@ class Workspace:
         return next((folder for folder in folders if os.path.isdir(folder)), None)
 
     def names(self) -> list[str]:
-        """Return the names of the models and runs that there are."""
+        """Return the names of all models and runs, sorted."""
         folders = [*self.models.glob("*/"), *self.checkpoint.glob("*/")]
         return sorted({folder.name for folder in folders if folder.is_dir()})
 
     def new_model_folder(self, name: str) -> Path:
-        """Return where a new model of that name will lie; see `check_name`."""
+        """Return the folder of a new model; raises as `check_name` does."""
         return self.models / check_name(name, "model")
 
     def run_folder(self, run_name: str) -> Path:
-        """Return where the checkpoints of a run lie; see `check_name`."""
+        """Return the folder of a run's checkpoints; raises as `check_name` does."""
         return self.checkpoint / check_name(run_name, "run")
 
     def samples_folder(self, run_name: str) -> Path:
-        """Return where the samples of a run lie; see `check_name`."""
+        """Return the folder of a run's samples; raises as `check_name` does."""
         return self.samples / check_name(run_name, "run")
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether `name` is a single folder's name, on Windows too."""
+    """Return whether `name` can be a single folder's name on every system."""
     return (
         bool(name.strip(" ."))
         and name == name.strip()
@@ -114,11 +118,10 @@ def is_plain_name(name: str) -> bool:
 
 
 def check_name(name: str, kind: str) -> str:
-    """Return `name`, if it can name a folder of its own.
+    """Return `name` after checking that it is a plain folder name.
 
     Raises:
-        UserError: it is empty, or holds a character that leads elsewhere or that a file system
-            refuses.
+        UserError: it is empty, or has a path separator or a character that a file system refuses.
     """
     if not is_plain_name(name):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder is meant, and what else a model's folder holds.
+"""The current checkpoint of a folder, and the other files of a model folder.
 
 TensorFlow 1 writes beside its checkpoints a text file `checkpoint`, a text-format protocol buffer
 (CheckpointState in tensorflow/python/training/checkpoint_state.proto):
@@ -7,8 +7,8 @@ TensorFlow 1 writes beside its checkpoints a text file `checkpoint`, a text-form
     all_model_checkpoint_paths: "model-400"
     all_model_checkpoint_paths: "model-500"
 
-Folders are copied about, so only the last part of a path in it counts: a checkpoint lies in the
-same folder as the file that names it. No TensorFlow is needed to read it.
+Folders are moved between machines, so only the last component of a path in it counts: a checkpoint
+lies in the same folder as the file that names it. It is read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gpt2.checkpoint.state import is_state
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, Tokenizer
-from gpt2.workspace import ALIASES
+from gpt2.workspace import ALIASES, command_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ _FIELD = re.compile(
 
 
 def listed_checkpoints(folder: Path) -> list[str]:
-    """The checkpoints that the file `checkpoint` names, the newest last; none if there is no file.
+    """Return the checkpoints named in the file `checkpoint`, newest last; none without the file.
 
     Raises:
         UserError: see `read_state`.
@@ -53,13 +53,13 @@ def listed_checkpoints(folder: Path) -> list[str]:
 
 
 def read_state(path: Path) -> list[str]:
-    """The checkpoints that such a file names, the newest last.
+    """Return the checkpoints that such a file names, newest last.
 
     Raises:
         UserError: it names no checkpoint, or cannot be read.
     """
     newest, names = None, []
-    for field, double_quoted, single_quoted in _FIELD.findall(files.read_text(path)):
+    for field, double_quoted, single_quoted in _FIELD.findall(files.read_small_text(path)):
         name = re.split(r"[/\\]", _unescape(double_quoted or single_quoted))[-1]
         if field == "model_checkpoint_path":
             newest = name
@@ -67,41 +67,41 @@ def read_state(path: Path) -> list[str]:
             names.append(name)
     if newest is None or not _may_be_a_name(newest):
         raise UserError(
-            f"{path} names no checkpoint; write the line "
-            'model_checkpoint_path: "NAME" into it, with the name of the .index file beside it.'
+            f"{path} names no checkpoint. Write this line into it, NAME being the name of the "
+            '.index file beside it: model_checkpoint_path: "NAME"'
         )
     names = [name for name in dict.fromkeys(names) if name != newest]
     return [*names, newest]
 
 
 def checkpoint_names(folder: Path) -> list[str]:
-    """As `listed_checkpoints`; without the file, the folder's checkpoint if there is just one."""
+    """Return `listed_checkpoints` or, without the file, the only checkpoint of the folder."""
     if (folder / STATE_FILE).is_file():
         return listed_checkpoints(folder)
-    names = _whole_checkpoints(folder)
+    names = whole_checkpoints(folder)
     return names if len(names) == 1 else []
 
 
 def found_checkpoints(folder: Path) -> list[str]:
-    """As `checkpoint_names`, for those who need one.
+    """Return `checkpoint_names`, refusing a folder whose newest checkpoint is ambiguous.
 
     Raises:
-        UserError: it cannot be told which one is the newest.
+        UserError: there are several checkpoints and no file `checkpoint`.
     """
     names = checkpoint_names(folder)
-    if not names and (several := _whole_checkpoints(folder)):
+    if not names and (several := whole_checkpoints(folder)):
         raise UserError(
             f"{folder} holds several checkpoints ({_some(several)}) and no file "
-            f"{STATE_FILE!r} that says which one is meant; give the path of one of them."
+            f"{STATE_FILE!r} that names the newest. Give the path of one of them."
         )
     return names
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The prefix of a folder's newest checkpoint, or None if there is none.
+    """Return the prefix of a folder's newest checkpoint, or None if it has no checkpoint.
 
     Raises:
-        UserError: the newest one lacks a file, or it cannot be told which one is the newest.
+        UserError: a file of the newest one is missing, or see `found_checkpoints`.
     """
     names = found_checkpoints(folder)
     if not names:
@@ -112,10 +112,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def check_files(prefix: Path) -> None:
-    """Find out whether a checkpoint's files are there.
+    """Check that the files of a checkpoint exist.
 
     Raises:
-        UserError: one is not.
+        UserError: one is missing.
     """
     for path in (bundle.with_ending(prefix, bundle.INDEX), _data_file(prefix)):
         if not _is_file(path):
@@ -123,7 +123,7 @@ def check_files(prefix: Path) -> None:
 
 
 def write_checkpoint_state(folder: Path, names: Sequence[str]) -> None:
-    """Write the file `checkpoint`, naming these checkpoints of the folder, the newest last."""
+    """Write the file `checkpoint`, naming these checkpoints of the folder, newest last."""
     quoted = [json.dumps(name, ensure_ascii=False) for name in names]
     lines = [f"model_checkpoint_path: {quoted[-1]}"]
     lines += [f"all_model_checkpoint_paths: {name}" for name in quoted]
@@ -131,80 +131,90 @@ def write_checkpoint_state(folder: Path, names: Sequence[str]) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The prefix that a folder, a prefix, or one of a checkpoint's files stands for.
+    """Return the prefix of the checkpoint given by a folder, a prefix, or one of its files.
 
     Raises:
-        UserError: there is no whole checkpoint.
+        UserError: there is no complete checkpoint.
     """
     if path.is_dir():
         prefix = latest_checkpoint(path)
         if prefix is None:
             raise UserError(f"There is no checkpoint in the folder {path}.")
         return prefix
-    endings = r"\.(index|meta|data-\d{5}-of-\d{5})"
-    prefix = path.with_name(re.sub(endings + "$", "", path.name)) if path.name else path
-    if not _is_file(bundle.with_ending(prefix, bundle.INDEX)):
+    if not has_index(path):
         raise UserError(
-            f"{path} is no checkpoint: there is no {prefix}{bundle.INDEX}; give a folder, an "
-            f"{bundle.INDEX} file, or its path without the ending."
+            f"{path}: not a checkpoint (there is no {_prefix_of(path)}{bundle.INDEX}). Give a "
+            f"folder, an {bundle.INDEX} file, or its path without the ending."
         )
-    if not _is_file(_data_file(prefix)):
-        raise missing(_data_file(prefix))
+    prefix = _prefix_of(path)
+    check_files(prefix)
     return prefix
 
 
+def has_index(path: Path) -> bool:
+    """Return whether the checkpoint with this prefix, or with this file, has an `.index`."""
+    return _is_file(bundle.with_ending(_prefix_of(path), bundle.INDEX))
+
+
+def _prefix_of(path: Path) -> Path:
+    """Return the prefix of a checkpoint given by its prefix or by one of its files."""
+    endings = r"\.(index|meta|data-\d{5}-of-\d{5})$"
+    return path.with_name(re.sub(endings, "", path.name)) if path.name else path
+
+
 def missing(path: Path) -> UserError:
-    """The sentence for a file that a model's folder should have."""
+    """Return the error for a file that a model folder should have."""
     folder = path.parent.resolve()
     state = folder / STATE_FILE
-    others = [name for name in _whole_checkpoints(folder) if not path.name.startswith(name + ".")]
+    others = [name for name in whole_checkpoints(folder) if not path.name.startswith(name + ".")]
     if folder.name in ALIASES:
-        remedy = f"fetch the model with: python download_model.py {folder.name}"
+        remedy = f"Download the model with: {command_line('download')} {folder.name}"
     elif path.name in (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE):
         remedy = (
-            f"copy {HPARAMS_FILE}, {ENCODER_FILE} and {MERGES_FILE} from the folder of the model "
-            "that this one was trained from"
+            f"Copy {HPARAMS_FILE}, {ENCODER_FILE} and {MERGES_FILE} from the folder of the model "
+            "that this one was trained from."
         )
     elif state.is_file() and others:
         remedy = (
-            f"copy it there, or name in the file {STATE_FILE!r} beside it a checkpoint that is "
-            f"whole: {_some(others)}"
+            f"Copy it there, or name a complete checkpoint in the file {STATE_FILE!r} beside it: "
+            f"{_some(others)}"
         )
     else:
-        remedy = "copy it there from where the model was made"
-    return UserError(f"{path} is missing; {remedy}")
+        remedy = "Copy it from the original model folder."
+    return UserError(f"{path} is missing. {remedy}")
 
 
 class ModelFolder:
     """A folder with a checkpoint, `hparams.json` and a vocabulary: a released model or a run.
 
-    Each file is asked for when it is first needed; one that is missing is a `UserError` that
-    says how to get it.
+    Files are read when they are first needed; a missing one is a `UserError` that says how to get
+    it.
     """
 
     def __init__(self, path: Path, name: str | None = None):
-        """Prepare.
+        """Represent a folder, without reading it.
 
         Args:
-            name: of the checkpoint that is meant; None for the newest.
+            path: the folder.
+            name: the checkpoint to use, such as `model-200`; None for the newest.
         """
         self.path = path
         self._name = name
 
     @functools.cached_property
     def hparams(self) -> HParams:
-        """The sizes in `hparams.json`."""
+        """The numbers in `hparams.json`."""
         return HParams.load(self.file(HPARAMS_FILE))
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of `encoder.json` and `vocab.bpe`."""
+        """Return the tokenizer of `encoder.json` and `vocab.bpe`."""
         for name in (ENCODER_FILE, MERGES_FILE):
             self.file(name)
         return Tokenizer.load(self.path)
 
     @property
     def checkpoint(self) -> Path:
-        """The prefix of the checkpoint that is meant, its files being there."""
+        """The prefix of the checkpoint to use, whose files exist."""
         if self._name is not None:
             return find_checkpoint(self.path / self._name)
         prefix = latest_checkpoint(self.path)
@@ -213,12 +223,12 @@ class ModelFolder:
         return prefix
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The tensors of that checkpoint by name; see `bundle.read_tensors`."""
+        """Return the tensors of the checkpoint by name; see `bundle.read_tensors`."""
         hparams = self.hparams
         return dict(bundle.read_tensors(self.checkpoint, hparams, self.path / HPARAMS_FILE))
 
     def file(self, name: str) -> Path:
-        """The path of a file that has to be in the folder."""
+        """Return the path of a file after checking that it exists."""
         path = self.path / name
         if not _is_file(path):
             raise missing(path)
@@ -226,14 +236,14 @@ class ModelFolder:
 
 
 def _may_be_a_name(text: str) -> bool:
-    """Whether files of the folder, and none elsewhere, can begin with it."""
+    """Return whether a text can be the name of a checkpoint inside the folder."""
     hidden = re.search(r"[\x00-\x1f\x7f-\x9f]", text)
     elsewhere = not text.strip(".") or (os.name == "nt" and ":" in text)
     return len(text) < 256 and not hidden and not elsewhere
 
 
 def _unescape(text: str) -> str:
-    """Undo a text proto's escapes; letters outside ASCII are octal bytes of UTF-8 in old files."""
+    """Undo the escapes of a text proto, where old files write UTF-8 as octal bytes."""
 
     def undo(match: re.Match[bytes]) -> bytes:
         code = match[1]
@@ -243,7 +253,8 @@ def _unescape(text: str) -> str:
     return plain.decode("utf-8", errors="replace")
 
 
-def _whole_checkpoints(folder: Path) -> list[str]:
+def whole_checkpoints(folder: Path) -> list[str]:
+    """Return the names of the checkpoints in a folder that have an index and data, sorted."""
     names = (path.name.removesuffix(bundle.INDEX) for path in folder.glob(f"*{bundle.INDEX}"))
     return sorted(
         name
@@ -259,7 +270,7 @@ def _data_file(prefix: Path) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name longer than any file's
+    except OSError:  # a name that is too long
         return False
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2.checkpoint import folder
+from gpt2.checkpoint.run import RunFolder
 from gpt2.hparams import HParams
 
 # Eleven layers, so that the order of the names (h1, h10, h2) is not that of the numbers.
@@ -29,6 +31,18 @@ def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
     for name, array in expected.items():
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def latest(run: RunFolder) -> tuple[Path, int] | None:
+    """Prefix and step of a run's current checkpoint, None if it has none."""
+    prefix = folder.latest_checkpoint(run.path)
+    return None if prefix is None else (prefix, run.step_of(prefix))
+
+
+def last_step(run: RunFolder) -> int:
+    """The step of a run's current checkpoint, 0 if it has none."""
+    current = latest(run)
+    return current[1] if current else 0
 
 
 def copy_folder(source: Path, target: Path) -> Path:

@@ -55,7 +55,7 @@ def test_a_token_that_cannot_be_spelled_is_named():
 
 
 def test_more_tokens_than_embeddings_are_refused():
-    with pytest.raises(UserError, match="up to the id 5, but the model only 4 embeddings"):
+    with pytest.raises(UserError, match="token ids up to 5, but the model has 4 embeddings"):
         with_vocabulary({"model/wte": WTE[:4]}, OLD, {"a": 0}, 1)
 
 

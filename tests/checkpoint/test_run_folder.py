@@ -1,4 +1,4 @@
-"""The folder of a run: what `save` leaves, what `latest` finds, what `adopt` copies and refuses."""
+"""The folder of a run: what `save` leaves, what is found again, what `adopt` copies and refuses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 import pytest
 import tensorflow as tf
-from checkpoint_helpers import TINY, assert_same, copy_folder, random_tensors
+from checkpoint_helpers import TINY, assert_same, copy_folder, last_step, latest, random_tensors
 
 from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint.folder import ModelFolder
@@ -39,7 +39,7 @@ def save(run, step, seed=None, hparams=TINY):
 
 def saved(run):
     """The tensors of the checkpoint in force."""
-    return dict(bundle.read_tensors(run.latest()[0], TINY))
+    return dict(bundle.read_tensors(latest(run)[0], TINY))
 
 
 def steps_on_disk(run):
@@ -53,8 +53,8 @@ def steps_on_disk(run):
 
 
 def test_a_run_begins_with_nothing(run):
-    assert run.latest() is None
-    assert run.last_step == 0
+    assert latest(run) is None
+    assert last_step(run) == 0
     assert not run.path.exists()
 
 
@@ -68,8 +68,8 @@ def test_the_layout_is_that_of_2019(run):
     ]
     assert (run.path / "counter").read_bytes() == b"1000\n"
     assert tf.train.latest_checkpoint(str(run.path)) == str(prefix)
-    assert run.latest() == (prefix, 1000)
-    assert run.last_step == 1000
+    assert latest(run) == (prefix, 1000)
+    assert last_step(run) == 1000
     assert_same(saved(run), random_tensors(TINY, 1000))
 
 
@@ -111,18 +111,18 @@ def test_a_model_put_into_the_run_by_hand_is_never_deleted(run):
     run.path.mkdir(parents=True)
     bundle.write_bundle(run.path / "model.ckpt", random_tensors(TINY, 0))
     folder.write_checkpoint_state(run.path, ["model.ckpt"])
-    assert run.latest() == (run.path / "model.ckpt", 0)
+    assert latest(run) == (run.path / "model.ckpt", 0)
     for step in range(1, 8):
         save(run, step)
     assert all((run.path / f"model.ckpt{ending}").is_file() for ending in ENDINGS)
-    assert run.last_step == 7
+    assert last_step(run) == 7
 
 
 def test_a_fresh_training_counts_from_one_and_pushes_the_former_out(run):
     for step in (800, 900, 1000):
         save(run, step)
     save(run, 100)
-    assert run.last_step == 100
+    assert last_step(run) == 100
     assert steps_on_disk(run) == [100, 800, 900, 1000]
     for step in (200, 300, 400):
         save(run, step)
@@ -134,7 +134,7 @@ def test_a_step_saved_again_replaces_the_first(run, step):
     for former in (1, 2, 3):
         save(run, former)
     save(run, step, seed=50)
-    assert run.last_step == step
+    assert last_step(run) == step
     assert_same(saved(run), random_tensors(TINY, 50))
     assert steps_on_disk(run) == [1, 2, 3]
     others = [f"model-{other}" for other in (1, 2, 3) if other != step]
@@ -200,9 +200,9 @@ def test_only_the_tensors_of_the_model_can_be_saved(run):
 def test_the_step_is_that_of_the_checkpoint_in_force_whatever_the_counter_says(run):
     save(run, 500)
     (run.path / "counter").write_text("600\n")
-    assert run.last_step == 500
+    assert last_step(run) == 500
     (run.path / "counter").write_text("")
-    assert run.last_step == 500
+    assert last_step(run) == 500
     assert run.step_of(run.path / "model-400") == 400
 
 
@@ -212,7 +212,7 @@ def test_a_checkpoint_without_a_step_in_its_name_takes_that_of_the_counter(run, 
     bundle.write_bundle(run.path / "model.ckpt", random_tensors(TINY, 0))
     if counter is not None:
         (run.path / "counter").write_text(counter)
-    assert run.last_step == step
+    assert last_step(run) == step
 
 
 @pytest.mark.parametrize("counter", ["", "many\n", "-3", "1.5", "9" * 5000])
@@ -220,8 +220,8 @@ def test_a_counter_that_is_needed_and_holds_no_number_is_one_sentence(run, count
     run.path.mkdir(parents=True)
     bundle.write_bundle(run.path / "model.ckpt", random_tensors(TINY, 0))
     (run.path / "counter").write_text(counter)
-    with pytest.raises(UserError, match="counter should hold the number of the last step"):
-        run.latest()
+    with pytest.raises(UserError, match="counter must hold the number of the last step"):
+        latest(run)
 
 
 def test_a_run_written_by_a_tf1_saver_goes_on(run):
@@ -233,7 +233,7 @@ def test_a_run_written_by_a_tf1_saver_goes_on(run):
         saver = tf.compat.v1.train.Saver(max_to_keep=5)
         for step in (1, 2, 3):
             saver.save(session, str(run.path / "model"), global_step=step)
-    assert run.last_step == 3
+    assert last_step(run) == 3
     assert_same(saved(run), random_tensors(TINY, 70))
     for step in (4, 5, 6):
         save(run, step)
@@ -297,7 +297,7 @@ def test_a_run_of_2019_takes_the_files_of_its_model_and_of_no_other(run, model, 
     save(run, 1)  # as in 2019: no hparams.json, no vocabulary
     other = ModelFolder(copy_folder(model.path, tmp_path / "other"))
     HParams(11, 5, 4, 2, 2).save(other.path / "hparams.json")
-    with pytest.raises(UserError, match=r"1 layer, width 4\); .*other.hparams\.json says 2 layers"):
+    with pytest.raises(UserError, match=r"n_layer 1, .*other.hparams\.json says n_layer 2"):
         run.adopt(other)
     assert not (run.path / "hparams.json").exists()
     run.adopt(model)
@@ -306,7 +306,7 @@ def test_a_run_of_2019_takes_the_files_of_its_model_and_of_no_other(run, model, 
 
 def test_adopting_an_incomplete_model_names_the_file(run, model):
     (model.path / "vocab.bpe").unlink()
-    with pytest.raises(UserError, match=r"tiny.vocab\.bpe is missing; copy"):
+    with pytest.raises(UserError, match=r"tiny.vocab\.bpe is missing\. Copy"):
         run.adopt(model)
     assert not run.path.exists()
 
@@ -328,7 +328,7 @@ def test_a_folder_without_permission_is_one_sentence(run):
     save(run, 1)
     run.path.chmod(0o500)
     try:
-        with pytest.raises(UserError, match="cannot be written: Permission denied; check"):
+        with pytest.raises(UserError, match="cannot be written: Permission denied"):
             save(run, 2)
     finally:
         run.path.chmod(0o700)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from checkpoint_helpers import TINY, random_tensors
+from checkpoint_helpers import TINY, latest, random_tensors
 
 from gpt2.checkpoint import folder, state
 from gpt2.checkpoint.run import RunFolder
@@ -141,12 +141,12 @@ def test_a_damaged_state_is_one_sentence(run, damage):
 def test_a_state_is_not_taken_for_a_checkpoint(run):
     save(run, 1)
     (run.path / "checkpoint").unlink()
-    assert run.latest() == (run.path / "model-1", 1)
+    assert latest(run) == (run.path / "model-1", 1)
     assert folder.find_checkpoint(run.path) == run.path / "model-1"
 
 
 def test_the_best_has_the_state_of_the_run_if_it_is_still_there(run):
     for place in (run, run.best):
         place.save(3, random_tensors(TINY, 3), TINY, state_of_step(3) if place is run else None)
-    best = run.best.latest()[0]
+    best = latest(run.best)[0]
     assert state.read_facts(run.state_of(best), best) == state_of_step(3).facts

@@ -19,6 +19,7 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.download.transfer import received
 from gpt2.generation import litert_conversion
+from tests.checkpoint.checkpoint_helpers import last_step, latest
 from tests.download.misbehaving_server import Behaviour, File, Request, Server, well
 from tests.faults.children import Child
 
@@ -109,7 +110,7 @@ def training(home: Home, kills: int) -> Kills:
                 chance.uniform(0, saves), lambda s=seen, n=count: s.saves >= n
             )
         saves = seen.seconds or saves
-        now = run.last_step
+        now = last_step(run)
         assert killed, child.output.read_text(errors="replace")
         found.kills += 1
         found.writing += seen.writing > 0
@@ -129,17 +130,17 @@ def training(home: Home, kills: int) -> Kills:
     # Speeds are no two times the same.
     assert _losses(last.pop("history.jsonl")) == _losses(whole.pop("history.jsonl"))
     assert_equal(last, whole)
-    assert RunFolder(room / "checkpoint" / "whole").last_step == end
+    assert last_step(RunFolder(room / "checkpoint" / "whole")) == end
     found.note = f"{end} steps, equal to those of an unbroken run bit for bit"
     return found
 
 
 def _assert_whole(run: RunFolder) -> None:
     """What is in force can be read, every byte held against its checksum, and its state too."""
-    latest = run.latest()
-    if latest is None:
+    current = latest(run)
+    if current is None:
         return
-    prefix, _ = latest
+    prefix, _ = current
     hparams = ModelFolder(run.path).hparams
     assert dict(bundle.read_tensors(prefix, hparams)).keys() == hparams.tensor_shapes().keys()
     prefix_of_state = run.state_of(prefix)

@@ -25,7 +25,7 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
-from tests.checkpoint.checkpoint_helpers import TINY, random_tensors
+from tests.checkpoint.checkpoint_helpers import TINY, latest, random_tensors
 from tests.faults.children import wait_until
 
 CALLS = ("openat", "write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "link")
@@ -80,7 +80,7 @@ def _refuse_one(saver: Saver, calls: str, error: int, which: int, found: Refusal
 
 def in_force(run: RunFolder) -> int:
     """The seed of the checkpoint in force, which is whole and has its state beside it."""
-    prefix, _ = run.latest()
+    prefix, _ = latest(run)
     tensors = dict(bundle.read_tensors(prefix, TINY))
     prefix_of_state = run.state_of(prefix)
     seed = state.read_facts(prefix_of_state, prefix)["seed"]

@@ -1,4 +1,4 @@
-"""Writes the folder of a new model, in the form of a released one, and gives it embeddings."""
+"""Write the folder of a new model, and embeddings for a new vocabulary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpt2.tokenizer.vocabulary import token_bytes
 CHECKPOINT = "model.ckpt"
 WTE = "model/wte"
 
-_AT_A_TIME = 4096  # tokens, whose parts' embeddings are in memory together
+_BATCH = 4096  # tokens whose embeddings are computed together, to bound memory
 
 
 def write_model_folder(
@@ -28,10 +28,10 @@ def write_model_folder(
     merges: Sequence[tuple[str, str]],
     weights: Mapping[str, np.ndarray],
 ) -> None:
-    """Write the seven files; the folder appears when all of them are there.
+    """Write a model folder with the seven files of a released model, atomically.
 
     Raises:
-        UserError: it cannot be written, or the folder exists.
+        UserError: the folder exists or cannot be written.
     """
     with files.atomic_folder(path) as folder:
         hparams.save(folder / HPARAMS_FILE)
@@ -46,33 +46,34 @@ def with_vocabulary(
     vocabulary: Mapping[str, int],
     n_vocab: int,
 ) -> dict[str, np.ndarray]:
-    """The weights of a model with embeddings for another vocabulary, made of those it has learnt.
+    """Return the weights of a model with token embeddings for another vocabulary.
 
-    A token that the model knows keeps its embedding. Any other is spelled with the model's tokens
-    and begins as the mean of theirs, which is nearer to what it stands for than a random vector.
+    A token of the old vocabulary keeps its embedding. A new token is encoded with the old tokenizer
+    and initialized to the mean of those tokens' embeddings, which is closer to its meaning than a
+    random vector.
 
     Args:
         weights: the model's tensors by name.
         old: the model's tokenizer.
         vocabulary: the id of each new token, spelled as in `encoder.json`.
-        n_vocab: embeddings to make, above each id; one that no token has stays as it is.
+        n_vocab: number of embeddings; an id without a token keeps its old embedding.
 
     Raises:
-        UserError: the model's vocabulary cannot spell a token, or has more tokens than embeddings.
+        UserError: the old tokenizer cannot encode a token, or has more tokens than embeddings.
     """
     wte = weights[WTE]  # [V, C]
     if max(old.vocabulary.values()) >= len(wte):
         raise UserError(
-            f"{ENCODER_FILE} has tokens up to the id {max(old.vocabulary.values())}, but the model "
-            f"only {len(wte)} embeddings: {ENCODER_FILE} and {HPARAMS_FILE} do not belong together."
+            f"{ENCODER_FILE} has token ids up to {max(old.vocabulary.values())}, but the model has "
+            f"{len(wte)} embeddings. Use the {ENCODER_FILE} and {HPARAMS_FILE} of one model."
         )
     embeddings = np.zeros((n_vocab, wte.shape[1]), np.float32)
     embeddings[: len(wte)] = wte[:n_vocab]
     new = [token for token in vocabulary if token not in old.vocabulary]
     known = [token for token in vocabulary if token in old.vocabulary]
     embeddings[[vocabulary[token] for token in known]] = wte[[old.vocabulary[t] for t in known]]
-    for start in range(0, len(new), _AT_A_TIME):
-        some = new[start : start + _AT_A_TIME]
+    for start in range(0, len(new), _BATCH):
+        some = new[start : start + _BATCH]
         spelled = old.encode_pieces([token_bytes(token) for token in some])
         ids = spelled.take(np.arange(len(some)))
         sums = np.add.reduceat(wte[ids], np.cumsum(spelled.lengths) - spelled.lengths)

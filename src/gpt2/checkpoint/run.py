@@ -1,22 +1,22 @@
 """The folder of a training run, `checkpoint/RUN/`, laid out as in 2019.
 
     model-STEP.{data-00000-of-00001,index,meta}   the newest checkpoints
-    checkpoint                                    which ones these are
+    checkpoint                                    their names
     counter                                       the step of the newest
     hparams.json  encoder.json  vocab.bpe         copies, so that the run is a model folder too
 
-and what 2019 did not have:
+and files that 2019 did not have:
 
-    state-STEP.{data-00000-of-00001,index,json}   the optimizer's state of the newest two; `state`
+    state-STEP.{data-00000-of-00001,index,json}   resume state of the newest two; see `state`
     best/                                         the best checkpoint so far, a model folder too
-    lock                                          held by the training that is at work; `lock`
-    unfinished                                    while saving: what to delete should it be killed
+    lock                                          held by a running training; see `gpt2.locks`
+    unfinished                                    during a save: the files to delete after a kill
     history.jsonl  config.json  events.out.*      for plots and for repeating the run
 
-The file `checkpoint` is what counts and is replaced last, in one instant: a kill or a full disk
-before that leaves the previous checkpoint in force, after it the new one. The step to resume
-from is therefore taken from the name of the checkpoint in force; `counter` is kept for the
-programs of 2019, and read only for a checkpoint without a step in its name.
+The file `checkpoint` names the current checkpoint and is replaced last and atomically: a kill or a
+full disk before that leaves the previous checkpoint current, after it the new one. So the step to
+resume from is taken from the name of the current checkpoint; `counter` is written for the programs
+of 2019 and read only for a checkpoint without a step in its name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint import state as state_files
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
 from gpt2.checkpoint.state import ResumeState, state_prefix
-from gpt2.errors import UserError, cannot_write
+from gpt2.errors import UserError, cannot_read, cannot_write
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
 
@@ -45,24 +45,28 @@ if TYPE_CHECKING:
 COUNTER = "counter"
 UNFINISHED = "unfinished"
 BEST = "best"
-STATES = 2  # an optimizer's state may be twice the size of the weights
-# What a checkpoint is called while another of the same step takes its name.
+STATES = 2  # resume states kept; Adam's is twice the size of the weights
+# Suffix of a checkpoint while another one of the same step is saved.
 ASIDE = "-previous"
 _NAME = re.compile(rf"model-(\d{{1,18}})(?:{ASIDE})?")
 
-# How to tell whether two of these files say the same, whoever wrote them.
+# Parsers whose results decide whether two of these files are equivalent.
 _MEANING = {
     HPARAMS_FILE: HParams.load,
     ENCODER_FILE: files.read_json_object,
-    MERGES_FILE: files.read_text,
+    MERGES_FILE: files.read_small_text,
 }
 
 
 class RunFolder:
-    """Saves and finds the checkpoints of one run."""
+    """The folder of a run; saves and finds its checkpoints."""
 
     def __init__(self, path: Path, keep: int = 5):
-        """`keep`: how many of its newest checkpoints the run keeps, 1 or more."""
+        """Represent a run's folder, which need not exist.
+
+        Args:
+            keep: number of newest checkpoints to keep, at least 1.
+        """
         self.path = path
         self.keep = keep
 
@@ -72,14 +76,13 @@ class RunFolder:
         return RunFolder(self.path / BEST, keep=1)
 
     def adopt(self, model: ModelFolder) -> None:
-        """Make the folder ready for training from `model`: call it before the first `save`.
+        """Prepare the folder for training from `model`; call it before the first `save`.
 
-        Copies what makes the run a model folder of its own, and clears away what a killed
-        writer left.
+        Copies `hparams.json` and the vocabulary, and deletes what a killed training left.
 
         Raises:
-            UserError: the run belongs to a model with another size or vocabulary, or the
-                folder cannot be written.
+            UserError: the run belongs to a model of another size or vocabulary, or the folder
+                cannot be written.
         """
         self.check_model(model)
         files.make_folder(self.path)
@@ -91,10 +94,10 @@ class RunFolder:
                     file.write(content)
 
     def check_model(self, model: ModelFolder) -> None:
-        """Find out whether the run can be trained from `model`; nothing is changed.
+        """Check that the run can be trained from `model`, without changing anything.
 
         Raises:
-            UserError: the run belongs to a model with another size or vocabulary.
+            UserError: the run belongs to a model of another size or vocabulary.
         """
         self._refuse_another_size(model)
         for name, meaning in _MEANING.items():
@@ -102,49 +105,32 @@ class RunFolder:
             if copy.is_file() and _read(source) != _read(copy) and meaning(source) != meaning(copy):
                 raise UserError(
                     f"The run {self.path} belongs to a model with another {name} than "
-                    f"{model.path}; give this training another run name, or delete that folder."
+                    f"{model.path}. Choose another run name, or delete that folder."
                 )
 
-    def latest(self) -> tuple[Path, int] | None:
-        """Prefix and step of the checkpoint in force, or None if the run has none.
-
-        Raises:
-            UserError: it lacks a file, or has no step in its name and `counter` none either.
-        """
-        prefix = folder.latest_checkpoint(self.path)
-        if prefix is None:
-            return None
-        return prefix, self.step_of(prefix)
-
     def step_of(self, prefix: Path) -> int:
-        """The step of one of the run's checkpoints: from its name, or else from `counter`.
+        """Return the step of a checkpoint of the run: from its name, or else from `counter`.
 
         Raises:
-            UserError: neither tells.
+            UserError: `counter` is needed and holds no number.
         """
         named = _NAME.fullmatch(prefix.name)
         return int(named[1]) if named else self._counter()
 
-    @property
-    def last_step(self) -> int:
-        """The step of the checkpoint in force, 0 if there is none."""
-        latest = self.latest()
-        return latest[1] if latest else 0
-
     def prefix(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return the prefix of the checkpoint of a step."""
         return self.path / f"model-{step}"
 
     def checkpoints(self) -> list[Path]:
-        """The prefixes of the run's checkpoints, the newest first, whether whole or not.
+        """Return the prefixes of the run's checkpoints, newest first, complete or not.
 
         Raises:
-            UserError: it cannot be told which one is the newest.
+            UserError: see `folder.found_checkpoints`.
         """
         return [self.path / name for name in reversed(folder.found_checkpoints(self.path))]
 
     def state_of(self, prefix: Path) -> Path:
-        """Where the state of one of the run's checkpoints, or of its best, lies."""
+        """Return the prefix of the resume state of a checkpoint of the run or of `best/`."""
         return self.path / state_prefix(prefix).name
 
     def save(
@@ -154,97 +140,122 @@ class RunFolder:
         hparams: HParams,
         state: ResumeState | None = None,
     ) -> Path:
-        """Write the checkpoint of this step and delete the oldest beyond `keep`; its prefix.
+        """Write the checkpoint of a step, delete the oldest beyond `keep`, and return its prefix.
 
-        Only checkpoints that the file `checkpoint` names count, and are ever deleted.
+        Only checkpoints listed in the file `checkpoint` count and are ever deleted.
 
         Args:
-            state: what going on exactly needs beyond the weights, kept for the newest two.
+            state: needed to resume exactly; kept for the newest two checkpoints.
 
         Raises:
-            UserError: it cannot be written; the checkpoint in force before still is, or the new
-                one, whole.
+            UserError: it cannot be written. The current checkpoint is the one before or the new
+                one, and complete.
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if shapes != hparams.tensor_shapes():
             raise ValueError("the tensors are not those of a model with these hparams")
         files.make_folder(self.path)
         prefix = self.prefix(step)
-        name = prefix.name
         names = folder.checkpoint_names(self.path)
-        others = [other for other in names if other not in (name, name + ASIDE)]
-        kept = [*others, name][-self.keep :]
-        # Not a model.ckpt that the user put here and named.
-        fallen_out = [old for old in names if old not in kept and _NAME.fullmatch(old)]
+        # 1. Delete what an earlier save that was killed left behind.
         with contextlib.suppress(OSError, UserError):
             self._finish(names)
         try:
             with contextlib.ExitStack() as stack:
+                # 2. Write the new files under temporary names: all that takes long.
                 partial = stack.enter_context(bundle.staged(prefix, tensors))
+                partial_state = None
                 if state is not None:
-                    partial_state = stack.enter_context(
-                        state_files.staged(self.state_of(prefix), state, partial)
-                    )
-                if name in names:
-                    # Also where no file names the only checkpoint, since there are going to be two.
-                    folder.write_checkpoint_state(self.path, names)
-                try:
-                    lines = (f"{it}\n" for it in (name, name + ASIDE, *fallen_out))
-                    files.write_text(self.path / UNFINISHED, "".join(lines))
-                    if name in names:
-                        self._set_aside(name, names)
-                    state_files.remove(self.state_of(prefix))
-                    if state is not None:
-                        state_files.place(partial_state, self.state_of(prefix))
-                    bundle.place(partial, prefix)
-                    files.write_text(self.path / COUNTER, f"{step}\n")
-                    folder.write_checkpoint_state(self.path, kept)
-                except BaseException:
-                    with contextlib.suppress(OSError, UserError):
-                        self._finish(folder.listed_checkpoints(self.path))
-                    raise
+                    its_state = state_files.staged(self.state_of(prefix), state, partial)
+                    partial_state = stack.enter_context(its_state)
+                # 3. Give them their names, and name the checkpoint the current one.
+                self._replace(prefix, names, partial, partial_state, step)
         except OSError as error:
             raise cannot_write(prefix, error) from error
-        with contextlib.suppress(OSError, UserError):
-            self._finish(folder.listed_checkpoints(self.path))
-            self._remove_old_states()
+        # 4. Delete the checkpoints and states that are no longer kept.
+        self._clean_up()
         return prefix
 
-    def _set_aside(self, name: str, names: list[str]) -> None:
-        """Keep a checkpoint in force under another name, since its own is about to be reused.
+    def _replace(
+        self, prefix: Path, names: list[str], partial: Path, partial_state: Path | None, step: int
+    ) -> None:
+        """Put a staged checkpoint and its state into place, as the newest of the run.
 
-        Files of a checkpoint cannot be replaced in one instant, the name in force can.
+        Args:
+            names: the checkpoints of the run so far, newest last.
+        """
+        name = prefix.name
+        others = [other for other in names if other not in (name, name + ASIDE)]
+        kept = [*others, name][-self.keep :]
+        # A checkpoint with another kind of name, such as model.ckpt, is the user's own.
+        dropped = [old for old in names if old not in kept and _NAME.fullmatch(old)]
+        if name in names:
+            # Two checkpoints will lie here, so the current one needs a file that names it.
+            folder.write_checkpoint_state(self.path, names)
+        try:
+            # 3a. Note what to delete if this save is killed.
+            lines = (f"{line}\n" for line in (name, name + ASIDE, *dropped))
+            files.write_text(self.path / UNFINISHED, "".join(lines))
+            # 3b. Keep the current checkpoint under another name if its own is reused.
+            if name in names:
+                self._set_aside(name, names)
+            # 3c. The state first, so that weights are never without the state they should have.
+            state_files.remove(self.state_of(prefix))
+            if partial_state is not None:
+                state_files.place(partial_state, self.state_of(prefix))
+            bundle.place(partial, prefix)
+            # 3d. The file `checkpoint` last: from here on the new checkpoint is the current one.
+            files.write_text(self.path / COUNTER, f"{step}\n")
+            folder.write_checkpoint_state(self.path, kept)
+        except BaseException:
+            with contextlib.suppress(OSError, UserError):
+                self._finish(folder.listed_checkpoints(self.path))
+            raise
+
+    def _set_aside(self, name: str, names: list[str]) -> None:
+        """Rename the current checkpoint, since its name is about to be reused.
+
+        The files of a checkpoint cannot be replaced atomically, the name of the current one can.
         """
         prefix, aside = self.path / name, self.path / (name + ASIDE)
-        names = [other for other in names if other != aside.name]
         try:
-            for old, new, its in (
+            for old, new, kind in (
                 (self.state_of(prefix), self.state_of(aside), state_files),
                 (prefix, aside, bundle),
             ):
-                its.remove(new)
-                for path in its.parts(old):
-                    if path.is_file():
-                        ending = path.name.removeprefix(old.name)
-                        _duplicate(path, bundle.with_ending(new, ending))
+                kind.remove(new)
+                for path in filter(Path.is_file, kind.parts(old)):
+                    ending = path.name.removeprefix(old.name)
+                    _duplicate(path, bundle.with_ending(new, ending))
         except OSError as error:
             raise cannot_write(aside, error) from error
-        renamed = [aside.name if other == name else other for other in names]
+        others = [other for other in names if other != aside.name]
+        renamed = [aside.name if other == name else other for other in others]
         folder.write_checkpoint_state(self.path, renamed)
 
+    def _clean_up(self, names: list[str] | None = None) -> None:
+        """Delete what saves left, as far as the file system lets it be deleted now.
+
+        Args:
+            names: checkpoints not to delete; those that the file `checkpoint` lists by default.
+        """
+        with contextlib.suppress(OSError, UserError):
+            self._finish(folder.listed_checkpoints(self.path) if names is None else names)
+            self._remove_old_states()
+
     def _finish(self, listed: list[str]) -> None:
-        """Delete what a save, done or not, has named as its own, but for what is in force."""
+        """Delete the checkpoints noted by a save, finished or not, unless they are listed."""
         path = self.path / UNFINISHED
         if not path.is_file():
             return
-        for name in files.read_text(path).split("\n"):
+        for name in files.read_small_text(path).split("\n"):
             if name not in listed and _NAME.fullmatch(name):
                 state_files.remove(self.state_of(self.path / name))
                 bundle.remove(self.path / name)
         path.unlink()
 
     def _remove_old_states(self) -> None:
-        """Delete the states that do not lie beside one of the newest checkpoints."""
+        """Delete the resume states of all but the newest checkpoints."""
         names = folder.checkpoint_names(self.path)[-STATES:]
         kept = [self.state_of(self.path / name) for name in names]
         for prefix in state_files.prefixes(self.path):
@@ -252,18 +263,17 @@ class RunFolder:
                 state_files.remove(prefix)
 
     def _remove_leftovers(self) -> None:
+        """Delete temporary files, and checkpoints set aside by a save that was killed."""
         files.remove_leftovers(self.path)
         named = folder.checkpoint_names(self.path)
         for index in self.path.glob(f"model-*{ASIDE}{bundle.INDEX}"):
             name = index.name.removesuffix(bundle.INDEX)
             if name not in named and _NAME.fullmatch(name):
                 bundle.remove(self.path / name)
-        with contextlib.suppress(OSError, UserError):
-            self._finish(named)
-            self._remove_old_states()
+        self._clean_up(named)
 
     def _refuse_another_size(self, model: ModelFolder) -> None:
-        """Before hparams.json is copied to a run of 2019, which has none and may not fit."""
+        """Check the size of a run of 2019, which has no hparams.json."""
         names = folder.checkpoint_names(self.path)
         if names and not (self.path / HPARAMS_FILE).is_file():
             prefix = self.path / names[-1]
@@ -271,14 +281,15 @@ class RunFolder:
                 bundle.check_index(prefix, model.hparams, model.path / HPARAMS_FILE)
 
     def _counter(self) -> int:
+        """Return the number in the file `counter`, 0 without it."""
         path = self.path / COUNTER
         if not path.is_file():
             return 0
-        text = files.read_text(path).strip()
+        text = files.read_small_text(path).strip()
         if not re.fullmatch(r"[0-9]{1,18}", text):
             raise UserError(
-                f"{path} should hold the number of the last step, not {text[:20]!r}; "
-                "write that number there, or delete the file to count from 1."
+                f"{path} must hold the number of the last step, not {text[:20]!r}. "
+                "Write that number into it, or delete the file to count from 1."
             )
         return int(text)
 
@@ -287,11 +298,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
 
 
 def _duplicate(source: Path, copy: Path) -> None:
-    """A second name for the same file, or a copy where the file system has no such names."""
+    """Make a hard link, or a copy where the file system has no hard links."""
     try:
         os.link(source, copy)
     except OSError:

@@ -1,11 +1,11 @@
-"""What going on to the bit needs beyond the weights, in files beside each checkpoint.
+"""Resume state: what exact resume needs beyond the weights, in files beside each checkpoint.
 
     state-STEP.{data-00000-of-00001,index}   the optimizer's tensors, if it has any
-    state-STEP.json                          facts, and which weights and tensors they belong to
+    state-STEP.json                          facts, and fingerprints of the weights and tensors
 
-A state belongs to weights, not to a number: it counts for a checkpoint whose `.index` has the
-sha256 that the `.json` names. So weights that were replaced, or are of another step, are found out.
-Where a `.json` is, the state is whole: it comes last when writing and goes first when removing.
+A state belongs to weights, not to a step: it is valid for the checkpoint whose `.index` has the
+sha256 in the `.json`, so replaced weights are noticed. A state with a `.json` is complete, as that
+file is written last and removed first.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _NAME = re.compile(r"state-\d{1,18}[\w-]*")
 
 
 class ResumeState(NamedTuple):
-    """What is saved beside the weights."""
+    """Training state that is saved beside the weights."""
 
     facts: Mapping[str, Any]  # small, for JSON
     tensors: Mapping[str, np.ndarray | tf.Variable]
 
 
 def state_prefix(checkpoint: Path) -> Path:
-    """Where the state of a checkpoint lies: model-30 has state-30."""
+    """Return the prefix of a checkpoint's state: state-30 for model-30."""
     return checkpoint.with_name("state" + checkpoint.name.removeprefix("model"))
 
 
 def is_state(name: str) -> bool:
-    """Whether a prefix of this name is a state, not weights."""
+    """Return whether this is the name of a state, not of a checkpoint."""
     return _NAME.fullmatch(name) is not None
 
 
 def read_facts(prefix: Path, checkpoint: Path) -> dict[str, Any] | None:
-    """The facts of a state, or None if there is no state; no TensorFlow is needed.
+    """Return the facts of a state, or None if there is no state; TensorFlow is not needed.
 
     Raises:
-        UserError: it cannot be read, is not whole, or belongs to other weights than `checkpoint`.
+        UserError: it cannot be read, is incomplete, or belongs to other weights than `checkpoint`.
     """
     path = bundle.with_ending(prefix, JSON)
     if not path.is_file():
@@ -62,30 +62,30 @@ def read_facts(prefix: Path, checkpoint: Path) -> dict[str, Any] | None:
     if content.get(_TENSORS) != _fingerprint_or_none(prefix):
         raise UserError(f"{path} belongs to other tensors than {prefix}{bundle.INDEX}.")
     if not isinstance(facts := content.get(_FACTS), dict):
-        raise UserError(f"{path} is damaged: it holds no {_FACTS!r}.")
+        raise UserError(f"{path} is damaged (it has no {_FACTS!r}).")
     return facts
 
 
 def read_tensors(prefix: Path) -> dict[str, np.ndarray]:
-    """The tensors of a state that `read_facts` has found whole, by name.
+    """Return the tensors of a state by name, after `read_facts` has accepted it.
 
     Raises:
-        UserError: they are damaged.
+        UserError: a tensor is corrupted.
     """
     return bundle.read_all(prefix) if _fingerprint_or_none(prefix) else {}
 
 
 def parts(prefix: Path) -> list[Path]:
-    """The files of a state, the one that says it is whole first."""
+    """Return the paths of a state's files, the `.json` first."""
     return [bundle.with_ending(prefix, JSON), *bundle.parts(prefix)]
 
 
 @contextlib.contextmanager
 def staged(prefix: Path, state: ResumeState, weights: Path) -> Iterator[Path]:
-    """Write a state beside `prefix`, for `place` to put into place; see `bundle.staged`.
+    """Write a state under a temporary prefix beside `prefix`; see `bundle.staged`.
 
     Args:
-        weights: the checkpoint that it belongs to, at the prefix where it is now.
+        weights: current prefix of the checkpoint that the state belongs to.
 
     Raises:
         UserError: it cannot be written.
@@ -110,10 +110,10 @@ def staged(prefix: Path, state: ResumeState, weights: Path) -> Iterator[Path]:
 
 
 def place(partial: Path, prefix: Path) -> None:
-    """Give a staged state its name.
+    """Rename a staged state to its final prefix.
 
     Raises:
-        UserError: the file system refuses; nothing is left at `prefix` then.
+        UserError: the file system refuses; then nothing is left at `prefix`.
     """
     with bundle.replacing(prefix, remove):
         bundle.place(partial, prefix)
@@ -121,13 +121,13 @@ def place(partial: Path, prefix: Path) -> None:
 
 
 def remove(prefix: Path) -> None:
-    """Delete the files of a state; those not there are no error."""
+    """Delete the files of a state; missing files are ignored."""
     for path in parts(prefix):
         path.unlink(missing_ok=True)
 
 
 def prefixes(folder: Path) -> list[Path]:
-    """The prefixes of all files in a folder that are parts of a state."""
+    """Return the prefixes of all states in a folder, also of incomplete ones."""
     stems = {path.name.split(".")[0] for path in folder.glob("state-*.*")}
     return [folder / stem for stem in sorted(stems) if is_state(stem)]
 

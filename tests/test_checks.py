@@ -27,7 +27,7 @@ class Example:
     kind: str = setting("one", "kind", choices=("one", "two"))
     threads: int = setting(2, "threads", low=0, flag="workers")
     stops: tuple[str, ...] = setting((), "stop sequences")
-    weights: dict[int, float] = setting(dict, "weights")
+    weights: dict[int, float] = setting(dict, "weights")  # noqa: RUF009
     plain: int = 3  # not a setting
 
     def __post_init__(self) -> None:
@@ -147,5 +147,5 @@ def test_single_values_are_checked_alike() -> None:
         lambda: checks.check_count("x", 1.0, least=1),
         lambda: checks.check_choice("x", "c", ["a", "b"]),
     ):
-        with pytest.raises(UserError, match="^x must be"):
+        with pytest.raises(UserError, match=r"^x must be"):
             check()

@@ -238,19 +238,16 @@ def decode_small_text(content: bytes, name: str) -> str:
         >>> decode_small_text(b"\xef\xbb\xbfone\r\ntwo\r", "notes.txt")
         'one\ntwo\n'
     """
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if content.startswith(mark):
-            break
-    else:
-        mark, encoding = b"", "UTF-8"
+    found = (pair for pair in _BYTE_ORDER_MARKS if content.startswith(pair[0]))
+    mark, encoding = next(found, (b"", "UTF-8"))
+    if not mark:
         _check_is_text(content, name)
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        place = error.start + len(mark)
+        kind = encoding.removesuffix("-LE").removesuffix("-BE")
         raise UserError(
-            f"{name} is not {encoding.removesuffix('-LE').removesuffix('-BE')} text (byte {place}). "
-            "Save it as UTF-8."
+            f"{name} is not {kind} text (byte {error.start + len(mark)}). Save it as UTF-8."
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

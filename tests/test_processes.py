@@ -64,7 +64,7 @@ def test_what_a_task_raises_is_raised_where_the_result_is_asked_for(count: int) 
 
 
 def test_a_process_that_ends_in_the_middle_is_told() -> None:
-    with pytest.raises(UserError, match=r"has ended, .*--workers 1"):
+    with pytest.raises(UserError, match=r"ended unexpectedly.*workers 1"):
         list(map_in_order(functools.partial(divide, 12), [3, 1, 4, 4, 4], 2))
 
 
@@ -134,5 +134,5 @@ def test_no_process_outlives_a_parent_that_is_stopped(sent: str) -> None:
 def test_there_is_at_least_one_process() -> None:
     assert 1 <= check_count(None) <= MOST_BY_DEFAULT
     assert check_count(30) == 30
-    with pytest.raises(UserError, match="workers should be a whole number of at least 1, not 0"):
+    with pytest.raises(UserError, match="workers must be a whole number at least 1, not 0"):
         check_count(0)

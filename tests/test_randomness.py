@@ -58,5 +58,5 @@ def test_a_seed_is_taken_or_made_up() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 1.0, "1", True, [1]])
 def test_a_seed_that_is_no_count_is_refused(seed: object) -> None:
-    with pytest.raises(UserError, match="seed should be a whole number of at least 0, not "):
+    with pytest.raises(UserError, match="seed must be a whole number at least 0, not "):
         randomness.check_seed(seed)

@@ -1,4 +1,4 @@
-"""Write, flush, rename: how every file of the project comes into being."""
+"""Atomic writes of files and folders (write, flush, rename), and readers of small files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from typing import IO, Any
 from gpt2 import locks
 from gpt2.errors import UserError, cannot_read, cannot_write, in_short
 
-# Files on their way to their final name end in this; leftovers of a kill are recognised by it.
+# Suffix of a file that is being written; leftovers of a kill are recognized by it.
 PARTIAL = ".partial"
-# Seconds after which a leftover is taken for one where no lock can tell.
+# Seconds after which a temporary file counts as a leftover if there are no file locks.
 ABANDONED = 3600
 # Bytes; prompts and vocabularies are far smaller, and a wrong path may lead to a disk image.
 LARGEST_TEXT = 256 << 20
@@ -50,14 +50,14 @@ _BINARY = (
 
 
 def partial_path(path: Path) -> Path:
-    """A name beside `path` that no other process uses, for writing it under."""
+    """Return a unique temporary name beside `path`."""
     return path.parent / f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}"
 
 
 def sync(path: Path) -> None:
-    """Force what has been written to the file (or folder, where the system can) onto the disk."""
+    """Flush a file, or a folder where the system can, to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows has no handle on a folder to flush; its renames are journalled
+        return  # Windows cannot flush a folder; its renames are journaled
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -66,7 +66,7 @@ def sync(path: Path) -> None:
 
 
 def move_into_place(partial: Path, final: Path) -> None:
-    """Give a completely written file its final name, replacing an older one in one instant."""
+    """Flush a complete file and rename it to its final name, an atomic replace."""
     sync(partial)
     os.replace(partial, final)
     sync(final.parent)
@@ -74,10 +74,10 @@ def move_into_place(partial: Path, final: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[IO]:
-    """Open a file that appears under its name only when the block ends without an error.
+    """Open a file for writing that replaces `path` atomically at the end of the block.
 
-    A kill at any instant leaves either the old file or the new one, whole; what it leaves beside
-    it is cleared away by the next program that writes into the folder.
+    An error in the block or a kill leaves the old file. Temporary files of a killed process are
+    deleted by the next one that writes into the folder.
 
     Raises:
         UserError: the file cannot be written (no such folder, no permission, disk full).
@@ -100,11 +100,11 @@ def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[
 def _open_partial(
     path: Path, stack: contextlib.ExitStack, mode: str, options: dict[str, Any]
 ) -> tuple[Path, IO]:
-    """A new file that is ours until the stack ends, also when it has been closed."""
+    """Return a new temporary file that is locked until the stack ends, even if it is closed."""
     while True:
         partial = partial_path(path)
         file = open(partial, mode, **options)  # noqa: SIM115
-        if os.name == "nt":  # where an open file cannot be renamed, and so not be held
+        if os.name == "nt":  # an open file cannot be renamed there, so it is not locked
             return partial, file
         descriptor = os.dup(file.fileno())
         if _is_ours(descriptor, partial):
@@ -115,19 +115,20 @@ def _open_partial(
 
 
 def _is_ours(descriptor: int, partial: Path) -> bool:
-    """Lock what was just made, unless another process has taken it for a leftover."""
+    """Lock a new file or folder, unless another process has deleted it as a leftover."""
     return locks.try_lock(descriptor) and locks.is_current(descriptor, partial)
 
 
-@functools.lru_cache(maxsize=1000)  # once in a process, as a folder may hold very many files
+@functools.lru_cache(maxsize=1000)  # once per process, as listing a large folder is slow
 def _clear(folder: Path) -> None:
-    """Delete what killed writers left half-written in a folder, and no living one still holds."""
+    """Delete temporary files and folders that no living process holds."""
     with contextlib.suppress(OSError):
         for partial in [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]:
             _remove_if_abandoned(partial)
 
 
 def _remove_if_abandoned(partial: Path) -> None:
+    """Delete a temporary file or folder if its writer is gone."""
     with contextlib.ExitStack() as stack:
         free = None
         with contextlib.suppress(OSError):
@@ -145,12 +146,12 @@ def _remove_if_abandoned(partial: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when the block ends without an error.
+    """Yield a temporary folder that is renamed to `path` at the end of the block.
 
-    Yields the folder to write into until then; leftovers are cleared away as by `atomic_write`.
+    An error in the block or a kill leaves no folder; leftovers are deleted as by `atomic_write`.
 
     Raises:
-        UserError: it cannot be written, or there is something under that name.
+        UserError: it cannot be written, or the name is taken.
     """
     _clear(path.parent.absolute())
     try:
@@ -168,11 +169,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
-    """A new folder that is ours until the stack ends."""
+    """Return a new temporary folder that is locked until the stack ends."""
     while True:
         partial = partial_path(path)
         partial.mkdir(parents=True)
-        if os.name == "nt":  # which has no handles on folders
+        if os.name == "nt":  # folders cannot be locked there
             return partial
         descriptor = os.open(partial, os.O_RDONLY)
         if _is_ours(descriptor, partial):
@@ -188,7 +189,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; an existing one is fine."""
+    """Make a folder and its parents; an existing one is no error."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,7 +197,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed writer left half-written in `folder`."""
+    """Delete the temporary files in `folder`, which no other process may be writing to."""
     for path in folder.glob(f"*{PARTIAL}*"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow record by record and survive a kill at any moment."""
+"""Files of JSON lines that grow line by line; a kill loses at most the last line."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from gpt2 import locks
-from gpt2.errors import UserError, cannot_write, in_short, quoted
+from gpt2.errors import UserError, cannot_read, cannot_write, in_short, quoted
 
 Item = TypeVar("Item")
 
 
 def complete_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file that have an end; none if there is no file.
+    """Return the lines of a UTF-8 file that end in a newline; none if the file does not exist.
 
-    Only a newline ends one: other characters that do so in Unicode may stand in a line of JSON.
-    What a kill has left of a last line need not be whole characters.
+    Other line separators of Unicode may occur inside a line of JSON. The incomplete last line that
+    a kill leaves is ignored, even if it ends in the middle of a character.
 
     Raises:
-        UserError: it cannot be read, or is not UTF-8.
+        UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
         return content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}).") from error
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}). Move it away to start a new file."
+        ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
 
 
 def open_append(path: Path, lines: list[str]) -> IO[str]:
-    """Open a file to add lines to it, behind the `complete_lines` that it has.
+    """Open a file to append lines, after truncating an incomplete last line.
 
-    Half a line, which a kill has left, is cut off.
+    Args:
+        lines: the `complete_lines` of the file, as the caller has read them.
 
     Raises:
-        UserError: it cannot be written, or another process is at it.
+        UserError: it cannot be written, or another process is writing to it.
     """
     try:
         file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (the caller closes it)
         if not locks.try_lock(file.fileno()) or complete_lines(path) != lines:
             file.close()
             raise UserError(
-                f"Another process is writing {path}; wait for its end, or choose another file."
+                f"Another process is writing {path}. Wait until it ends, or choose another file."
             )
         file.truncate(sum(len(line.encode()) + 1 for line in lines))
         return file
@@ -54,7 +57,7 @@ def open_append(path: Path, lines: list[str]) -> IO[str]:
 
 
 def append_line(file: IO[str], line: str) -> None:
-    """Write a line to the end of an open file so that it outlives this process.
+    """Append a line to an open file and hand it to the operating system.
 
     Raises:
         UserError: it cannot be written, for example because the disk is full; the file is closed.
@@ -64,7 +67,7 @@ def append_line(file: IO[str], line: str) -> None:
         file.flush()
     except OSError as error:
         with contextlib.suppress(OSError):
-            file.close()  # which tries again, and would hide this error if it were left for later
+            file.close()  # flushes again; doing so now keeps it from hiding this error
         raise cannot_write(Path(file.name), error) from error
 
 

@@ -1,7 +1,10 @@
-"""Locks that keep two processes out of the same folder or file.
+"""File locks that keep two processes out of the same folder or file.
 
-The operating system releases a lock when its process ends, however it ends.
+The operating system releases a lock when the process ends, even by SIGKILL.
 """
+
+# Not the package filelock: it raises an error on file systems without locks (its fallback leaves
+# stale locks after a kill), and does not check whether the locked file was deleted meanwhile.
 
 from __future__ import annotations
 
@@ -14,22 +17,22 @@ from pathlib import Path
 from gpt2.errors import UserError, cannot_write
 
 RUN_LOCK = "lock"  # in the folder of a run
-DOWNLOAD_LOCK = "download.partial"  # in the folder of a model that is being downloaded
-# What a system says of a lock that somebody else has.
+DOWNLOAD_LOCK = "download.partial"  # in a model folder during a download
+# Errors of a lock that another process holds.
 _TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file, unless another process has it; False then.
+    """Lock an open file and return True, or False if another process holds the lock.
 
-    The system lets go of it when the file is closed or the process ends, however it ends. File
-    systems without locks, as on some networks, let everybody in.
+    The lock ends when the file is closed or the process ends. On a file system without locks, as on
+    some networks, everybody gets True.
     """
     return lock_state(descriptor) is not False
 
 
 def lock_state(descriptor: int) -> bool | None:
-    """As `try_lock`, but None where there are no locks."""
+    """Return what `try_lock` does, but None on a file system without locks."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -45,7 +48,7 @@ def lock_state(descriptor: int) -> bool | None:
 
 
 def is_current(descriptor: int, path: Path) -> bool:
-    """Whether an open file lies where it was opened; its last owner may just have deleted it."""
+    """Return whether `path` still is this open file, which its last owner may have deleted."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     return False
@@ -53,13 +56,12 @@ def is_current(descriptor: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, making the folder if need be.
+    """Hold the lock of a run's folder within the block, making the folder if necessary.
 
-    The system lets go of it when the process ends, however it ends. A folder that was made here
-    and has stayed empty is taken away again.
+    A folder that was made here and has stayed empty is removed again.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be made.
+        UserError: another process holds the lock, or the folder cannot be made.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / RUN_LOCK
@@ -67,12 +69,12 @@ def run_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(folder, error) from error
     try:
         if not try_lock(descriptor):
             raise UserError(
-                f"Another training is at work in {folder}; wait for its end, stop it, or give "
-                "this one another --run_name."
+                f"Another training is running in {folder}. Wait until it ends, stop it, or choose "
+                "another run name."
             )
         yield
     finally:
@@ -86,10 +88,10 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def download_lock(folder: Path) -> Iterator[None]:
-    """Have the folder alone within the block; the system ends this with the process, however.
+    """Hold the lock of a model folder within the block; its lock file is deleted afterwards.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process holds the lock.
     """
     path = folder / DOWNLOAD_LOCK
     descriptor = _open_locked(path, folder)
@@ -105,6 +107,7 @@ def download_lock(folder: Path) -> Iterator[None]:
 
 
 def _open_locked(path: Path, folder: Path) -> int:
+    """Open and lock a file, making it if necessary."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -113,8 +116,8 @@ def _open_locked(path: Path, folder: Path) -> int:
         if not try_lock(descriptor):
             os.close(descriptor)
             raise UserError(
-                f"{folder} is being filled by another download; wait until that one has ended."
+                f"{folder}: another download into this folder is running. Wait until it ends."
             )
         if is_current(descriptor, path):
             return descriptor
-        os.close(descriptor)  # of a file that its last owner has just deleted
+        os.close(descriptor)  # its last owner has just deleted this file

@@ -1,9 +1,8 @@
-"""Work shared out among processes, with the results in the order of the tasks.
+"""An ordered parallel map over worker processes.
 
-The processes are plain Python programs that are told over a pipe what to do. They do not see
-Ctrl+C, which is for the one that started them, and they end when their pipe does: however their
-parent goes, none is left behind. Neither does a program that uses them need a guard around its main
-part, as `multiprocessing` asks for where processes cannot be forked.
+Workers are plain Python processes that receive tasks over a pipe. They ignore Ctrl+C, which the
+parent handles, and end when the pipe closes, so none survives its parent, even after SIGKILL. The
+calling script needs no `if __name__ == "__main__"` guard, unlike with `multiprocessing`.
 """
 
 from __future__ import annotations
@@ -19,31 +18,32 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from gpt2 import checks
 from gpt2.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# Beyond so many the one that reads and writes is the slowest; each takes memory of its own.
+# With more workers the parent becomes the bottleneck, and each takes memory of its own.
 MOST_BY_DEFAULT = 8
 
 _CHILD = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.processes import _serve; _serve()"
 
 
 def check_count(count: int | None) -> int:
-    """The number of processes that is wished for, or the default: one for each processor.
+    """Return the number of processes: `count`, or one per core up to `MOST_BY_DEFAULT` for None.
 
     Raises:
-        UserError: it is below one.
+        UserError: it is not a whole number of at least 1.
     """
     if count is None:
-        return min(_processors(), MOST_BY_DEFAULT)
-    if count < 1:
-        raise UserError(f"workers should be a whole number of at least 1, not {count}.")
+        return min(available_cores(), MOST_BY_DEFAULT)
+    checks.check_count("workers", count, least=1)
     return count
 
 
-def _processors() -> int:
+def available_cores() -> int:
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -52,18 +52,18 @@ def _processors() -> int:
 def map_in_order(
     function: Callable[[Task], Result], tasks: Iterable[Task], count: int, alone: int = 0
 ) -> Iterator[Result]:
-    """What the function makes of each task, in the order of the tasks.
+    """Yield the function's result for each task, in the order of the tasks.
 
-    Tasks are taken from their iterator only a few ahead of the results that are asked for.
+    Tasks are taken from their iterator only a few ahead of the results that are consumed.
 
     Args:
-        function: is pickled once for each process, so it belongs to a module that they can import.
-        count: processes; with one the work is done in this one, and none is started.
-        alone: tasks that are done in this process before others are started, which takes them the
-            better part of a second and would be a waste on short work.
+        function: pickled once per process, so it must be importable from a module.
+        count: number of processes; with 1 the work is done in this process.
+        alone: number of tasks to do in this process before workers are started, since starting
+            them takes about a second.
 
     Raises:
-        UserError: a process ended in the middle of its work. What a task raises is raised here.
+        UserError: a worker ended unexpectedly. Exceptions of a task are raised here.
     """
     tasks = iter(tasks)
     for done, task in enumerate(tasks):
@@ -105,8 +105,10 @@ def _shared_out(function: Callable, first: Any, others: Iterator, count: int) ->
 
 
 class _Worker:
+    """A worker process and the pipes to it."""
+
     def __init__(self, function: Callable):
-        # A group of its own, as Ctrl+C goes to all processes of a terminal's group.
+        # Ctrl+C goes to all processes of the terminal's group, so workers get their own group.
         apart = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
             if os.name == "nt"
@@ -121,7 +123,7 @@ class _Worker:
         self._tell(function)
 
     def ask(self, task: Any) -> Any:
-        """What the function makes of a task."""
+        """Return the function's result for a task."""
         self._tell(task)
         try:
             result, error = pickle.load(self._process.stdout)
@@ -132,7 +134,7 @@ class _Worker:
         return result
 
     def end(self) -> None:
-        """Stop at once, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -148,23 +150,23 @@ class _Worker:
 
     def _ended(self) -> UserError:
         return UserError(
-            "A process that shared in the work has ended, perhaps for want of memory; "
-            "try again with --workers 1."
+            "A worker process ended unexpectedly, possibly out of memory. Try again with fewer "
+            "workers (workers 1 uses none)."
         )
 
 
 def _serve() -> None:
-    """What a process does: take tasks from its standard input until that is closed."""
+    """Run a worker: answer tasks from standard input until it is closed."""
     tasks = sys.stdin.buffer
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # should something print
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where prints of a task go
     with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the parent is gone
         function = pickle.load(tasks)
         while True:
             task = pickle.load(tasks)
             try:
                 answer = (function(task), None)
-            except Exception as error:  # which is raised again by who asked
+            except Exception as error:  # raised again in the parent
                 answer = (None, error)
             pickle.dump(answer, results, pickle.HIGHEST_PROTOCOL)
             results.flush()

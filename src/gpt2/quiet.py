@@ -1,4 +1,4 @@
-"""Keeps the notes of TensorFlow's C++ code off the screen."""
+"""Suppress the log lines of TensorFlow's C++ code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what is written to standard error within the block; show it if the block fails.
+    """Capture standard error within the block, and print it only if the block fails.
 
-    Those notes pass Python by, so the very channel of the process is turned aside.
+    C++ code does not use Python's `sys.stderr`, so file descriptor 2 is redirected.
     """
     sys.stderr.flush()
     standard_error = os.dup(2)

@@ -1,7 +1,7 @@
-"""Random numbers as functions of a seed and of what they are for, never of what was drawn before.
+"""Random numbers as functions of a seed, a purpose and an index, never of earlier draws.
 
-So the text of sample 7 is the same whether it is drawn alone or in a batch, and training step 700
-sees the same batch whether or not it was interrupted before.
+So sample 7 has the same text in any batch, and training step 700 sees the same batch whether or not
+training was interrupted before.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import secrets
 
 import numpy as np
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
-# What a number is for; each purpose has a stream of its own under the same seed.
+# Purposes; under one seed, each has independent random numbers.
 BATCH, NOISE, PROMPT, SAMPLE, WEIGHTS, DROPOUT, LORA = range(7)
 
 
 def check_seed(seed: int | None) -> int:
-    """`seed` itself, or a fresh one for None.
+    """Return `seed`, or a random one for None.
 
     Raises:
         UserError: it is not a whole number of at least 0.
@@ -25,10 +25,10 @@ def check_seed(seed: int | None) -> int:
     if seed is None:
         return secrets.randbits(32)
     if type(seed) is not int or seed < 0:
-        raise UserError(f"The seed should be a whole number of at least 0, not {seed!r}.")
+        raise UserError(f"seed must be a whole number at least 0, not {quoted(seed)}.")
     return seed
 
 
 def generator(seed: int, purpose: int, *index: int) -> np.random.Generator:
-    """The random numbers for one thing, for example `generator(seed, BATCH, step)`."""
+    """Return the generator for one index, for example `generator(seed, BATCH, step)`."""
     return np.random.default_rng((seed, purpose, *index))

@@ -1,4 +1,4 @@
-"""Fixtures that more than one room's tests use."""
+"""Fixtures for the tests of several packages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from tests.golden_model import Golden
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # as the commands do, to load TensorFlow in half the time
 
 ROOT = Path(__file__).resolve().parent.parent
+TEST_DATA = Path(os.environ.get("GPT2_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests whose data is missing; from here, pytest reports all of them in one line."""
+    if "shared_data" in getattr(item, "fixturenames", ()) and not TEST_DATA.is_dir():
+        message = f"no test data in {TEST_DATA}; set GPT2_TEST_DATA to the folder that holds it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real files that are not part of the repository.
+    """Return the folder of real files that are not part of the repository.
 
     It holds GPT-2's vocabulary, a released model's index, a checkpoint written by TensorFlow 1.
     """
-    folder = Path(os.environ.get("GPT2_TEST_DATA") or ROOT.parent / "shared" / "data")
-    if not folder.is_dir():
-        message = f"no test data in {folder}; set GPT2_TEST_DATA to the folder that holds it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder
+    return TEST_DATA
 
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    """A small model's logits, gradients and training steps, from an independent implementation."""
+    """Return logits, gradients and training steps of a small model by another implementation."""
     return Golden()

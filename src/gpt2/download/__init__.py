@@ -1,7 +1,7 @@
-"""Fetching released models: nothing gets its name before it is whole and checked.
+"""Download of released models: a file gets its name only when it is complete and verified.
 
-`releases` knows what there is to fetch and where, `transfer` fetches one file over a connection
-that may break, `checks` tells a whole file from a broken one, `models` fetches and verifies models.
+`releases` lists the files, their URLs and checksums; `transfer` downloads one file with retries and
+resume; `checks` verifies a file; `models` downloads and verifies whole models.
 """
 
 from gpt2.download.models import Download, Finding, download, verify

@@ -1,4 +1,4 @@
-"""Tells a whole file of a model from a broken one, or from an error page saved in its place."""
+"""Verification of the files of a model, also against error pages saved in their place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2.checkpoint import bundle, folder, index
 from gpt2.download.releases import INDEX_FILE
-from gpt2.errors import UserError
+from gpt2.errors import UserError, cannot_read
 from gpt2.hparams import HParams
 from gpt2.tokenizer import read_encoder, read_merges
 
@@ -18,23 +18,23 @@ _PAGE = re.compile(rb"\s*<(\?xml|!doctype|html|error)\b", re.IGNORECASE)
 
 
 def check_file(path: Path, name: str, index_path: Path | None = None) -> None:
-    """Read a file of a model as its readers will, so that it is known to be whole.
+    """Check that a file of a model is complete, by parsing it as its readers do.
 
     Args:
-        path: where it is now.
-        name: what it is called in a model's folder.
-        index_path: the index that belongs to a data file; the one beside it if not given.
+        path: current path of the file.
+        name: its name in a model folder.
+        index_path: the index of a data file; by default the one beside it.
 
     Raises:
-        UserError: it is not what its name says.
+        UserError: the content does not match the name.
     """
     try:
         with open(path, "rb") as file:
             beginning = file.read(512)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     if _PAGE.match(beginning):
-        raise UserError(f"{path} is a page of a web server, not the file {name}.")
+        raise UserError(f"{path}: a web page (HTML or XML), not the file {name}.")
     if ".data-" in name:
         _check_data(path, name, index_path or path.with_name(INDEX_FILE))
     elif name.endswith(bundle.INDEX):
@@ -59,20 +59,20 @@ def _check_data(path: Path, name: str, index_path: Path) -> None:
     entries = {key: entry for key, entry in found.entries.items() if entry.shard == shard}
     end = data_size(found, shard)
     size = path.stat().st_size
-    if size < end:  # so that a made-up size is never asked memory for
+    if size < end:  # so that no memory is allocated for a made-up size
         raise UserError(f"{path} is cut off after {size:,} of {end:,} bytes.")
     for key, entry in entries.items():
         bundle.tensor_bytes(path, key, entry)
 
 
 def data_size(found: index.Index, shard: int = 0) -> int:
-    """How long a data file has to be, in bytes."""
+    """Return the size that a data file must have (bytes)."""
     ends = (e.offset + e.size for e in found.entries.values() if e.shard == shard)
     return max(ends, default=0)
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
         UserError: it cannot be read.
@@ -83,5 +83,5 @@ def sha256(path: Path) -> str:
             while piece := file.read(_PIECE):
                 digest.update(piece)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise cannot_read(path, error) from error
     return digest.hexdigest()

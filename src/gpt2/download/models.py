@@ -1,4 +1,4 @@
-"""Fetches whole models, and tells whether one that is there is whole."""
+"""Download of whole models, and verification of models on disk."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from gpt2.workspace import ALIASES, Workspace
 
 
 class Download:
-    """A model that is to be in a folder.
+    """A model to download.
 
     Attributes:
-        folder: where it will lie: that of the model's other name, if there is one already.
+        folder: its folder; an existing one of the model's other name is used.
     """
 
     def __init__(self, name: str, workspace: Workspace, address: str | None = None):
-        """Say what is to be fetched.
+        """Describe a download.
 
         Args:
-            name: one of `RELEASES`; with an address of one's own, any name.
-            address: its files are at ADDRESS/NAME/FILE; OpenAI's and its mirror if not given.
+            name: one of `RELEASES`; any name if `address` is given.
+            address: base URL, with the files at ADDRESS/NAME/FILE; by default OpenAI's server and
+                its mirror.
 
         Raises:
-            UserError: the name cannot be that of a folder.
+            UserError: the name is not a valid folder name.
         """
         self.folder = workspace.new_model_folder(name)
         other = workspace.models / ALIASES.get(name, name)
         if other.is_dir() and not self.folder.is_dir():
             self.folder = other
-        # Files at an address of one's own need not be OpenAI's.
+        # Files at another address need not be OpenAI's, so they have no known checksums.
         known = RELEASES.get(name)
         present = known.name if known else name
         if address is None:
@@ -58,14 +59,14 @@ class Download:
             self._places = [f"{address.rstrip('/')}/{n}" for n in dict.fromkeys((present, name))]
 
     def urls(self, name: str) -> list[str]:
-        """Where a file may be fetched, the first to be tried first."""
+        """Return the URLs of a file, in the order in which to try them."""
         return [f"{place}/{name}" for place in self._places]
 
     def is_whole(self, name: str) -> bool:
-        """Whether a file is there and need not be fetched.
+        """Return whether a file exists and is complete.
 
         Raises:
-            UserError: one is there that works, but that is not the one which would be fetched.
+            UserError: the existing file is valid, but not the released one.
         """
         path = self.folder / name
         if not path.is_file():
@@ -76,30 +77,30 @@ class Download:
         try:
             checks.check_file(path, name)
         except UserError:
-            return False  # a torn copy, or a page that an old program saved
+            return False  # a truncated copy, or an error page saved by an old program
         if known:
             raise UserError(
-                f"{path} is there and works, but is not the file of the released "
-                f"{self._release.name}; move it away to fetch that one, or choose another folder."
+                f"{path}: valid, but not the file of the released {self._release.name}. Move it "
+                "away to download the released one, or choose another folder."
             )
         return True
 
     def size(self, name: str) -> int | None:
-        """How large a file will be in bytes, as far as that is known without asking."""
+        """Return the size of a file (bytes), or None if only the server knows it."""
         if name == DATA_FILE and name not in self._release.sizes:
             with contextlib.suppress(UserError):
                 return checks.data_size(index.read(self.folder / INDEX_FILE))
         return self._release.sizes.get(name)
 
     def fetch(self, name: str, progress: DownloadProgress, patience: RetryPolicy) -> None:
-        """Fetch one of the files; see `transfer.fetch`."""
+        """Download one of the files; see `transfer.fetch`."""
         known = self._release.sha256.get(name)
 
         def check(path: Path) -> None:
             if not known:
                 checks.check_file(path, name, self.folder / INDEX_FILE)
             elif checks.sha256(path) not in known:
-                raise UserError(f"{path} is not the released {name}: its SHA-256 is another.")
+                raise UserError(f"{path} is not the released {name} (its SHA-256 differs).")
 
         fetch(
             self.urls(name),
@@ -117,12 +118,12 @@ def download(
     progress: DownloadProgress | None = None,
     patience: RetryPolicy | None = None,
 ) -> None:
-    """Fetch what these models lack; what is there and whole stays.
+    """Download the missing and incomplete files of these models.
 
     Raises:
-        UserError: a file cannot be fetched or written, the disk is too small, another process
-            fetches the same model, or a folder holds a model of another kind. What has come is
-            kept, and gone on with by the next call.
+        UserError: a file cannot be downloaded or written, the disk is too small, another process
+            downloads the same model, or a folder holds another model. Received data are kept, and
+            the next call resumes.
     """
     progress, patience = progress or DownloadProgress(), patience or RetryPolicy()
     models = list({model.folder: model for model in models}.values())
@@ -144,7 +145,7 @@ def download(
             progress.planned(needed, present)
         for model, name in missing:
             if name == DATA_FILE and model.is_whole(name):
-                # Data that were there, and that the index, which was not, now shows to be whole.
+                # Existing data, which the index that was missing now proves complete.
                 progress.advance((model.folder / name).stat().st_size)
             else:
                 model.fetch(name, progress, patience)
@@ -153,19 +154,19 @@ def download(
 
 
 def _remove_if_empty(path: Path) -> None:
-    """An empty folder would hide one of the model's other name."""
+    """Remove an empty folder, which would hide the one of the model's other name."""
     with contextlib.suppress(OSError):
         path.rmdir()
 
 
 def _check_together(path: Path) -> None:
-    """Whether the checkpoint and hparams.json are of one model."""
+    """Check that the checkpoint and hparams.json belong to one model."""
     model = folder.ModelFolder(path)
     bundle.check_against(model.checkpoint, model.hparams, path / folder.HPARAMS_FILE)
 
 
 class Finding(NamedTuple):
-    """What is to be said of one file."""
+    """The result for one file: its path, whether it is complete, and why."""
 
     path: Path
     whole: bool
@@ -173,9 +174,9 @@ class Finding(NamedTuple):
 
 
 def verify(path: Path) -> Iterator[Finding]:
-    """Re-read every file of a model or run, and hold what can be held against a checksum.
+    """Verify every file of a model or run, without network access or changes.
 
-    Nothing is fetched or changed. The findings come one by one, as it takes a while.
+    Yields one finding per file, as it is done.
     """
     release = RELEASES.get(path.name)
     names = [folder.HPARAMS_FILE, folder.ENCODER_FILE, folder.MERGES_FILE]
@@ -209,8 +210,8 @@ def _examine(path: Path, index_path: Path, release: Release | None) -> Finding:
         return Finding(path, False, str(error))
     known = release.sha256.get(path.name) if release else None
     if not known:
-        every = ".data-" in path.name
-        return Finding(path, True, "whole, by the checksum of every tensor" if every else "whole")
+        has_tensors = ".data-" in path.name
+        return Finding(path, True, "OK (checksum of every tensor)" if has_tensors else "OK")
     if checks.sha256(path) in known:
-        return Finding(path, True, f"whole, as released (SHA-256), {release.name}")
-    return Finding(path, True, f"whole, but not the file of the released {release.name}")
+        return Finding(path, True, f"OK (SHA-256 of the released {release.name})")
+    return Finding(path, True, f"OK, but not the file of the released {release.name}")

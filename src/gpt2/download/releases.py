@@ -1,4 +1,4 @@
-"""What OpenAI released: the files of each size, where they are, and how to recognise them."""
+"""The models that OpenAI released: files, URLs, sizes and checksums."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gpt2.hparams import RELEASED, HParams
 from gpt2.workspace import RENAMED
 
-# OpenAI's own address, then the copy that the book "Build a Large Language Model" points to.
+# OpenAI's server, then the mirror of the book "Build a Large Language Model".
 ADDRESSES = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2",
@@ -16,7 +16,7 @@ ADDRESSES = (
 
 INDEX_FILE = "model.ckpt.index"
 DATA_FILE = "model.ckpt.data-00000-of-00001"
-# In the order in which they are fetched: the index tells how to check the data.
+# In download order: the index is needed to verify the data.
 FILES = (
     "hparams.json",
     "encoder.json",
@@ -37,7 +37,7 @@ _EVERY_SHA256 = {
     "vocab.bpe": {"1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"},
     "checkpoint": {"dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb"},
 }
-# Those of 774M and 1558M were never published: each of their tensors is held against its crc32c.
+# Hashes of 774M and 1558M were never published; their tensors are verified by crc32c.
 _SHA256 = {
     "124M": {
         "hparams.json": {
@@ -60,11 +60,11 @@ _SHA256 = {
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """One size of GPT-2, and what is known of its files."""
+    """One size of GPT-2, with known file sizes and checksums."""
 
-    name: str  # its present name, which it has on the servers
+    name: str  # present name, as on the servers
     sizes: Mapping[str, int]  # bytes
-    sha256: Mapping[str, set[str]]  # the digests that a file may have
+    sha256: Mapping[str, set[str]]  # accepted digests by file
 
 
 def _release(layers: int, width: int, name: str) -> Release:
@@ -77,5 +77,5 @@ def _release(layers: int, width: int, name: str) -> Release:
 
 
 _PRESENT = {name: _release(*size, name) for size, name in RELEASED.items()}
-# By every name that a size has gone by.
+# By the present and the first name of each size.
 RELEASES = {early: _PRESENT[name] for early, name in RENAMED.items()} | _PRESENT

@@ -1,8 +1,8 @@
-"""Fetches one file over a connection that may break at any moment.
+"""Download of one file over an unreliable connection, with retries and resume.
 
-What has come lies in NAME.partial, beside which NAME.partial.json remembers where it came from and
-which version it is of. The next try asks for the rest of that very version (RFC 9110, sections
-13.1.5 and 14); if the server has another one by now, or cannot send a part, it sends the whole.
+Received data lie in NAME.partial; NAME.partial.json stores their URL and version. The next try asks
+for the rest of the same version (RFC 9110, sections 13.1.5 and 14). If the server has another
+version by now or does not support ranges, it sends the whole file.
 """
 
 from __future__ import annotations
@@ -21,58 +21,58 @@ import requests
 import urllib3
 
 from gpt2 import files
-from gpt2.errors import UserError, cannot_write
+from gpt2.errors import UserError, cannot_write, in_short
 
 CHUNK = 1 << 16  # bytes taken from the network at a time
-LARGEST_UNKNOWN = 64 << 20  # bytes; no file whose size is not known beforehand is larger
-_TRY_AGAIN = {408, 425, 429}  # statuses below 500 that pass by themselves
+LARGEST_UNKNOWN = 64 << 20  # bytes; limit for a file of unknown size
+_TRY_AGAIN = {408, 425, 429}  # temporary errors below status 500
 
 
 class DownloadProgress:
-    """What is told while files are fetched; this one keeps it to itself."""
+    """Receiver of progress events; the base class ignores them."""
 
     def planned(self, missing: int, present: int) -> None:
-        """Called once, with the bytes to be fetched and those there already, before the first."""
+        """Handle the plan: bytes to download and bytes already received. Called once, first."""
 
     def file(self, path: Path) -> None:
-        """A file is begun, or gone on with."""
+        """Handle the start or resume of a file."""
 
     def advance(self, size: int) -> None:
-        """So many bytes came; a negative number did not count, and have to come again."""
+        """Handle received bytes; a negative number of them was discarded."""
 
     def waiting(self, seconds: float, reason: str) -> None:
-        """The connection failed, and is tried again after that time."""
+        """Handle a failed try; the next one starts after `seconds`."""
 
     def checking(self, path: Path) -> None:
-        """All bytes are there, and are held against their checksums."""
+        """Handle the start of a file's verification."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """How long to put up with a server."""
+    """Retries, waits and timeouts (seconds)."""
 
-    tries: int = 5  # one after the other that bring no byte more
-    first_wait: float = 1.0  # seconds before the second try; doubled for each one after it
+    tries: int = 5  # consecutive ones without a new byte
+    first_wait: float = 1.0  # before the second try; doubled for each later one
     longest_wait: float = 30.0
-    connect: float = 20.0  # seconds for a connection
-    read: float = 60.0  # seconds between two pieces of an answer
+    connect: float = 20.0  # timeout of a connection
+    read: float = 60.0  # timeout between two pieces of a response
     sleep: Callable[[float], object] = time.sleep
 
 
 class Unavailable(Exception):
-    """An address does not have the file, or not in working order; another one may."""
+    """A URL does not have the file, or only a broken one; another URL may have it."""
 
 
 class _Broken(Exception):
-    """A try that failed; the next one may not."""
+    """A failed try that is worth repeating."""
 
     def __init__(self, reason: str, wait: float = 0):
         super().__init__(reason)
-        self.wait = wait  # seconds that the server asks for
+        self.wait = wait  # seconds requested by the server
 
 
 def partial_of(path: Path) -> Path:
-    """Where a file lies until it is whole."""
+    """Return the path of a file while it is incomplete."""
     return path.with_name(path.name + files.PARTIAL)
 
 
@@ -82,13 +82,13 @@ def _note_of(path: Path) -> Path:
 
 
 def clear(path: Path) -> None:
-    """Delete what a kill may have left beside a file that has come whole."""
+    """Delete the note that a kill may have left beside a complete file."""
     with contextlib.suppress(OSError):
         _note_of(path).unlink(missing_ok=True)
 
 
 def received(path: Path) -> int:
-    """How many bytes of a file have come so far."""
+    """Return the number of bytes of a file received so far."""
     try:
         return partial_of(path).stat().st_size
     except OSError:
@@ -105,16 +105,16 @@ def fetch(
     progress: DownloadProgress | None = None,
     patience: RetryPolicy | None = None,
 ) -> None:
-    """Fetch a file from the first of the addresses that has it whole.
+    """Download a file from the first URL that has it complete.
 
     Args:
-        check: raises a UserError for a file, given by its path, that is not what it should be.
-        size: of the file in bytes, if known.
-        checked_by_sum: whether `check` knows every byte, so that what came from one address may
-            be gone on with from another.
+        check: raises UserError if the file at a path is not the expected one.
+        size: size of the file (bytes), if known.
+        checked_by_sum: whether `check` verifies every byte, so that a partial file from one URL
+            may be resumed from another.
 
     Raises:
-        UserError: no address has it, or it cannot be written. What has come is kept.
+        UserError: no URL has it, or it cannot be written. Received data are kept.
     """
     progress, patience = progress or DownloadProgress(), patience or RetryPolicy()
     reasons = []
@@ -130,13 +130,13 @@ def fetch(
             except OSError as error:
                 raise cannot_write(path, error) from error
     raise UserError(
-        f"{path} could not be fetched: {'; '.join(reasons)}; check the address and the connection, "
-        "then run the same command again: it goes on where it stopped."
+        f"{path} could not be downloaded: {'; '.join(reasons)}. Check the URL and the connection, "
+        "then run the same command again to resume."
     )
 
 
 def size_at(urls: Sequence[str], patience: RetryPolicy | None = None) -> int | None:
-    """Ask the servers how large a file is; None if none of them tells."""
+    """Return the size of a file according to the servers, or None if unknown."""
     patience = patience or RetryPolicy()
     for url in urls:
         with contextlib.suppress(requests.RequestException, ValueError):
@@ -152,22 +152,27 @@ def size_at(urls: Sequence[str], patience: RetryPolicy | None = None) -> int | N
 
 
 def check_space(folder: Path, missing: int) -> None:
-    """Find out whether a folder's disk has room for so many bytes.
+    """Check that a folder's disk has room for `missing` bytes.
 
     Raises:
-        UserError: it has not.
+        UserError: it has not enough.
     """
     place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(place).free
     if missing > free:
         raise UserError(
-            f"{folder} needs {in_bytes(missing)} more, but its disk has only {in_bytes(free)} "
-            "free; make room, or choose a folder on another disk."
+            f"{folder}: {in_bytes(missing)} needed, but only {in_bytes(free)} free on its disk. "
+            "Free some space, or choose a folder on another disk."
         )
 
 
 def in_bytes(size: int) -> str:
-    """A size in words: 497759232 -> "497.8 MB"."""
+    """Return a size with its unit.
+
+    Example:
+        >>> in_bytes(497759232)
+        '497.8 MB'
+    """
     amount, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB", "PB", "EB"):
         if amount < 1000:
@@ -177,7 +182,7 @@ def in_bytes(size: int) -> str:
 
 
 class _Transfer:
-    """One file from one address."""
+    """The download of one file from one URL."""
 
     def __init__(
         self,
@@ -193,10 +198,10 @@ class _Transfer:
         self.checked_by_sum, self.progress, self.patience = checked_by_sum, progress, patience
         self.partial = partial_of(path)
         self.note = _note_of(path)
-        self.glued = False  # whether the file is made of the answers to several tries
+        self.glued = False  # whether the file consists of several responses
 
     def run(self, check: Callable[[Path], object]) -> None:
-        """Fetch, check and name the file."""
+        """Download and verify the file, and give it its name."""
         for last in (False, True):
             self.glued = False
             self._fetch_patiently()
@@ -206,10 +211,10 @@ class _Transfer:
                 break
             except UserError as error:
                 self._discard()
-                # Parts that did not belong together are fetched once more, in one piece.
+                # Parts of different versions: download once more, in one piece.
                 if last or not self.glued:
                     what = str(error).replace(str(self.partial), "the file").rstrip(".")
-                    raise Unavailable(f"{self.url} sent what cannot be used ({what})") from error
+                    raise Unavailable(f"{self.url} sent an unusable file ({what})") from error
         files.move_into_place(self.partial, self.path)
         self.note.unlink(missing_ok=True)
 
@@ -230,16 +235,16 @@ class _Transfer:
                 self.patience.sleep(wait)
 
     def _try_once(self) -> None:
-        headers = {"Accept-Encoding": "identity"}  # parts of a compressed file fit nothing
+        headers = {"Accept-Encoding": "identity"}  # ranges of a compressed file cannot be joined
         offset = received(self.path)
         url, version, known = read_note(self.note)
         if url != self.url:
             version, known = None, self.size
-        # Without a version only a checksum can tell whether the parts belong together.
+        # Without a version, only a checksum can prove that the parts belong together.
         resume = offset > 0 and bool(version or (self.checked_by_sum and self.size))
         if resume and offset == known:
             self.glued = True
-            return  # all had come; only the check and the name are missing
+            return  # all bytes are there; verification and renaming remain
         if resume:
             headers["Range"] = f"bytes={offset}-"
             if version:
@@ -251,7 +256,7 @@ class _Transfer:
                 same_version = not version or _version(answer) in (version, None)
                 if start != offset or (known and total != known) or not same_version:
                     self._discard()
-                    raise _Broken(f"{self.url} has changed, or does not send what it is asked for")
+                    raise _Broken(f"{self.url} has changed, or ignores the requested range")
                 self.glued = True
             elif status == 200:
                 total = self._size_sent(answer)
@@ -273,20 +278,18 @@ class _Transfer:
         except (requests.ConnectionError, requests.Timeout) as error:
             raise _Broken(f"{self.url} could not be reached ({_cause(error)})") from error
         except (requests.RequestException, ValueError) as error:
-            raise Unavailable(f"{self.url} is no address to fetch from ({error})") from error
+            raise Unavailable(f"{self.url} is not a valid URL ({in_short(error)})") from error
         with answer:
             yield answer
 
     def _size_sent(self, answer: requests.Response) -> int | None:
-        """The size of the file that is about to come; None if it is not told."""
+        """Return the size of the file in a response, or None if unknown."""
         encoding = answer.headers.get("Content-Encoding", "").lower()
         if encoding not in ("", "gzip"):
-            raise Unavailable(f"{self.url} sends the file encoded as {encoding}")
+            raise Unavailable(f"{self.url} uses the unsupported encoding {in_short(encoding, 40)}")
         size = None if encoding else _length(answer)
         if self.size and size not in (self.size, None):
-            raise Unavailable(
-                f"{self.url} has {size:,} bytes where the file should have {self.size:,}"
-            )
+            raise Unavailable(f"{self.url} has {size:,} bytes; expected {self.size:,}")
         return size
 
     def _receive(self, answer: requests.Response, offset: int, total: int | None) -> None:
@@ -312,7 +315,7 @@ class _Transfer:
                 if offset > most:
                     break
                 file.write(arrived)
-                file.flush()  # so that a kill at any moment loses next to nothing
+                file.flush()  # so that a kill loses next to nothing
                 self.progress.advance(len(arrived))
         if offset > most:
             self._discard()
@@ -324,25 +327,25 @@ class _Transfer:
 
     def _broke_off(self, offset: int, total: int | None) -> _Broken:
         of_total = f" of {total:,}" if total else ""
-        return _Broken(f"{self.url} broke off after {offset:,}{of_total} bytes")
+        return _Broken(f"{self.url}: connection lost after {offset:,}{of_total} bytes")
 
     def _status(self, answer: requests.Response) -> str:
         reason = "".join(filter(str.isprintable, answer.reason or ""))[:60]
-        return f"{self.url} was answered with status {answer.status_code} ({reason})"
+        return f"{self.url}: HTTP status {answer.status_code} ({reason})"
 
     def _discard(self) -> None:
-        """Forget what has come."""
+        """Delete the received data."""
         self.progress.advance(-received(self.path))
         self.note.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
 
 
 def read_note(path: Path) -> tuple[str | None, str | None, int | None]:
-    """Where a partial file came from, of which version, and its size; None for what is unknown."""
+    """Return URL, version and size of a partial file, None for each that is unknown."""
     try:
         note = files.read_json_object(path)
     except UserError:
-        note = {}  # there is none, or a kill came in its way
+        note = {}  # missing, or torn by a kill
     url, version, size = (note.get(name) for name in ("url", "version", "size"))
     return (
         url if isinstance(url, str) else None,
@@ -352,7 +355,7 @@ def read_note(path: Path) -> tuple[str | None, str | None, int | None]:
 
 
 def _version(answer: requests.Response) -> str | None:
-    """What tells this version of a file from another, if the server vouches for every byte."""
+    """Return a strong validator of the file's version, or None (RFC 9110, section 8.8)."""
     tag = answer.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
 
@@ -363,7 +366,7 @@ def _length(answer: requests.Response) -> int | None:
 
 
 def _content_range(answer: requests.Response) -> tuple[int | None, int | None]:
-    """Where the part begins that was sent, and the size of the whole; None where it is not told."""
+    """Return the start of the part sent and the size of the file, None for each unknown."""
     found = re.fullmatch(
         r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", answer.headers.get("Content-Range", "")
     )
@@ -379,7 +382,7 @@ def _retry_after(answer: requests.Response) -> float:
 
 
 def _cause(error: BaseException) -> str:
-    """What lies at the bottom of the exceptions that requests piles up."""
+    """Return the innermost of the nested exceptions of requests as text."""
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     while inner := error.__cause__ or error.__context__:

@@ -256,6 +256,22 @@ def test_a_new_model_never_takes_the_place_of_another(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "precious"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_text_files_saved_with_a_byte_order_mark_are_read(tmp_path, encoding):
+    vocabulary, merges = train_vocabulary(["low lower lowest, new newer newest " * 9], 270)
+    hparams = HParams(len(vocabulary), 8, 4, 2, 1)
+    path = tmp_path / "new"
+    write_model_folder(path, hparams, vocabulary, merges, random_tensors(hparams, 4))
+    for name in ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint"):
+        text = (path / name).read_text(encoding="utf-8").replace("\n", "\r\n")
+        (path / name).write_bytes(text.encode(encoding))
+    model = ModelFolder(path)
+    assert model.hparams == hparams
+    assert model.checkpoint == path / "model.ckpt"
+    assert model.tokenizer().merges == merges
+    assert model.tokenizer().vocabulary == vocabulary
+
+
 # --- without TensorFlow ---
 
 

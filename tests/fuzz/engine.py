@@ -103,7 +103,7 @@ def _attempt(
     except UserError as error:
         figures.refused += 1
         end = _place(error)
-        wrong = wrong_words(str(error))
+        wrong = wrong_words(error.args[0])  # not yet escaped
         if wrong:
             raise _finding(content, seed, keep, wrong) from error
     except Exception as error:

@@ -115,7 +115,7 @@ def check_fields(settings: Any) -> None:
         UserError: a value has the wrong type or is out of range; the message names the setting,
             the value and the allowed values.
     """
-    kinds = field_types(type(settings))
+    kinds = field_types(settings.__class__)
     for field in dataclasses.fields(settings):
         declared = setting_of(field)
         value = getattr(settings, field.name)
@@ -141,7 +141,7 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
         raise UserError(f"{name} must be true or false, not {quoted(value)}.")
 
 
-def is_count(value: object) -> bool:
+def is_count(value: Any) -> bool:
     """Return whether a value is a whole number of at most 2**53, and not a boolean."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return is_whole and abs(int(value)) <= LARGEST_COUNT

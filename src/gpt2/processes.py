@@ -109,24 +109,24 @@ class _Worker:
 
     def __init__(self, function: Callable):
         # Ctrl+C goes to all processes of the terminal's group, so workers get their own group.
-        apart = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-            if os.name == "nt"
-            else {"start_new_session": True}
-        )
+        apart: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             **apart,
         )
+        assert self._process.stdin and self._process.stdout
+        self._tasks, self._results = self._process.stdin, self._process.stdout
         self._tell(function)
 
     def ask(self, task: Any) -> Any:
         """Return the function's result for a task."""
         self._tell(task)
         try:
-            result, error = pickle.load(self._process.stdout)
+            result, error = pickle.load(self._results)
         except (EOFError, OSError, pickle.UnpicklingError):
             raise self._ended() from None
         if error is not None:
@@ -137,14 +137,14 @@ class _Worker:
         """Kill the process."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._tasks, self._results):
             with contextlib.suppress(OSError):
                 pipe.close()
 
     def _tell(self, message: Any) -> None:
         try:
-            pickle.dump(message, self._process.stdin, pickle.HIGHEST_PROTOCOL)
-            self._process.stdin.flush()
+            pickle.dump(message, self._tasks, pickle.HIGHEST_PROTOCOL)
+            self._tasks.flush()
         except OSError:
             raise self._ended() from None
 
@@ -164,6 +164,7 @@ def _serve() -> None:
         function = pickle.load(tasks)
         while True:
             task = pickle.load(tasks)
+            answer: tuple[Any, Exception | None]
             try:
                 answer = (function(task), None)
             except Exception as error:  # raised again in the parent

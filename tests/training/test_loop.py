@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.checkpoint import bundle, folder, state
+from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
@@ -303,7 +303,7 @@ def test_another_validation_set_restarts_the_search_for_the_best(tmp_path, monke
     happened = training.train(done=2, max_steps=4, patience=2, **VALIDATING)
     assert re.search(r"validation set has changed.*step 2\b", happened[0].sentence)
     assert [event.loss for event in happened if isinstance(event, events.Validated)] == [6, 5, 5.5]
-    assert training.run.last_step(best) == 3
+    assert last_step(training.run.best) == 3
     # The same validation set gives no notice.
     Losses(monkeypatch, training, [5.01])
     happened = training.train(done=4, max_steps=9, patience=2, **VALIDATING)

@@ -32,11 +32,6 @@ class EncodeOptions:
         metavar="OUT.npz|OUT/",
         positional=True,
     )
-    workers: int | None = setting(
-        None,
-        f"number of processes (default: one per core, at most {processes.MOST_BY_DEFAULT})",
-        low=1,
-    )
 
 
 def run(values: Values) -> None:
@@ -77,11 +72,11 @@ def run(values: Values) -> None:
 COMMAND = Command(
     summary="Tokenize text files into a dataset.",
     groups={
-        "input and output": options_of(EncodeOptions, "in_text", "out_npz"),
+        "input and output": options_of(EncodeOptions),
         "tokenization": [
             *inputs.model_options("117M"),
             *options_of(inputs.TokenizationOptions),
-            *options_of(EncodeOptions, "workers"),
+            *options_of(inputs.WorkerOptions),
         ],
         "how the files are read": inputs.reader_options(),
     },

@@ -71,7 +71,7 @@ class Option:
         shown = self.default
         if isinstance(shown, tuple):
             shown = ",".join(map(str, shown))
-        if self.required or shown in (None, False, "") or isinstance(shown, (dict, list)):
+        if self.required or shown is None or shown is False or shown == "" or shown == {}:
             return self.declared.help
         if isinstance(shown, float):
             shown = f"{shown:g}"

@@ -1,4 +1,4 @@
-"""Flags and steps that several commands share: models by name, datasets with a progress bar."""
+"""Flags that several commands share, and the model and the files that they name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_model
 from gpt2.checks import setting
@@ -38,6 +39,17 @@ class TokenizationOptions:
     )
     legacy_endoftext: bool = setting(
         False, "encode <|endoftext|> as ordinary text, as in 2019, instead of as one token"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerOptions:
+    """How many processes share the work."""
+
+    workers: int | None = setting(
+        None,
+        f"number of processes (default: one per core, at most {processes.MOST_BY_DEFAULT})",
+        low=1,
     )
 
 

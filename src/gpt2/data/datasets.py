@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.checks import check_fields, setting
 from gpt2.data import shards, tokenization
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
@@ -20,57 +21,62 @@ _BLOCK = 2**22  # tokens of short documents that are kept in one array, or searc
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What the examples of a training are.
-
-    With none of these, crops of a continuous text.
+    """How the training examples are made; by default, crops of a continuous text.
 
     Attributes:
-        line_by_line: each line of the text files.
-        respect_documents: documents, or windows of long ones.
-        control_code_from: `filename` puts the name of the file in front of each example of it, as
-            the token `<|name|>` if the vocabulary has that, else as a line of text. No example
-            goes beyond its document then.
+        line_by_line: each line of the text files is an example; the flag is `lines`, of the reader.
+        respect_documents: examples are documents, or crops of long ones.
+        control_code_from: `filename` puts the file name before each example, as the token
+            `<|name|>` if the vocabulary has it, else as a line of text. No example crosses the end
+            of its document then.
     """
 
     line_by_line: bool = False
-    respect_documents: bool = False
-    control_code_from: str | None = None
+    respect_documents: bool = setting(
+        False, "keep documents separate; <|endoftext|> and the end of a file end a document"
+    )
+    control_code_from: str | None = setting(
+        None,
+        "put the name of its file before each example, as a control code for prompts",
+        choices=("filename",),
+    )
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            UserError: they make no sense.
+            UserError: a value is invalid, or two settings contradict each other.
         """
-        if self.control_code_from not in (None, "filename"):
-            raise UserError(
-                f"control_code_from should be filename, not {self.control_code_from!r}."
-            )
+        check_fields(self)
         if self.line_by_line and self.respect_documents:
             raise UserError(
-                "With --lines each line is a document already; leave --respect_documents away."
+                "lines cannot be combined with respect_documents, as each line is a document. Omit "
+                "respect_documents."
             )
 
     @property
     def apart(self) -> bool:
-        """Whether documents are kept apart."""
+        """Whether documents are kept separate."""
         return self.line_by_line or self.respect_documents or self.control_code_from is not None
 
     def check_vocabulary(self, endoftext: int | None, legacy_endoftext: bool = False) -> None:
-        """See whether there is a token that ends a document.
+        """Check that the vocabulary has a token that ends a document, if one is needed.
+
+        Args:
+            endoftext: the id of `<|endoftext|>`; None if the vocabulary lacks it.
+            legacy_endoftext: whether `<|endoftext|>` is encoded as ordinary text.
 
         Raises:
-            UserError: it is needed, and there is none.
+            UserError: it does not.
         """
         if self.apart and (legacy_endoftext or endoftext is None):
             reason = (
-                "legacy_endoftext spells it as text; leave that flag away"
+                "legacy_endoftext encodes it as text. Omit legacy_endoftext"
                 if legacy_endoftext
-                else "this model's vocabulary has none; train on continuous text instead"
+                else "the vocabulary of this model lacks it. Train on continuous text instead"
             )
             raise UserError(
-                "DocumentSet and lines that are kept apart end with the token <|endoftext|>, but "
-                f"{reason}."
+                f"Separate documents and lines end with the token <|endoftext|>, but {reason}."
             )
 
 

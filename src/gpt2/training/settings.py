@@ -1,4 +1,4 @@
-"""What a training may be told, checked before anything heavy is loaded."""
+"""Settings of a training run, checked before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import math
 import re
 
-from gpt2.checks import check_count
-from gpt2.errors import UserError
+from gpt2.checks import check_fields, setting
+from gpt2.errors import UserError, quoted
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 
@@ -18,89 +18,103 @@ PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 @dataclasses.dataclass(frozen=True)
 class TrainerSettings:
-    """How a step changes the weights; the defaults are those of 2019."""
+    """How a training step changes the weights; the defaults are those of 2019.
 
-    optimizer: str = "adam"  # one of OPTIMIZERS
-    learning_rate: float = 0.00002
-    lr_schedule: str = "constant"  # one of SCHEDULES, after the warm-up
-    warmup_steps: int = 0  # over which the learning rate rises from 0
-    schedule_steps: int | None = None  # at which linear and cosine reach 0
-    clip_norm: float | None = None  # the longest a gradient may be, over all tensors together
-    weight_decay: float | None = None  # None is 0.01 for adamw and 0 for the others
-    momentum: float = 0.0  # of sgd
-    dropout: float = 0.0  # share of the activations set to 0
-    noise: float = 0.0  # share of the input tokens replaced by random ones
-    precision: str = "fp32"  # of the matrix products, one of PRECISIONS
-    memory_saving_gradients: bool = False  # recompute each block in the backward pass
-    only_train_transformer_layers: bool = False  # leaves the embeddings and the last norm
-    train_layers: str | None = None  # only these blocks and nothing else, such as "0,5-7"
-    lora_rank: int = 0  # of the factors trained in place of the blocks' matrices; 0 for off
-    lora_alpha: float = 32.0  # their product counts alpha / rank times; the paper's for GPT-2
+    `schedule_steps` has no flag: the command derives it from `max_steps` or `epochs`.
+    """
+
+    optimizer: str = setting("adam", "optimizer", choices=OPTIMIZERS)
+    learning_rate: float = setting(0.00002, "learning rate", metavar="LR", above=0)
+    lr_schedule: str = setting(
+        "constant",
+        "learning rate schedule after the warm-up; linear and cosine decay to 0 at the last step",
+        choices=SCHEDULES,
+    )
+    warmup_steps: int = setting(0, "linear learning rate warm-up (steps)", low=0)
+    schedule_steps: int | None = setting(None, "step at which the schedule reaches 0", low=1)
+    clip_norm: float | None = setting(
+        None, "clip gradients to this global norm (default: off)", metavar="NORM", above=0
+    )
+    weight_decay: float | None = setting(
+        None,
+        "weight decay, applied to weight matrices (default: 0.01 for adamw, 0 for the others)",
+        metavar="RATE",
+        low=0,
+    )
+    momentum: float = setting(0.0, "momentum for SGD, 0 to 1", metavar="SHARE", low=0, below=1)
+    dropout: float = setting(0.0, "dropout probability, 0 to 1", metavar="P", low=0, below=1)
+    noise: float = setting(
+        0.0,
+        "probability of replacing an input token by a random one, 0 to 1",
+        metavar="P",
+        low=0,
+        high=1,
+    )
+    precision: str = setting(
+        "fp32",
+        "precision of matrix products; auto selects bf16 where the hardware supports it",
+        choices=PRECISIONS,
+    )
+    memory_saving_gradients: bool = setting(
+        False,
+        "gradient checkpointing: recompute activations in the backward pass (less memory, slower)",
+        aliases=("twremat",),
+    )
+    only_train_transformer_layers: bool = setting(
+        False, "freeze the embeddings and the final layer normalization"
+    )
+    train_layers: str | None = setting(
+        None, "train only these layers, for example 8-11 or 0,5-7", metavar="LAYERS"
+    )
+    lora_rank: int = setting(
+        0,
+        "LoRA rank: train low-rank updates instead of the full matrices, for example 8; 0 for off",
+        metavar="RANK",
+        low=0,
+    )
+    lora_alpha: float = setting(
+        32.0, "LoRA scale: updates are multiplied by ALPHA / RANK", metavar="ALPHA", above=0
+    )
 
     def __post_init__(self) -> None:
-        for name, choices in {
-            "optimizer": OPTIMIZERS,
-            "lr_schedule": SCHEDULES,
-            "precision": PRECISIONS,
-        }.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"There is no {name} {getattr(self, name)!r}; there are {', '.join(choices)}."
-                )
-        if not 0 <= self.noise <= 1:
-            raise UserError(f"The noise should be a share from 0 to 1, not {self.noise}.")
-        for name in ("dropout", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name} should be at least 0 and below 1, not {getattr(self, name)}."
-                )
-        for name in ("learning_rate", "clip_norm", "lora_alpha"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name} should be a number above 0, not {value}.")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise UserError(
-                f"weight_decay should be a number of at least 0, not {self.weight_decay}."
-            )
+        """Check the values.
+
+        Raises:
+            UserError: a value is out of range, or two settings contradict each other.
+        """
+        check_fields(self)
         if self.momentum and self.optimizer != "sgd":
             raise UserError(
-                f"momentum is for the optimizer sgd, and {self.optimizer} has its own; leave out "
-                "one of the two."
+                f"momentum is a setting of the optimizer sgd; {self.optimizer} has its own. Omit "
+                "momentum, or choose the optimizer sgd."
             )
-        check_count("warmup_steps", self.warmup_steps, least=0)
-        check_count("lora_rank", self.lora_rank, least=0)
-        self._check_schedule()
         if self.train_layers is not None:
             _parse_layers(self.train_layers)
-
-    def _check_schedule(self) -> None:
-        if self.schedule_steps is not None:
-            check_count("schedule_steps", self.schedule_steps, least=1)
         if self.lr_schedule == "constant":
             return
         if self.schedule_steps is None:
             raise UserError(
-                f"The schedule {self.lr_schedule} needs to know when the training ends; say it "
-                "with --max_steps or --epochs."
+                f"lr_schedule {self.lr_schedule} needs the length of the training. Give "
+                "max_steps or epochs."
             )
         if self.warmup_steps >= self.schedule_steps:
             raise UserError(
-                f"A warm-up of {self.warmup_steps} steps leaves nothing of a training of "
-                f"{self.schedule_steps}; give fewer --warmup_steps."
+                f"warmup_steps ({self.warmup_steps}) must be below the {self.schedule_steps} steps "
+                "of the training. Give fewer warmup_steps."
             )
 
     @property
     def decay(self) -> float:
-        """The weight decay in force."""
+        """The weight decay in effect."""
         if self.weight_decay is None:
             return 0.01 if self.optimizer == "adamw" else 0.0
         return self.weight_decay
 
     def trained_tensors(self, hparams: HParams) -> list[str]:
-        """Names of the tensors that a training of this model changes, in the names' order.
+        """Return the names of the tensors that a training changes, sorted.
 
         Raises:
-            UserError: the settings ask for layers, or a rank, that the model does not have.
+            UserError: the settings name a layer, or a rank, that the model does not have.
         """
         names = list(hparams.tensor_shapes())
         if self.only_train_transformer_layers or self.train_layers is not None or self.lora_rank:
@@ -109,29 +123,55 @@ class TrainerSettings:
             layers = _parse_layers(self.train_layers)
             if max(layers) >= hparams.n_layer:
                 raise UserError(
-                    f"train_layers asks for layer {max(layers)}, but the model's layers are 0 to "
-                    f"{hparams.n_layer - 1}."
+                    f"train_layers: there is no layer {max(layers)}. The layers of this model are "
+                    f"0 to {hparams.n_layer - 1}."
                 )
             names = [name for name in names if int(name.split("/")[1][1:]) in layers]
         if self.lora_rank:
             if self.lora_rank > hparams.n_embd:
                 raise UserError(
-                    f"lora_rank is {self.lora_rank}, but the model's matrices have no more than "
-                    f"rank {hparams.n_embd}; ranks from 4 to 64 are usual."
+                    f"lora_rank ({self.lora_rank}) must be at most n_embd ({hparams.n_embd}). "
+                    "Common ranks are 4 to 64."
                 )
             names = [name for name in names if name.endswith("/w")]
         return names
 
 
+def learning_rate(settings: TrainerSettings, step: int) -> float:
+    """Return the learning rate of a step.
+
+    The rate rises linearly over the warm-up, whose last step has the full rate. Then it is
+    constant, or decays to 0 linearly or as a cosine without restarts. It reaches 0 after the last
+    step of `schedule_steps`, so that no step is spent at rate 0.
+
+    Args:
+        step: from 1; beyond `schedule_steps` the rate of linear and cosine is 0.
+
+    Source: Loshchilov and Hutter 2017, "SGDR", https://arxiv.org/abs/1608.03983, equation 5.
+
+    Example:
+        >>> learning_rate(TrainerSettings(learning_rate=0.1, warmup_steps=4), step=2)
+        0.05
+    """
+    if step <= settings.warmup_steps:
+        return settings.learning_rate * step / settings.warmup_steps
+    if settings.lr_schedule == "constant":
+        return settings.learning_rate
+    decay_steps = settings.schedule_steps - settings.warmup_steps
+    share = min(1.0, (step - 1 - settings.warmup_steps) / decay_steps)
+    left = 1 - share if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+    return settings.learning_rate * left
+
+
 def _parse_layers(text: str) -> set[int]:
-    """Numbers and ranges: "0,5-7" -> {0, 5, 6, 7}."""
+    """Return the numbers of layers: "0,5-7" -> {0, 5, 6, 7}."""
     layers: set[int] = set()
-    for part in str(text).split(","):
+    for part in text.split(","):
         found = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part, re.ASCII)
         if not found or int(found[1]) > int(found[2] or found[1]):
             raise UserError(
-                "train_layers should be numbers and rising ranges of layers, such as 8-11 or "
-                f"0,5-7, not {text!r}."
+                f"train_layers: {quoted(text)} is not a list of layers. Give numbers and ascending "
+                "ranges, such as 8-11 or 0,5-7."
             )
         layers.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return layers
@@ -139,87 +179,71 @@ def _parse_layers(text: str) -> set[int]:
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """How often each thing is done; the defaults are those of 2019."""
+    """When to save, sample, validate and stop; the defaults are those of 2019."""
 
-    batch_size: int = 1
-    accumulate_gradients: int = 1  # batches that make up one step
-    save_every: int = 1000  # steps
-    sample_every: int = 100  # steps
-    sample_length: int | None = None  # tokens; None is the window less one
-    sample_num: int = 1
+    batch_size: int = setting(1, "sequences per batch", metavar="SIZE", low=1)
+    accumulate_gradients: int = setting(
+        1, "gradient accumulation: batches per optimizer step", low=1
+    )
+    save_every: int = setting(1000, "save a checkpoint every N steps", low=1)
+    sample_every: int = setting(100, "generate samples every N steps", low=1)
+    sample_length: int | None = setting(
+        None,
+        "length of each sample (tokens; default: n_ctx - 1, which is 1023 for released models)",
+        metavar="TOKENS",
+        low=0,
+    )
+    sample_num: int = setting(1, "number of samples to generate each time", low=0)
     sampling: SamplingSettings = dataclasses.field(
         default_factory=lambda: SamplingSettings(top_k=40)
     )
-    val_every: int = 0  # steps; 0 never validates
-    val_batch_size: int = 2
-    val_batch_count: int = 40
-    held_out: bool = False  # whether validation is on text that is not trained on
-    patience: int | None = None  # validations without a new best that end the run
-    max_steps: int | None = None  # of the run as a whole; None goes on until stopped
-    epochs: float | None = None  # as max_steps, in steps_per_epoch of the sampler
-    max_minutes: float | None = None  # of this part of the run
+    val_every: int = setting(0, "compute the validation loss every N steps; 0 for never", low=0)
+    val_batch_size: int = setting(2, "sequences per validation batch", metavar="SIZE", low=1)
+    val_batch_count: int = setting(40, "number of validation batches", low=1)
+    held_out: bool = False  # whether the validation set is text that is not trained on
+    patience: int | None = setting(
+        None,
+        "early stopping: stop when the validation loss has not improved for N validations; the "
+        "best checkpoint is in checkpoint/RUN/best",
+        low=1,
+    )
+    max_steps: int | None = setting(
+        None, "stop after N steps of the run (default: train until interrupted)", low=1
+    )
+    epochs: float | None = setting(None, "stop after N epochs of the run", metavar="N", above=0)
+    max_minutes: float | None = setting(
+        None, "stop N minutes after this call started training", metavar="N", above=0
+    )
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "batch_size": 1,
-            "accumulate_gradients": 1,
-            "save_every": 1,
-            "sample_every": 1,
-            "sample_num": 0,
-            "val_every": 0,
-            "val_batch_size": 1,
-            "val_batch_count": 1,
-        }.items():
-            check_count(name, getattr(self, name), least)
-        if self.sample_length is not None:
-            check_count("sample_length", self.sample_length, least=0)
-        for name in ("max_steps", "patience"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), least=1)
-        for name in ("epochs", "max_minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"{name} should be above 0, not {value}.")
+        """Check the values.
+
+        Raises:
+            UserError: a value is out of range, or early stopping lacks its validation set.
+        """
+        check_fields(self)
         if self.patience is not None and not self.val_every:
-            raise UserError("Patience counts validations: give --val_every N too.")
+            raise UserError("patience counts validations. Give val_every too.")
         if self.patience is not None and not self.held_out:
             raise UserError(
-                "Patience needs text that is not trained on: give --val_split 0.1 or "
-                "--val_dataset PATH too."
+                "patience needs a validation set that is not trained on. Give val_split, for "
+                "example 0.1, or val_dataset."
             )
 
     def last_step(self, steps_per_epoch: int) -> int | None:
-        """The step that ends the run, by `max_steps` or `epochs`; None if neither is given."""
+        """Return the last step of the run by `max_steps` and `epochs`; None without either."""
         ends = [self.max_steps] if self.max_steps else []
         ends += [math.ceil(self.epochs * steps_per_epoch)] if self.epochs else []
         return min(ends, default=None)
 
     def sample_length_for(self, hparams: HParams) -> int:
-        """Tokens in each sample of a model."""
+        """Return the length of each sample of a model (tokens)."""
         return hparams.n_ctx - 1 if self.sample_length is None else self.sample_length
 
     def check_model(self, hparams: HParams) -> None:
-        """Hold what the samples ask for against the model's vocabulary.
+        """Check the sampling settings against the model's vocabulary.
 
         Raises:
-            UserError: it is smaller.
+            UserError: they need a larger vocabulary.
         """
         self.sampling.check_vocabulary(hparams.n_vocab)
-
-
-def learning_rate(settings: TrainerSettings, step: int) -> float:
-    """The learning rate of a step; the first step is 1.
-
-    Over the warm-up it rises in a straight line, and the last step of it has the full rate. Then it
-    stays, or falls to 0 in a straight line or along half a wave of the cosine (Loshchilov and
-    Hutter 2017, without restarts), which it reaches after the last step of `schedule_steps`: no
-    step is spent at rate 0. Steps beyond those have rate 0.
-    """
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    if settings.lr_schedule == "constant":
-        return settings.learning_rate
-    behind = step - 1 - settings.warmup_steps
-    share = min(1.0, behind / (settings.schedule_steps - settings.warmup_steps))
-    left = 1 - share if settings.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
-    return settings.learning_rate * left

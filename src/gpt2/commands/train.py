@@ -1,0 +1,298 @@
+"""`train`: train a model on text, or resume a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from gpt2 import randomness
+from gpt2.checkpoint import bundle
+from gpt2.checkpoint.run import RunFolder
+from gpt2.checks import LARGEST_COUNT, setting
+from gpt2.commands import inputs
+from gpt2.commands.flags import Command, Values, build, options_of
+from gpt2.commands.signals import StopSignal, load_tensorflow
+from gpt2.commands.terminal import byte_bar, notice, shown
+from gpt2.commands.training_screen import Screen, print_plan
+from gpt2.data import datasets, tokenization
+from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
+from gpt2.data.readers import ReaderSettings
+from gpt2.data.samplers import DocumentSampler, StreamSampler, make_sampler, make_validation_sampler
+from gpt2.errors import UserError
+from gpt2.generation.sampling import SamplingSettings
+from gpt2.hparams import HParams
+from gpt2.locks import run_lock
+from gpt2.tokenizer import Tokenizer
+from gpt2.training import events, run_log
+from gpt2.training.loggers import Logger, TensorBoardLogger, WandbLogger, load_wandb
+from gpt2.training.progress import TrainingProgress
+from gpt2.training.resume import ResumedTraining, find_resume_point
+from gpt2.training.run_log import HISTORY, HistoryLogger
+from gpt2.training.settings import LoopSettings, TrainerSettings
+from gpt2.workspace import Workspace, command_line
+
+VALIDATION_SEED = 1  # the same validation batches for all runs, as in 2019
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What train takes besides the settings of the library."""
+
+    dataset: str = setting(
+        help="dataset: text or the output of encode; a file, folder, or glob pattern",
+        metavar="PATH",
+    )
+    model_name: str | None = setting(
+        None, "model to start from (default: 124M; a resumed run has its own)", metavar="MODEL"
+    )
+    seed: int | None = setting(
+        None, "random seed (default: a random one; a resumed run has its own)", low=0
+    )
+    twremat_memlimit: str | None = setting(
+        None, "ignored; accepted for command lines of 2021", metavar="SIZE"
+    )
+    restore_from: str = setting(
+        "latest",
+        '"latest", "fresh", or a checkpoint: its folder, its prefix, or its .index file',
+        metavar="WHERE",
+    )
+    run_name: str = setting("run1", "name of the run: its folder under checkpoint/", metavar="RUN")
+    wandb: str | None = setting(
+        None, "also log to this Weights & Biases project (pip install wandb)", metavar="PROJECT"
+    )
+    val_dataset: str | None = setting(
+        None, "validation set, as for --dataset (default: the training set)", metavar="PATH"
+    )
+    val_split: float | None = setting(
+        None,
+        "use this fraction of the dataset, at its end, as the validation set",
+        metavar="FRACTION",
+        above=0,
+        below=1,
+    )
+
+
+def run(values: Values) -> None:
+    """Train until the settings or Ctrl+C end the training, then save."""
+    # All flags and files are checked before TensorFlow is imported, which takes seconds.
+    trainer_settings, loop_settings = _training_settings(values)
+    dataset_settings = build(DatasetSettings, values, line_by_line=values.lines)
+    reading = build(ReaderSettings, values)
+    workspace = Workspace.find(values.models_dir, values.model_name)
+    run_folder = RunFolder(workspace.run_folder(values.run_name))
+    if values.wandb:
+        load_wandb()
+    with run_lock(run_folder.path):
+        point = find_resume_point(
+            run_folder, values.model_name, values.models_dir, values.restore_from
+        )
+        # A resumed run continues exactly, as it keeps its seed unless another one is given.
+        seed = point.progress.seed if point.progress and values.seed is None else values.seed
+        seed = randomness.check_seed(seed)
+        hparams, tokenizer = point.model.hparams, point.model.tokenizer()
+        run_folder.check_model(point.model)
+        loop_settings.check_model(hparams)
+        trainer_settings.trained_tensors(hparams)  # raises if the model lacks a layer or rank
+
+        print("Loading dataset...", flush=True)
+        training, validation = _load_samplers(
+            values, dataset_settings, reading, hparams, tokenizer, seed
+        )
+        epoch = training.steps_per_epoch(
+            loop_settings.batch_size * loop_settings.accumulate_gradients
+        )
+        last_step = loop_settings.last_step(epoch)
+        trainer_settings = dataclasses.replace(trainer_settings, schedule_steps=last_step)
+        print_plan(training, validation, hparams, trainer_settings, loop_settings)
+
+        load_tensorflow()
+        from gpt2.training.loop import Loop
+
+        print("Loading checkpoint", shown(point.checkpoint), flush=True)
+        resumed = point.resume(trainer_settings, seed)
+        for note in resumed.point.notes:
+            notice(note)
+        run_folder.adopt(point.model)
+        config = _describe(values, run_folder, resumed)
+        run_log.add_call(run_folder.path, **config)
+        loop = Loop(
+            resumed.trainer,
+            training,
+            validation,
+            tokenizer,
+            run_folder,
+            workspace.samples_folder(values.run_name),
+            loop_settings,
+            resumed.progress,
+            done=resumed.point.done,
+            loggers=_loggers(values, run_folder, resumed, config),
+            encoding=values.encoding,
+        )
+        stop = StopSignal(
+            "Stopping after this step, then saving. Press Ctrl+C again to quit without saving."
+        )
+        with stop, Screen(resumed.point.done, last_step, stop.request) as screen:
+            print("Training...", flush=True)
+            for event in loop.train(stop, screen.validation_bar):
+                screen.show(event)
+                if isinstance(event, events.Finished):
+                    next_command = _sample_command(values, workspace, resumed.progress)
+                    screen.print(_last_line(event.reason, run_folder, resumed.progress))
+                    screen.print(f"Sample with: {next_command}")
+
+
+def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
+    """Return the settings of the steps and of the loop.
+
+    Raises:
+        UserError: a value is out of range, or two flags contradict each other.
+    """
+    if values.val_split is not None and not values.val_every:
+        raise UserError("--val_split needs --val_every N. Give both.")
+    if values.val_split is not None and values.val_dataset:
+        raise UserError("--val_split cannot be combined with --val_dataset. Omit one of them.")
+    loop_settings = build(
+        LoopSettings,
+        values,
+        sampling=SamplingSettings.of_2021(values.top_k, values.top_p),
+        held_out=bool(values.val_split or values.val_dataset),
+    )
+    # With --epochs, the length of the schedule is known once the dataset is loaded.
+    length = values.max_steps or (LARGEST_COUNT if values.epochs else None)
+    return build(TrainerSettings, values, schedule_steps=length), loop_settings
+
+
+def _load_samplers(
+    values: Values,
+    settings: DatasetSettings,
+    reading: ReaderSettings,
+    hparams: HParams,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> tuple[StreamSampler | DocumentSampler, DocumentSampler | None]:
+    """Return samplers of the training set and the validation set, read with a progress bar."""
+
+    def read(path: str) -> TokenStream | DocumentSet:
+        with byte_bar(tokenization.find_files(path)) as progress:
+            return datasets.read(
+                path,
+                settings,
+                tokenizer,
+                hparams.n_vocab,
+                combine=values.combine,
+                reading=reading,
+                legacy_endoftext=values.legacy_endoftext,
+                progress=progress,
+                notice=notice,
+            )
+
+    training, validation = read(values.dataset), None
+    if values.val_split:
+        training, validation = training.split(values.val_split)
+    elif values.val_every:
+        validation = read(values.val_dataset) if values.val_dataset else training
+    elif values.val_dataset:
+        notice("--val_dataset is ignored without --val_every N.")
+    sampler = make_sampler(training, hparams.n_ctx, seed)
+    if validation is None:
+        return sampler, None
+    return sampler, make_validation_sampler(validation, hparams.n_ctx, VALIDATION_SEED)
+
+
+def _describe(values: Values, run_folder: RunFolder, resumed: ResumedTraining) -> dict[str, Any]:
+    """Return what `config.json` records of this call, so that it can be repeated."""
+    point = resumed.point
+    known = run_log.last_data(run_folder.path)
+    return {
+        "flags": vars(values),
+        "seed": resumed.progress.seed,
+        "steps_before": point.done,
+        "checkpoint": {
+            "path": point.checkpoint,
+            "index_sha256": bundle.fingerprint(point.checkpoint),
+        },
+        "hparams": dataclasses.asdict(point.model.hparams),
+        "data": {
+            path: run_log.data_in_short(tokenization.find_files(path), known.get(path))
+            for path in (values.dataset, values.val_dataset)
+            if path
+        },
+    }
+
+
+def _loggers(
+    values: Values, run_folder: RunFolder, resumed: ResumedTraining, config: dict[str, Any]
+) -> list[Logger]:
+    """Return the loggers of this call."""
+    path, done = run_folder.path, resumed.point.done
+    found: list[Logger] = [
+        HistoryLogger(path / HISTORY, done, resumed.progress.validated),
+        TensorBoardLogger(path),
+    ]
+    if values.wandb:
+        found.append(WandbLogger(values.wandb, values.run_name, path, config))
+    return found
+
+
+def _last_line(reason: str, run_folder: RunFolder, progress: TrainingProgress) -> str:
+    """Return why the training ended and, if there was a validation set, the best checkpoint."""
+    if progress.best_step is None:
+        return reason
+    best = shown(run_folder.best.path)
+    return f"{reason} Best checkpoint: {best} (validation loss {progress.best_loss:.2f})."
+
+
+def _sample_command(values: Values, workspace: Workspace, progress: TrainingProgress) -> str:
+    """Return the command that samples from the run, or from its best checkpoint."""
+    run_folder = workspace.run_folder(values.run_name)
+    name = values.run_name
+    if workspace.model_folder_or_none(name) != run_folder:
+        name = shown(run_folder)  # a model has the same name
+    words = ["--model_name", name if progress.best_step is None else f"{name}/best"]
+    words += ["--models_dir", values.models_dir] if values.models_dir else []
+    return f"{command_line('interactive')} {shlex.join(words)}"
+
+
+COMMAND = Command(
+    summary="Train a GPT-2 model on your text.",
+    details="Ctrl+C saves and stops; the same command resumes the run.",
+    groups={
+        "model and dataset": [
+            *options_of(TrainOptions, "dataset", "model_name"),
+            *options_of(inputs.ModelOptions, "models_dir"),
+            *options_of(inputs.TokenizationOptions),
+            *options_of(DatasetSettings),
+        ],
+        "optimization": [
+            *options_of(LoopSettings, "batch_size", "accumulate_gradients"),
+            *options_of(
+                TrainerSettings,
+                *("optimizer", "learning_rate", "lr_schedule", "warmup_steps", "clip_norm"),
+                *("weight_decay", "momentum", "dropout", "noise"),
+            ),
+            *options_of(TrainOptions, "seed"),
+        ],
+        "speed and memory": [
+            *options_of(TrainerSettings, "precision", "memory_saving_gradients"),
+            *options_of(TrainOptions, "twremat_memlimit"),
+            *options_of(
+                TrainerSettings,
+                *("only_train_transformer_layers", "train_layers", "lora_rank", "lora_alpha"),
+            ),
+        ],
+        "run": [
+            *options_of(TrainOptions, "restore_from", "run_name"),
+            *options_of(LoopSettings, "max_steps", "epochs", "max_minutes"),
+            *options_of(LoopSettings, "save_every", "sample_every", "sample_length", "sample_num"),
+            *options_of(SamplingSettings, "top_k", "top_p", top_k=40, top_p=0.0),
+            *options_of(TrainOptions, "wandb"),
+        ],
+        "validation": [
+            *options_of(TrainOptions, "val_dataset", "val_split"),
+            *options_of(LoopSettings, "val_every", "val_batch_size", "val_batch_count", "patience"),
+        ],
+        "how the files are read": inputs.reader_options(),
+    },
+    run=run,
+)

@@ -17,7 +17,7 @@ from tests.commands.toolkit_copy import SIZES, TRAIN, Home, Story, Toolkit
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A folder with text.txt, text.npz and models/117M, made by the commands themselves."""
+    """A toolkit with text.txt, text.npz and models/117M, created by the commands."""
     toolkit = Toolkit(tmp_path_factory.mktemp("toolkit"))
     text = "".join(pydoc_data.topics.topics.values())[:40000]
     (toolkit.root / "text.txt").write_text(text, encoding="utf-8")
@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def toolkit(home: Home, tmp_path: Path) -> Toolkit:
-    """A toolkit with that model and text which a test may spoil."""
+    """A copy of that toolkit, for tests that change it."""
     toolkit = Toolkit(tmp_path / "toolkit")
     shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
     for name in ("text.txt", "text.npz"):
@@ -38,7 +38,7 @@ def toolkit(home: Home, tmp_path: Path) -> Toolkit:
 
 @pytest.fixture
 def encoding_toolkit(tmp_path: Path) -> Toolkit:
-    """A toolkit with a vocabulary that is enough for encode.py: the bytes and `<|endoftext|>`."""
+    """A toolkit whose model has only a vocabulary: the bytes and `<|endoftext|>`."""
     toolkit = Toolkit(tmp_path / "toolkit")
     folder = toolkit.root / "models" / "117M"
     folder.mkdir(parents=True)
@@ -49,7 +49,7 @@ def encoding_toolkit(tmp_path: Path) -> Toolkit:
 
 @pytest.fixture(scope="session")
 def trained(home: Home) -> Toolkit:
-    """A toolkit with a run of some steps, `short`; made sooner than `story`."""
+    """A toolkit with the run `short`, which is trained faster than `story`."""
     train = "python src/train.py --dataset text.npz --run_name short --max_steps 9 --save_every 3"
     home.toolkit.run(train).succeeds()
     return home.toolkit
@@ -57,7 +57,7 @@ def trained(home: Home) -> Toolkit:
 
 @pytest.fixture(scope="session")
 def story(home: Home) -> Story:
-    """The training of the tutorial: stopped, gone on with, terminated, gone on with, left."""
+    """The training of the tutorial: Ctrl+C, resumed, SIGTERM, resumed, Ctrl+C twice."""
     if os.name == "nt":
         pytest.skip("sends signals that Windows does not have")
     toolkit = home.toolkit
@@ -69,12 +69,12 @@ def story(home: Home) -> Story:
         running.send_when(signal.SIGTERM, lambda: running.out.count("loss=") > 3)
         terminated = running.finish()
     after_terminate = toolkit.contents("checkpoint/run1")
-    # A step that takes a minute, in the middle of which the user loses patience.
+    # A step that takes a minute, in the middle of which the user presses Ctrl+C twice.
     with toolkit.start(f"{TRAIN} --accumulate_gradients 50000") as running:
         running.wait_until(lambda: "Training..." in running.out)
-        time.sleep(1)  # so that the step has begun, which nothing tells
+        time.sleep(1)  # the step starts now, without any output
         running.process.send_signal(signal.SIGINT)
-        running.send_when(signal.SIGINT, lambda: "once more leaves at once" in running.err)
+        running.send_when(signal.SIGINT, lambda: "Press Ctrl+C again" in running.err)
         left = running.finish()
     after_leaving = toolkit.contents("checkpoint/run1")
     return Story(
@@ -84,9 +84,9 @@ def story(home: Home) -> Story:
 
 @pytest.fixture(scope="session")
 def no_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What to put before `python` so that importing TensorFlow fails."""
+    """The words before `python` that make importing TensorFlow fail."""
     folder = tmp_path_factory.mktemp("no_tensorflow")
     (folder / "tensorflow").mkdir()
-    fails = "raise ImportError('TensorFlow was asked for')"
+    fails = "raise ImportError('TensorFlow was imported')"
     (folder / "tensorflow" / "__init__.py").write_text(fails)
     return f"PYTHONPATH={folder}"

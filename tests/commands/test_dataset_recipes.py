@@ -1,4 +1,4 @@
-"""The recipes of docs/datasets.md, each run as it stands there on a small text of its shape."""
+"""The recipes of docs/datasets.md, run on small files of the same format."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def write_book(folder: Path) -> None:
         (folder / "books" / name).write_bytes(BOOK.encode("cp1252"))
 
 
-# The section, who writes its files, and the documents of each dataset that it makes.
+# Section: the function that writes its files, and the documents of each dataset.
 SHAPES: dict[str, tuple[Callable[[Path], None], dict[str, list[str]]]] = {
     "Shakespeare": (write_shakespeare, {"shakespeare.npz": [SHAKESPEARE]}),
     "Poems": (write_poems, {"poems.npz": POEMS}),
@@ -103,7 +103,7 @@ def toolkit(encoding_toolkit: Toolkit) -> Toolkit:
 
 @pytest.fixture(scope="module")
 def recipes() -> dict[str, str]:
-    """The first block of commands that encodes, and those after it, of each section."""
+    """Return the sections that have commands for encoding, by their titles."""
     page = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
     return {
         re.split("[:\n]", section)[0]: section
@@ -113,7 +113,7 @@ def recipes() -> dict[str, str]:
 
 
 def run(toolkit: Toolkit, commands: str) -> None:
-    """Run what stands in the page, in a shell, but for training."""
+    """Run commands of the page in a shell, without those for training."""
     lines = [line for line in commands.splitlines() if "new_model" not in line]
     lines = [line.replace("--model_name german ", "") for line in lines if "train" not in line]
     script = "\n".join(["set -e", *lines]).replace("python ", f"{sys.executable} ")
@@ -130,13 +130,13 @@ def documents(toolkit: Toolkit, name: str) -> list[str]:
     return texts
 
 
-def test_every_recipe_has_a_text_of_its_shape(recipes: dict[str, str]) -> None:
+def test_every_recipe_has_files_to_run_on(recipes: dict[str, str]) -> None:
     assert list(recipes) == list(SHAPES)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the recipes are for a shell")
 @pytest.mark.parametrize("title", SHAPES)
-def test_a_recipe_makes_the_documents_it_should(
+def test_a_recipe_creates_the_expected_documents(
     toolkit: Toolkit, recipes: dict[str, str], title: str
 ) -> None:
     write, expected = SHAPES[title]
@@ -152,8 +152,10 @@ def test_a_recipe_makes_the_documents_it_should(
     assert made == set(expected)
 
 
-def test_the_other_ways_of_the_recipes_work_too(toolkit: Toolkit, recipes: dict[str, str]) -> None:
-    """Those that write a dataset a second time."""
+def test_the_alternative_commands_of_the_recipes_work(
+    toolkit: Toolkit, recipes: dict[str, str]
+) -> None:
+    """The last block of a section writes the dataset a second time."""
     for title, write in (("Short stories", write_stories), ("Source code", write_code)):
         write(toolkit.root)
         *_, last = re.findall(r"^```\n(.*?)^```$", recipes[title], re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""src/train.py in the hands of a user: stopped, gone on with, begun anew, gone wrong."""
+"""Training from the command line: stopped, resumed, started from a checkpoint, failing."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_a_fresh_model_has_the_seven_files_of_a_released_one(home: Home) -> None
 
 def test_encoding_counts_the_tokens_at_the_end(home: Home) -> None:
     done = home.encode.succeeds()
-    assert re.fullmatch(r"ReaderSettings files\nWriting text\.npz\n[\d,]+ tokens\n", done.out)
+    assert re.fullmatch(r"Reading files\nWriting text\.npz\n[\d,]+ tokens\n", done.out)
 
 
-def test_training_shows_what_it_showed_in_2019(story: Story) -> None:
+def test_training_prints_the_lines_of_2019(story: Story) -> None:
     done = story.interrupted
     assert done.out.startswith("Loading dataset...\ndataset has ")
     lines = done.out.replace(os.sep, "/").splitlines()
     loading = lines.index("Loading checkpoint models/117M/model.ckpt")
     assert lines[loading + 1] == "Training..."
-    assert "Training all 8,624 parameters, with about" in lines[loading - 2]
+    assert "Training all 8,624 parameters" in lines[loading - 2]
     assert steps(done.out) == list(range(1, len(steps(done.out)) + 1))
     at = next(number for number, line in enumerate(lines) if line.startswith("[20 |"))
     assert lines[at + 1 : at + 3] == ["Generating samples...", "======== SAMPLE 1 ========"]
@@ -65,9 +65,9 @@ def test_samples_lie_in_files_as_they_were_shown(story: Story) -> None:
     assert samples in story.interrupted.out
 
 
-def test_ctrl_c_ends_well_and_saves_the_step_just_done(story: Story) -> None:
+def test_ctrl_c_saves_the_last_step_and_exits_with_0(story: Story) -> None:
     done = story.interrupted
-    done.says(0, "Finishing the step, then saving; once more leaves at once")
+    done.says(0, "after this step, then saving.*Ctrl.C again")
     assert "\ninterrupted\n" in done.out
     assert saved(done.out)[-1] == steps(done.out)[-1]
 
@@ -101,7 +101,7 @@ def test_the_run_holds_the_last_five_checkpoints_and_is_a_model_folder(story: St
         assert len(files[f"model-{step}{DATA}"]) == 8624 * 4
 
 
-def test_the_same_command_goes_on_with_the_next_step(story: Story) -> None:
+def test_the_same_command_resumes_with_the_next_step(story: Story) -> None:
     last = saved(story.interrupted.out)[-1]
     out = story.terminated.out.replace(os.sep, "/")
     assert f"Loading checkpoint checkpoint/run1/model-{last}\n" in out
@@ -110,18 +110,18 @@ def test_the_same_command_goes_on_with_the_next_step(story: Story) -> None:
 
 def test_sigterm_saves_as_ctrl_c_does(story: Story) -> None:
     done = story.terminated
-    done.says(0, "Finishing the step, then saving")
+    done.says(0, "after this step, then saving")
     last = steps(done.out)[-1]
     assert saved(done.out)[-1] == last
     assert story.after_terminate["counter"] == b"%d\n" % last
     assert f"model-{last}{INDEX}" in story.after_terminate
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(story: Story) -> None:
-    story.left.says(130, "once more leaves at once")
+def test_a_second_ctrl_c_exits_at_once_and_changes_no_checkpoint(story: Story) -> None:
+    story.left.says(130, "Ctrl.C again")
     assert "interrupted" not in story.left.out
     assert steps(story.left.out) == []
-    unharmed = story.after_leaving.keys() - {"config.json"}  # where the call is noted
+    unharmed = story.after_leaving.keys() - {"config.json"}  # which records the call
     assert unharmed == story.after_terminate.keys() - {"config.json"}
     for name in unharmed:
         assert story.after_leaving[name] == story.after_terminate[name], name
@@ -129,7 +129,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_harms_nothing(story: Story) -> None:
 
 @pytest.fixture(scope="session")
 def starts(story: Story) -> dict[str, Done]:
-    """Two steps of each of four runs that begin in different ways, by the name of the run."""
+    """Two steps of each of four runs that start in different ways, by the name of the run."""
     root = story.toolkit.root
     shutil.copytree(root / "checkpoint" / "run1", root / "checkpoint" / "fresh")
     (root / "short.txt").write_text("Too short.")
@@ -148,7 +148,7 @@ def starts(story: Story) -> dict[str, Done]:
 
 
 @pytest.mark.parametrize("run", ["folder", "prefix", "index", "fresh"])
-def test_training_begins_where_restore_from_says_and_ends_where_max_steps_says(
+def test_training_starts_at_restore_from_and_ends_at_max_steps(
     story: Story, starts: dict[str, Done], run: str
 ) -> None:
     out = starts[run].succeeds().out.replace(os.sep, "/")
@@ -156,7 +156,10 @@ def test_training_begins_where_restore_from_says_and_ends_where_max_steps_says(
     checkpoint = "models/117M/model.ckpt" if run == "fresh" else f"checkpoint/run1/model-{last}"
     assert f"\nLoading checkpoint {checkpoint}\n" in out
     assert steps(out) == [1, 2]
-    assert out.endswith(f"Saving checkpoint/{run}/model-2\nThe run has done its 2 steps\n")
+    sample = f"python src/interactive_conditional_samples.py --model_name {run}"
+    assert re.search(
+        rf"\nSaving checkpoint/{run}/model-2\n.*\b2 steps.*\n.*{re.escape(sample)}\n$", out
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(
@@ -170,35 +173,34 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(
     assert folder != index  # whose seed was another one
 
 
-def test_the_validation_loss_is_shown_every_so_many_steps(starts: dict[str, Done]) -> None:
+def test_the_validation_loss_is_printed_every_val_every_steps(starts: dict[str, Done]) -> None:
     line = r"^Calculating validation loss\.\.\.\n\[(\d+) \| [\d.]+\] validation loss = \d\.\d\d$"
     assert re.findall(line, starts["fresh"].out, re.MULTILINE) == ["0", "2"]
     assert "validation" not in starts["folder"].out
 
 
-def test_a_dataset_shorter_than_the_window_is_trained_on(starts: dict[str, Done]) -> None:
+def test_a_dataset_shorter_than_the_context_window_is_trained_on(starts: dict[str, Done]) -> None:
     out = starts["fresh"].out
     tokens = int(re.search(r"dataset has (\d+) tokens", out)[1])
-    assert f"shorter than the model's window; training on {tokens - 1} tokens at a time" in out
+    assert re.search(rf"shorter than the context window .* {tokens - 1} tokens", out)
     assert "shorter" not in starts["folder"].out
 
 
 def limit_files() -> None:
-    """Let no file grow to the size of a checkpoint's, as on a disk that is nearly full."""
+    """Limit files to less than the size of a checkpoint, as on a disk that is nearly full."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
 def checkpoints(contents: dict[str, bytes | None]) -> dict[str, bytes | None]:
-    """What of a run's folder counts when it is gone on with."""
+    """Return the files of a run that resuming depends on."""
     wanted = ("checkpoint", "counter", "model-", "state-")
     return {name: content for name, content in contents.items() if name.startswith(wanted)}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
-def test_on_a_full_disk_training_goes_on_and_what_is_saved_stays(
+def test_on_a_full_disk_training_continues_and_saved_checkpoints_stay(
     story: Story, toolkit: Toolkit
 ) -> None:
     run = toolkit.root / "checkpoint" / "run1"
@@ -210,42 +212,41 @@ def test_on_a_full_disk_training_goes_on_and_what_is_saved_stays(
     first, second, last = done.sentences
     for number, sentence in ((step, first), (step + 1, second)):
         assert re.search(
-            rf"run1/model-{number} cannot be written: File too large; check .*disk space\. "
-            rf"Training goes on, and the checkpoint of step {step - 1} is kept",
+            rf"run1/model-{number} cannot be written: File too large.*disk space.*"
+            rf"checkpoint of step {step - 1}",
             sentence.replace(os.sep, "/"),
         )
-    # That nothing could be saved is an error at the end only.
-    assert "cannot be written" in last and "goes on" not in last
+    # Only at the end is it an error.
+    assert "cannot be written" in last and f"step {step - 1}" not in last
     assert done.code == 1
     assert checkpoints(toolkit.contents("checkpoint/run1")) == checkpoints(before)
 
 
-def test_a_loss_that_breaks_ends_training_and_only_good_checkpoints_are_kept(
+def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
     story: Story, toolkit: Toolkit
 ) -> None:
     run = toolkit.root / "checkpoint" / "run1"
     shutil.copytree(story.toolkit.root / "checkpoint" / "run1", run)
     before = toolkit.contents("checkpoint/run1")
     last = int(before["counter"])
-    # Every step is to be saved, but not the one that broke the weights.
+    # Every step is saved, except the one that made the weights NaN.
     breaking = f"{TRAIN} --save_every 1 --optimizer sgd --learning_rate 1e30"
     resumed, new = toolkit.run_all(breaking, f"{breaking} --run_name new")
     other, broken = resumed.sentences
-    assert re.search("state is that of another optimizer.*optimizer starts anew", other)
+    assert re.search("another optimizer.*optimizer starts", other)
     assert re.search(
-        rf"loss of step {last + 2} is nan \(batch {last + 1}, chunk .*, the text '.*'\.\.\.\), so "
-        rf"training has stopped; the last good checkpoint, of step {last}, is kept",
+        rf"loss .*step {last + 2} .*nan.*batch {last + 1}, chunk .*'.*checkpoint.* step {last}\b",
         broken,
     )
     assert resumed.code == 1
     assert steps(resumed.out) == [last + 1]
     assert checkpoints(toolkit.contents("checkpoint/run1")) == checkpoints(before)
-    new.says(1, "loss of step 2 is nan .*no checkpoint was written.* lower --learning_rate")
+    new.says(1, "loss .*step 2 .*nan.*o checkpoint.*lower --learning_rate")
     assert not list((toolkit.root / "checkpoint" / "new").glob("*.index"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
-def test_what_is_trained_is_saved_where_tee_has_gone_with_the_same_ctrl_c(home: Home) -> None:
+def test_training_is_saved_when_the_reader_of_its_output_is_gone(home: Home) -> None:
     line = f"{TRAIN} --run_name tee --max_steps 100000 --save_every 100000"
     process = home.toolkit.start_with(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
@@ -261,12 +262,14 @@ def test_what_is_trained_is_saved_where_tee_has_gone_with_the_same_ctrl_c(home: 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
-def test_a_terminal_that_goes_asks_once_however_often_its_signal_comes(toolkit: Toolkit) -> None:
+def test_a_closed_terminal_is_one_request_to_stop_however_many_signals_it_sends(
+    toolkit: Toolkit,
+) -> None:
     program = """
 import os, signal, sys, time
 sys.path.insert(0, "src")
-from command_line import StopSignal
-with StopSignal("asked") as stop:
+from gpt2.commands.signals import StopSignal
+with StopSignal("requested") as stop:
     for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT):
         os.kill(os.getpid(), number)
         in_vain = number == signal.SIGHUP and "nohup" in sys.argv
@@ -281,7 +284,7 @@ with StopSignal("asked") as stop:
 """
     (toolkit.root / "program.py").write_text(program)
     assert toolkit.run("python program.py").out == "True\nTrue\nTrue\nat work\n"
-    # nohup tells the program not to mind; then only Ctrl+C asks.
+    # Under nohup SIGHUP is ignored; then only Ctrl+C is a request.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         done = toolkit.run("python program.py nohup")
@@ -292,16 +295,16 @@ with StopSignal("asked") as stop:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
-def test_ctrl_c_is_answered_while_tensorflow_is_loaded(toolkit: Toolkit) -> None:
+def test_ctrl_c_ends_the_process_while_tensorflow_is_imported(toolkit: Toolkit) -> None:
     slow = toolkit.root / "slow" / "tensorflow"
     slow.mkdir(parents=True)
-    (slow / "__init__.py").write_text("import time; print('asked for', flush=True); time.sleep(99)")
+    (slow / "__init__.py").write_text("import time; print('importing', flush=True); time.sleep(99)")
     with toolkit.start(f"PYTHONPATH=slow {TRAIN}") as running:
-        running.send_when(signal.SIGINT, lambda: "asked for" in running.out)
+        running.send_when(signal.SIGINT, lambda: "importing" in running.out)
         running.finish().says(130, "^interrupted$")
 
 
-def test_a_checkpoint_folder_that_cannot_be_is_told_before_training(toolkit: Toolkit) -> None:
+def test_a_file_named_checkpoint_is_an_error_before_training(toolkit: Toolkit) -> None:
     (toolkit.root / "checkpoint").write_text("a file")
     before = toolkit.contents()
     done = toolkit.run(TRAIN)

@@ -1,4 +1,4 @@
-"""A run that is cut off goes on to the bit: by Ctrl+C, by SIGTERM, by kill -9, after damage."""
+"""An interrupted run resumes exactly: after Ctrl+C, SIGTERM, kill -9, or damage."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gpt2.locks import run_lock
 from tests.commands.toolkit_copy import DATA, TRAIN, Done, Home, Toolkit
 
 STEPS = 30
-# All that has a memory: Adam, a schedule, noise and dropout, the best so far, the average. A step
-# is of many batches, so that there is time to send a signal between two of them.
+# Everything with state: Adam, a schedule, noise and dropout, the best loss, the average loss. A
+# step has many batches, so that a signal arrives between two of them.
 RUN = (
     f"python src/train.py --dataset text.npz --max_steps {STEPS} --save_every 10"
     " --sample_every 20 --sample_length 4 --batch_size 2 --accumulate_gradients 25"
@@ -28,19 +28,19 @@ RUN = (
 SIGNALS = {"interrupted": "SIGINT", "terminated": "SIGTERM", "killed": "SIGKILL"}
 
 
-class WindowSettings(NamedTuple):
-    """A run that was cut off, and the call that went on with it."""
+class Interrupted(NamedTuple):
+    """The two calls of an interrupted run."""
 
     first: Done
     second: Done
 
 
 class Runs(NamedTuple):
-    """Runs that should all have come to the same end."""
+    """Runs that must end with the same weights."""
 
     toolkit: Toolkit
     whole: Done
-    cut: dict[str, WindowSettings]
+    cut: dict[str, Interrupted]
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,12 @@ def runs(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
     shutil.copy(home.toolkit.root / "text.npz", toolkit.root)
 
-    def cut(name: str) -> WindowSettings:
+    def cut(name: str) -> Interrupted:
         command = f"{RUN} --run_name {name}"
         with toolkit.start(f"{command} --seed 5") as running:
             running.send_when(getattr(signal, SIGNALS[name]), lambda: "\n[13 | " in running.out)
             first = running.finish()
-        return WindowSettings(
-            first, toolkit.run(command)
-        )  # without the seed, which the run remembers
+        return Interrupted(first, toolkit.run(command))  # without --seed, which the run records
 
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(toolkit.run, f"{RUN} --run_name whole --seed 5")
@@ -67,7 +65,7 @@ def runs(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def history(contents: dict[str, bytes | None]) -> list[dict[str, Any]]:
-    """The lines of a run's history, without what depends on the clock."""
+    """Return the history of a run without its times."""
     lines = [json.loads(line) for line in contents["history.jsonl"].splitlines()]
     return [{n: v for n, v in line.items() if n != "tokens_per_second"} for line in lines]
 
@@ -83,7 +81,7 @@ def test_the_whole_run_does_all_its_steps(runs: Runs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SIGNALS)
-def test_a_run_that_was_cut_off_ends_with_the_same_bits(runs: Runs, how: str) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(runs: Runs, how: str) -> None:
     first, second = runs.cut[how]
     done = last_steps(first.out)[-1]
     assert done < STEPS
@@ -108,7 +106,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(runs: Runs, how: str) ->
 
 
 @pytest.mark.slow
-def test_the_config_tells_each_call_with_its_seed(runs: Runs) -> None:
+def test_the_config_records_each_call_with_its_seed(runs: Runs) -> None:
     contents = runs.toolkit.contents("checkpoint/interrupted")
     first, second = json.loads(contents["config.json"])["calls"]
     assert first["seed"] == second["seed"] == 5
@@ -123,7 +121,7 @@ def test_the_config_tells_each_call_with_its_seed(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Runs) -> None:
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_resumed(runs: Runs) -> None:
     folder = runs.toolkit.root / "checkpoint"
     shutil.copytree(folder / "whole", folder / "damaged")
     data = folder / "damaged" / f"model-{STEPS}{DATA}"
@@ -133,10 +131,10 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_goes_on(runs: Ru
     done = runs.toolkit.run(f"{RUN} --run_name damaged")
     done.says(
         0,
-        rf"model-{STEPS}\.data-\S+: the tensor .* is damaged, .* goes on from \S+model-20 instead",
+        rf"model-{STEPS}\.data-\S+: .*tensor .*damaged.* from \S+model-20 instead",
     )
     assert last_steps(done.out) == list(range(21, STEPS + 1))
-    # The step is saved anew, as it was.
+    # The step is saved again, with the same weights.
     whole = runs.toolkit.contents("checkpoint/whole")
     assert data.read_bytes() == whole[f"model-{STEPS}{DATA}"]
 
@@ -145,5 +143,5 @@ def test_a_second_training_in_the_same_run_is_refused(toolkit: Toolkit, no_tenso
     run = toolkit.root / "checkpoint" / "run1"
     with run_lock(run):
         done = toolkit.run(f"{no_tensorflow} {TRAIN}")
-        done.says(1, r"Another training is at work in \S+run1; .* --run_name")
+        done.says(1, r"\S+run1\b.* --run_name")
     assert not run.exists()

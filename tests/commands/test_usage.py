@@ -1,8 +1,11 @@
-"""Help and wrong calls, answered without the wait for TensorFlow."""
+"""`--help` and wrong command lines: answered in one line, without importing TensorFlow."""
 
 from __future__ import annotations
 
+import os
 import re
+
+import pytest
 
 from tests.commands.toolkit_copy import Home
 
@@ -17,38 +20,88 @@ COMMANDS = (
     "src/evaluate.py score",
     "src/plot.py",
 )
-# Those of 2019 and 2021 with their defaults, and those that came since.
+VERBS = "download encode new-model train interactive unconditional conditional evaluate plot"
+# The flags of 2019 and 2021 with their defaults, and those added since.
 TRAIN_FLAGS = """
     dataset model_name=124M models_dir=models combine=50000 encoding=utf-8 batch_size=1
     learning_rate=2e-05 accumulate_gradients=1 memory_saving_gradients twremat twremat_memlimit
-    only_train_transformer_layers optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest
+    only_train_transformer_layers optimizer=adam noise=0 top_k=40 top_p=0 restore_from=latest
     run_name=run1 sample_every=100 sample_length sample_num=1 save_every=1000 val_dataset
     val_batch_size=2 val_batch_count=40 val_every=0 max_steps seed
     val_split patience epochs max_minutes wandb lr_schedule=constant warmup_steps=0 clip_norm
-    weight_decay momentum=0.0 dropout=0.0 precision=fp32 train_layers lora_rank=0 lora_alpha=32.0
+    weight_decay momentum=0 dropout=0 precision=fp32 train_layers lora_rank=0 lora_alpha=32
     respect_documents control_code_from lines line_by_line
 """
-WRONG_CALLS = {
-    "src/train.py": "arguments are required: --dataset",
-    "src/train.py --dataset text.npz --batch_size two": "invalid int value: 'two'",
-    "src/train.py --dataset text.npz --optimizer adagrad": "invalid choice: 'adagrad'",
-    "src/train.py --dataset text.npz --steps 3": "unrecognized arguments: --steps 3",
-    "src/encode.py text.txt": r"arguments are required: OUT\.npz",
-    "src/new_model.py": "arguments are required: NAME",
-    "src/generate_unconditional_samples.py --nsample 1": "there is no flag --nsample",
-    "src/evaluate.py trigram": "there is no command trigram",
-    "src/evaluate.py diversity --sample a": "there is no flag --sample",
-    "src/evaluate.py grid --temperature 1 2": "2 is one value too many",
-    "src/evaluate.py bigram": "bigram: --dataset is missing",
-    "src/evaluate.py score --text a --json": "score: --json needs a value",
-    "src/plot.py surprise --model-name --text a": "--model-name needs a value",
-    "download_model.py": "arguments are required: model",
-    "download_model.py 118M": "invalid choice: '118M'",
-}
 SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
 
+TRAIN = "src/train.py --dataset text.npz"
+UNCONDITIONAL = "src/generate_unconditional_samples.py"
+WRONG_CALLS = {
+    # A required argument or a value is missing.
+    "src/train.py": "missing: --dataset",
+    "src/encode.py text.txt": r"missing: OUT\.npz",
+    "src/new_model.py": "missing: NAME",
+    "download_model.py": "missing: MODEL",
+    "src/evaluate.py bigram": "--dataset is missing|missing: --dataset",
+    "src/train.py --dataset": "--dataset needs a value",
+    f"{TRAIN} --seed --lines": "--seed needs a value",
+    f"{TRAIN} --run_name --max_steps=1": "--run_name needs a value",
+    "src/evaluate.py score --text a --json": "score: --json needs a value",
+    "src/plot.py surprise --model-name --text a": "--model.name needs a value",
+    # A flag is unknown: the nearest is suggested.
+    f"{TRAIN} --steps 3": "there is no flag --steps",
+    f"{TRAIN} --learning-rte 1": "there is no flag --learning-rte; did you mean --learning_rate",
+    f"{TRAIN} --max_step 3": "there is no flag --max_step; did you mean --max_steps",
+    f"{TRAIN} --no_dataset": "there is no flag --no_dataset",
+    f"{TRAIN} -q": "there is no flag -q",
+    "src/encode.py text.txt out.npz --worker 2": "--worker; did you mean --workers",
+    "src/new_model.py new --form 117M": "there is no flag --form; did you mean --from",
+    "download_model.py 117M --verfy": "there is no flag --verfy; did you mean --verify",
+    f"{UNCONDITIONAL} --nsample 1": "there is no flag --nsample",
+    "src/evaluate.py diversity --sample a": "there is no flag --sample",
+    # A flag is given twice, also under another name or spelling.
+    f"{TRAIN} --seed 1 --seed 2": "--seed is given twice",
+    f"{TRAIN} --batch_size 1 --batch-size=2": "--batch_size is given twice",
+    f"{TRAIN} --twremat --memory_saving_gradients": "--memory_saving_gradients is given twice",
+    f"{TRAIN} --lines --line_by_line": "--lines is given twice",
+    "src/new_model.py new --add_tokens a --add_tokens b": "--add_tokens is given twice",
+    # A value is of another type or not one of the choices.
+    f"{TRAIN} --batch_size two": "--batch_size must be a whole number, not 'two'",
+    f"{TRAIN} --max_steps 1.5": "--max_steps must be a whole number, not '1.5'",
+    f"{TRAIN} --learning_rate fast": "--learning_rate must be a number, not 'fast'",
+    f"{TRAIN} --lines=maybe": "--lines must be true or false, not 'maybe'",
+    f"{TRAIN} --optimizer adagrad": "--optimizer must be one of adam, .*, not 'adagrad'",
+    f"{TRAIN} --control_code_from title": "--control_code_from must be .*filename, not 'title'",
+    "src/encode.py a out.npz --format xml": "--format must be one of .*jsonl.*, not 'xml'",
+    f"{UNCONDITIONAL} --top_k 1.5": "--top_k must be a whole number, not '1.5'",
+    f"{UNCONDITIONAL} --seed x": "--seed must be a whole number, not 'x'",
+    "download_model.py 118M": "model '118M'; did you mean 117M.*available: .*1558M",
+    # An argument or a subcommand too many, or unknown.
+    f"{TRAIN} shakespeare": "unexpected argument 'shakespeare'",
+    "src/encode.py a b c": "unexpected argument 'c'",
+    "src/evaluate.py grid --temperature 1 2": "one value too many|unexpected argument",
+    "src/evaluate.py trigram": "there is no command .?trigram",
+}
+WRONG_VERBS = {
+    "tran": "there is no command 'tran'; did you mean train.*available: download, .*plot",
+    "sing": "there is no command 'sing'; available: download, .*plot",
+    "newmodel x": "did you mean new-model",
+    "--dataset text.npz": "there is no command '--dataset'; available: ",
+    "train": "gpt2 train: missing: --dataset",
+    "train --dataset text.npz --stepz 3": "gpt2 train: there is no flag --stepz",
+    "new-model": "gpt2 new-model: missing: NAME",
+    "download 118M": "gpt2 download: .*'118M'",
+    "encode text.txt": "gpt2 encode: missing: ",
+}
 
-def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str) -> None:
+
+@pytest.fixture
+def module(no_tensorflow: str) -> str:
+    """The start of a command line that calls a verb."""
+    return f"{no_tensorflow}{os.pathsep}src python -m gpt2"
+
+
+def test_help_is_printed_without_tensorflow(home: Home, no_tensorflow: str) -> None:
     calls = [*(f"{command} --help" for command in COMMANDS), "src/evaluate.py bigram -h"]
     lines = (f"{no_tensorflow} python {call}" for call in calls)
     for call, done in zip(calls, home.toolkit.run_in_one_process(*lines), strict=True):
@@ -58,33 +111,65 @@ def test_help_is_given_without_tensorflow(home: Home, no_tensorflow: str) -> Non
         assert done.out.endswith("\n") and not done.out.endswith("\n\n")
 
 
+def test_the_command_gpt2_lists_its_verbs_and_prints_its_version(home: Home, module: str) -> None:
+    asked = home.toolkit.run_in_one_process(*(f"{module} {word}" for word in ("--help", "help")))
+    for done in asked:
+        for verb in VERBS.split():
+            assert re.search(rf"^  {verb} +[A-Z].*\.$", done.succeeds().out, re.MULTILINE)
+    done = home.toolkit.run(f"{module} --version").succeeds()
+    assert re.fullmatch(r"retrain-gpt2 \d+\.\d+\.\d+\n", done.out)
+    done = home.toolkit.run(f"{module} train --help").succeeds()
+    assert done.out.startswith("usage: gpt2 train ")
+
+
 def test_help_names_every_flag_of_the_original_with_its_default(
     home: Home, no_tensorflow: str
 ) -> None:
-    shown = home.toolkit.run(f"{no_tensorflow} python src/train.py --help").succeeds().out
-    helps = re.split(r"\n  (?=--)", " ".join(shown.split("options:")[1:]))
+    samplers = COMMANDS[4:6]
+    train, *others = home.toolkit.run_in_one_process(
+        *(f"{no_tensorflow} python {call} --help" for call in ("src/train.py", *samplers))
+    )
+    helps = re.split(r"\n  (?=--)", train.succeeds().out.partition("options:")[2])
     for flag in TRAIN_FLAGS.split():
         name, _, default = flag.partition("=")
-        [text] = [part for part in helps if re.search(rf"--{name}\b(?!_)", part.split("\n")[0])]
+        [text] = [part for part in helps if re.search(rf"--{name}\b", re.split("  |\n", part)[0])]
         assert f"(default: {default}" in " ".join(text.split()) or not default, flag
-    for sampler in COMMANDS[4:6]:
-        shown = home.toolkit.run(f"{no_tensorflow} python {sampler} --help").succeeds().out
+    for done in others:
         for name in SAMPLER_FLAGS.split():
-            assert f"--{name}=" in shown
+            assert re.search(rf"^  --{name}\b", done.succeeds().out, re.MULTILINE)
 
 
-def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(home: Home, no_tensorflow: str) -> None:
+def test_a_wrong_command_line_is_one_line_with_exit_code_2(home: Home, no_tensorflow: str) -> None:
     lines = (f"{no_tensorflow} python {line}" for line in WRONG_CALLS)
     dones = home.toolkit.run_in_one_process(*lines)
     for done, sentence in zip(dones, WRONG_CALLS.values(), strict=True):
-        done.says(2, rf"{sentence}.*; see \S+\.py( [a-z]+)? --help\.$")
+        done.says(2, rf"({sentence}).*; see \S+\.py( [a-z]+)? --help\.$")
         assert done.out == ""
 
 
-def test_tensorflow_is_loaded_without_keras(home: Home) -> None:
+def test_a_wrong_verb_is_one_line_with_exit_code_2(home: Home, module: str) -> None:
+    dones = home.toolkit.run_in_one_process(*(f"{module} {line}" for line in WRONG_VERBS))
+    for done, sentence in zip(dones, WRONG_VERBS.values(), strict=True):
+        done.says(2, rf"({sentence}).*; see gpt2( [a-z-]+)? --help\.$")
+        assert done.out == ""
+
+
+def test_a_flag_may_have_dashes_an_equals_sign_or_no_in_front(home: Home, module: str) -> None:
+    # Each reaches the check of the dataset, so that the flags before it have been accepted.
+    lines = (
+        "--dataset=gone.txt --batch-size 2",
+        "--dataset gone.txt --no-lines --no_respect_documents --twremat",
+        "--dataset gone.txt --lines=false --max-steps=1",
+    )
+    for done in home.toolkit.run_in_one_process(*(f"{module} train {line}" for line in lines)):
+        done.says(1, r"^gone\.txt\b")
+
+
+def test_tensorflow_is_imported_without_keras(home: Home) -> None:
     names = "{'tensorflow', 'keras', 'sklearn', 'matplotlib'}"
     program = (
-        f"import sys, command_line as c; c.load_tensorflow(); print({names} & {{*sys.modules}})"
+        "import sys; from gpt2.commands.signals import load_tensorflow; load_tensorflow(); "
+        f"print({names} & {{*sys.modules}})"
     )
     line = f'TF_USE_LEGACY_KERAS= python -c "{program}"'
     assert home.toolkit.run(line, "src").out == "{'tensorflow'}\n"

@@ -1,4 +1,4 @@
-"""A copy of the toolkit in a folder of its own, and its commands called as a user calls them."""
+"""A copy of the toolkit in its own folder, and its commands called as a user calls them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ MODEL_FILES = (
 DATA, INDEX = ".data-00000-of-00001", ".index"
 
 SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
-# Many steps are done in the second before the signal, so that there is a middle to stop in.
+# Fast steps, so that a signal arrives between two of them.
 TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
 
-# Far more than any command here needs, so that a command that hangs fails the test.
-PATIENCE = 600  # seconds, for machines that have much else to do
+# A command that hangs fails the test after this time, which is far more than any needs.
+PATIENCE = 600  # seconds; the machine may be busy
 
-# What tqdm shows ends in times and a speed, such as [00:01<00:00, 3.40MB/s].
+# Progress bars of tqdm end in times and a speed, such as [00:01<00:00, 3.40MB/s].
 PROGRESS = re.compile(r"\[\d\d:\d\d[<,].*\]$")
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -54,19 +54,19 @@ class Done(NamedTuple):
         return [line for line in lines if line and not PROGRESS.search(line)]
 
     def says(self, code: int, sentence: str) -> None:
-        """Assert that it ended with this code and one line on standard error that matches."""
+        """Assert the exit code, and one line on standard error that matches a pattern."""
         assert self.code == code, self
         assert len(self.sentences) == 1, self
         assert re.search(sentence, self.sentences[0]), self
 
     def succeeds(self) -> Done:
-        """Assert that it ended well and without a word on standard error."""
+        """Assert exit code 0 and nothing but progress bars on standard error."""
         assert (self.code, self.sentences) == (0, []), self
         return self
 
 
 class Running:
-    """A command that may be stopped in the middle; killed at the end of a `with` block."""
+    """A running command, killed at the end of a `with` block."""
 
     def __init__(self, process: subprocess.Popen, typed: str):
         self.process = process
@@ -92,16 +92,16 @@ class Running:
 
     @property
     def out(self) -> str:
-        """What is on standard output by now."""
+        """The standard output so far."""
         return _text(self._out)
 
     @property
     def err(self) -> str:
-        """What is on standard error by now."""
+        """The standard error so far."""
         return _text(self._err)
 
     def wait_until(self, shown: Callable[[], bool]) -> None:
-        """Wait until something is shown."""
+        """Wait until a condition holds."""
         deadline = time.monotonic() + PATIENCE
         while not shown():
             ended = self.process.poll() is not None
@@ -109,12 +109,12 @@ class Running:
             time.sleep(0.01)
 
     def send_when(self, signal: int, shown: Callable[[], bool]) -> None:
-        """Send a signal as soon as something is shown."""
+        """Send a signal as soon as a condition holds."""
         self.wait_until(shown)
         self.process.send_signal(signal)
 
     def finish(self) -> Done:
-        """Wait for the end."""
+        """Wait for the command to exit."""
         code = self.process.wait(PATIENCE)
         for thread in self._threads:
             thread.join()
@@ -131,19 +131,23 @@ def _text(parts: list[bytes]) -> str:
     return b"".join(parts).decode("utf-8").replace(os.linesep, "\n")
 
 
-# Command lines, as lists of words, one after the other in a process that is started once. Each has
-# standard streams of its own and ends as it would alone; what they share is what has been imported.
+# Runs command lines, given as lists of words, one after the other in one process. Each has its own
+# standard streams and exit code; they share the modules that have been imported.
 _ALL_IN_ONE = """
 import contextlib, io, json, os, runpy, sys
 typed, lines = json.loads(sys.argv[1])
 results = []
 for script, *words in lines:
-    sys.argv, sys.path[0] = [script, *words], os.path.dirname(script)
+    module = words.pop(0) if script == "-m" else None
+    sys.argv, sys.path[0] = [module or script, *words], os.path.dirname(script)
     sys.stdin = io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8")
     code, out, err = 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            runpy.run_path(script, run_name="__main__")
+            if module:
+                runpy.run_module(module, run_name="__main__")
+            else:
+                runpy.run_path(script, run_name="__main__")
         except SystemExit as ended:
             code = ended.code or 0
     results.append((code, out.getvalue(), err.getvalue()))
@@ -152,7 +156,7 @@ json.dump(results, sys.__stdout__)
 
 
 class Toolkit:
-    """The sources and download_model.py, as someone has them who has just cloned the toolkit."""
+    """The sources and download_model.py, as in a clone of the repository."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -162,11 +166,11 @@ class Toolkit:
         shutil.copy(REPOSITORY / "download_model.py", root)
 
     def start(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Running:
-        """Begin a command line such as `PYTHONPATH=src python src/train.py --dataset text.npz`.
+        """Start a command line such as `PYTHONPATH=src python src/train.py --dataset text.npz`.
 
         Args:
-            folder: where it is called, seen from the root.
-            typed: what the user types while it runs.
+            folder: current folder, relative to the root.
+            typed: standard input.
         """
         process = self.start_with(
             line,
@@ -179,7 +183,7 @@ class Toolkit:
         return Running(process, typed)
 
     def start_with(self, line: str, folder: str = ".", **popen: object) -> subprocess.Popen:
-        """Begin a command line, with what `subprocess.Popen` should know besides."""
+        """Start a command line, with more arguments for `subprocess.Popen`."""
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -193,21 +197,22 @@ class Toolkit:
         return subprocess.Popen(words, cwd=self.root / folder, env=environment, **popen)
 
     def run(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Done:
-        """Call a command and wait for its end; see `start`."""
+        """Run a command; see `start`."""
         with self.start(line, folder, typed, **popen) as running:
             return running.finish()
 
     def run_all(self, *lines: str, **options: object) -> list[Done]:
-        """Call commands that do not depend on each other, two at a time; see `start`."""
+        """Run independent commands, two at a time; see `start`."""
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(functools.partial(self.run, **options), lines))
 
     def run_in_one_process(self, *lines: str, typed: str = "") -> list[Done]:
-        """Call commands one after the other, with the start of one only.
+        """Run commands one after the other in one process, which saves starting Python.
 
         Args:
-            lines: as for `start`, all with the same settings in front of `python`.
-            typed: what the user types to each of them.
+            lines: as for `start`, all with the same variables before `python`; a script, or -m
+                and a module.
+            typed: standard input of each.
         """
         settings, _, _ = lines[0].partition("python ")
         commands = [shlex.split(line.removeprefix(f"{settings}python ")) for line in lines]
@@ -217,7 +222,7 @@ class Toolkit:
         return [Done(*parts) for parts in json.loads(done.out)]
 
     def contents(self, folder: str = ".") -> dict[str, bytes | None]:
-        """Every file and folder below; but for the sources, the curves and the locks of runs."""
+        """Return the content of every file below, without sources, TensorBoard files and locks."""
         place = self.root / folder
         return {
             path.relative_to(place).as_posix(): path.read_bytes() if path.is_file() else None
@@ -229,7 +234,7 @@ class Toolkit:
 
 
 class Home(NamedTuple):
-    """A toolkit in which a model has been made and a text encoded."""
+    """A toolkit with a model and an encoded text."""
 
     toolkit: Toolkit
     new_model: Done
@@ -237,12 +242,12 @@ class Home(NamedTuple):
 
 
 class Story(NamedTuple):
-    """A training that was stopped and gone on with, and what it left behind each time."""
+    """A training that was stopped and resumed, and its files after each call."""
 
     toolkit: Toolkit
     interrupted: Done  # by Ctrl+C
     after_interrupt: dict[str, bytes | None]
-    terminated: Done  # gone on with, then ended by SIGTERM
+    terminated: Done  # resumed, then ended by SIGTERM
     after_terminate: dict[str, bytes | None]
-    left: Done  # gone on with, then left by a second Ctrl+C
+    left: Done  # resumed, then ended by a second Ctrl+C
     after_leaving: dict[str, bytes | None]

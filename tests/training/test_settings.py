@@ -1,4 +1,4 @@
-"""Settings of a step are checked in one sentence, before TensorFlow is loaded."""
+"""Settings of a training are checked in one sentence, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"optimizer": "adamant"}, "no optimizer 'adamant'; there are adam, adamw, sgd, adafactor"),
-        ({"lr_schedule": "step"}, "no lr_schedule 'step'; there are constant, linear, cosine"),
-        ({"precision": "fp8"}, "no precision 'fp8'; there are fp32, bf16, fp16, auto"),
-        ({"learning_rate": 0.0}, "learning_rate should be a number above 0, not 0.0"),
-        ({"learning_rate": math.nan}, "learning_rate should be a number above 0, not nan"),
-        ({"learning_rate": math.inf}, "learning_rate should be a number above 0, not inf"),
-        ({"clip_norm": 0.0}, "clip_norm should be a number above 0"),
-        ({"lora_alpha": -1.0}, "lora_alpha should be a number above 0"),
-        ({"weight_decay": -0.1}, "weight_decay should be a number of at least 0, not -0.1"),
-        ({"weight_decay": math.nan}, "weight_decay should be a number of at least 0, not nan"),
-        ({"dropout": 1.0}, "dropout should be at least 0 and below 1, not 1.0"),
-        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum should be at least 0 and below 1"),
-        ({"momentum": 0.9}, "momentum is for the optimizer sgd, and adam has its own"),
-        ({"noise": 1.5}, "noise should be a share from 0 to 1, not 1.5"),
-        ({"warmup_steps": -1}, "warmup_steps should be a whole number of at least 0"),
-        ({"lora_rank": -1}, "lora_rank should be a whole number of at least 0"),
-        ({"lr_schedule": "cosine"}, "cosine needs to know when the training ends.*--max_steps"),
+        ({"optimizer": "adamant"}, "optimizer .*adam, adamw, sgd, adafactor, not 'adamant'"),
+        ({"lr_schedule": "step"}, "lr_schedule .*constant, linear, cosine, not 'step'"),
+        ({"precision": "fp8"}, "precision .*fp32, bf16, fp16, auto, not 'fp8'"),
+        ({"learning_rate": 0.0}, "learning_rate .*above 0, not 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate .*above 0, not nan"),
+        ({"learning_rate": math.inf}, "learning_rate .*above 0, not inf"),
+        ({"clip_norm": 0.0}, "clip_norm .*above 0, not 0.0"),
+        ({"lora_alpha": -1.0}, "lora_alpha .*above 0, not -1.0"),
+        ({"weight_decay": -0.1}, "weight_decay .*at least 0, not -0.1"),
+        ({"weight_decay": math.nan}, "weight_decay .*at least 0, not nan"),
+        ({"dropout": 1.0}, "dropout .*at least 0 and below 1, not 1.0"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum .*at least 0 and below 1"),
+        ({"momentum": 0.9}, "momentum .* sgd; adam has its own"),
+        ({"noise": 1.5}, "noise .*from 0 to 1, not 1.5"),
+        ({"warmup_steps": -1}, "warmup_steps .*whole number .*0, not -1"),
+        ({"lora_rank": -1}, "lora_rank .*whole number .*0, not -1"),
+        ({"lr_schedule": "cosine"}, "lr_schedule cosine .*max_steps or epochs"),
         (
             {"lr_schedule": "linear", "schedule_steps": 10, "warmup_steps": 10},
-            "warm-up of 10 steps leaves nothing of a training of 10; give fewer",
+            r"warmup_steps \(10\) .* 10 steps",
         ),
-        ({"train_layers": ""}, "train_layers should be numbers and rising ranges.*not ''"),
-        ({"train_layers": "eight"}, "such as 8-11 or 0,5-7, not 'eight'"),
-        ({"train_layers": "7-5"}, "rising ranges of layers.*not '7-5'"),
-        ({"train_layers": "1,,2"}, "not '1,,2'"),
-        ({"train_layers": "-1"}, "not '-1'"),
-        ({"train_layers": "²"}, "not '²'"),
+        ({"train_layers": ""}, "train_layers: ''"),
+        ({"train_layers": "eight"}, "train_layers: 'eight'.* 8-11 or 0,5-7"),
+        ({"train_layers": "7-5"}, "'7-5'.*ascending"),
+        ({"train_layers": "1,,2"}, "'1,,2'"),
+        ({"train_layers": "-1"}, "'-1'"),
+        ({"train_layers": "²"}, "'²'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence(
+def test_an_invalid_setting_is_an_error_of_one_sentence(
     settings: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
@@ -60,11 +60,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"train_layers": "8-12"}, "train_layers asks for layer 12.*layers are 0 to 11"),
-        ({"lora_rank": 17}, "lora_rank is 17.*no more than rank 16"),
+        ({"train_layers": "8-12"}, "train_layers.* 12.* 0 to 11"),
+        ({"lora_rank": 17}, r"lora_rank \(17\) .*16"),
     ],
 )
-def test_what_the_model_does_not_have_is_refused(
+def test_a_layer_or_rank_that_the_model_lacks_is_an_error(
     settings: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
@@ -92,10 +92,10 @@ def test_lora_trains_the_four_matrices_of_each_chosen_layer() -> None:
     assert len(TrainerSettings(lora_rank=4).trained_tensors(SIZES)) == 12 * 4
 
 
-def test_everything_is_trained_unless_told_otherwise() -> None:
+def test_all_tensors_are_trained_by_default() -> None:
     assert TrainerSettings().trained_tensors(SIZES) == list(SIZES.tensor_shapes())
 
 
-def test_settings_and_schedules_do_without_tensorflow() -> None:
+def test_settings_do_not_import_tensorflow() -> None:
     code = "import sys, gpt2.training.settings; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=SOURCE, check=True)

@@ -85,7 +85,7 @@ def test_an_invalid_new_model_is_an_error(toolkit: Toolkit, refuses: Refuses) ->
             f"{with_tokens} '<|endoftext|>'": r"<\|endoftext\|>.* already",
             f"{with_tokens} '<|a|>' '<|a|>'": r"<\|a\|>.* already",
             f"{NEW} --from gone --dataset text.txt": "There is no model 'gone'",
-            f"{NEW} --dataset text.txt --min_frequency 0": "--min_frequency must be a whole number .*1, not 0",
+            f"{NEW} --dataset text.txt --min_frequency 0": "--min_frequency must be .*1, not 0",
             f"{NEW} --dataset text.txt --n_vocab 257 --special_tokens '<|a|>'": "make 258",
         }
     )

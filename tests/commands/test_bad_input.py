@@ -161,9 +161,9 @@ def test_an_invalid_size_or_name_of_a_model_is_an_error(refuses: Refuses) -> Non
     new_model = f"{NEW_MODEL} --dataset text.txt"
     refuses(
         {
-            f"{new_model} --n_head 3": r"n_embd \(16\) .*n_head \(3\)",
-            f"{new_model} --n_vocab 256": "256 .*257",
-            f"{new_model} --n_ctx 0": "--n_ctx must be .*1.*, not 0",
+            new_model.replace("--n_head 2", "--n_head 3"): r"n_embd \(16\) .*n_head \(3\)",
+            new_model.replace("--n_vocab 300", "--n_vocab 256"): "256 .*257",
+            new_model.replace("--n_ctx 32", "--n_ctx 0"): "--n_ctx must be .*1.*, not 0",
             new_model.replace(" new ", " 117M "): "models.117M .*exists",
             new_model.replace(" new ", " ../new "): r"'\.\./new' .*name",
         }

@@ -22,6 +22,7 @@ from tests.commands.toolkit_copy import (
     Toolkit,
 )
 
+SAVE_EACH = TRAIN.replace("--save_every 7", "--save_every 1")
 LOG_LINE = re.compile(r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", re.MULTILINE)
 SAVING = re.compile(r"^Saving checkpoint/run1/model-(\d+)$", re.MULTILINE)
 
@@ -207,7 +208,7 @@ def test_on_a_full_disk_training_continues_and_saved_checkpoints_stay(
     shutil.copytree(story.toolkit.root / "checkpoint" / "run1", run)
     before = toolkit.contents("checkpoint/run1")
     step = int(before["counter"]) + 1
-    done = toolkit.run(f"{TRAIN} --save_every 1 --max_steps {step + 1}", preexec_fn=limit_files)
+    done = toolkit.run(f"{SAVE_EACH} --max_steps {step + 1}", preexec_fn=limit_files)
     assert steps(done.out) == [step, step + 1]
     first, second, last = done.sentences
     for number, sentence in ((step, first), (step + 1, second)):
@@ -230,7 +231,7 @@ def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
     before = toolkit.contents("checkpoint/run1")
     last = int(before["counter"])
     # Every step is saved, except the one that made the weights NaN.
-    breaking = f"{TRAIN} --save_every 1 --optimizer sgd --learning_rate 1e30"
+    breaking = f"{SAVE_EACH} --optimizer sgd --learning_rate 1e30"
     resumed, new = toolkit.run_all(breaking, f"{breaking} --run_name new")
     other, broken = resumed.sentences
     assert re.search("another optimizer.*optimizer starts", other)
@@ -247,7 +248,7 @@ def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
 def test_training_is_saved_when_the_reader_of_its_output_is_gone(home: Home) -> None:
-    line = f"{TRAIN} --run_name tee --max_steps 100000 --save_every 100000"
+    line = TRAIN.replace("--save_every 7", "--save_every 100000 --max_steps 100000 --run_name tee")
     process = home.toolkit.start_with(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         while not process.stdout.readline().startswith(b"[5 |"):

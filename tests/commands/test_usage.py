@@ -55,7 +55,7 @@ WRONG_CALLS = {
     f"{TRAIN} --no_dataset": "there is no flag --no_dataset",
     f"{TRAIN} -q": "there is no flag -q",
     "src/encode.py text.txt out.npz --worker 2": "--worker; did you mean --workers",
-    "src/new_model.py new --form 117M": "there is no flag --form; did you mean --from",
+    "src/new_model.py new --frm 117M": "there is no flag --frm; did you mean --from",
     "download_model.py 117M --verfy": "there is no flag --verfy; did you mean --verify",
     f"{UNCONDITIONAL} --nsample 1": "there is no flag --nsample",
     "src/evaluate.py diversity --sample a": "there is no flag --sample",

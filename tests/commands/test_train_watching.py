@@ -124,6 +124,14 @@ def test_the_sizes_of_the_training_are_printed_before_the_first_step(watched: Wa
     assert out.index("One epoch") < out.index("Training...") < out.index("[1 |")
 
 
+def test_the_last_lines_name_the_best_checkpoint_and_the_command_that_samples(
+    watched: Watched,
+) -> None:
+    best, sample = watched.done.out.splitlines()[-2:]
+    assert re.search(r"\b4 steps.*checkpoint.watched.best.*validation loss \d\.\d\d", best)
+    assert sample.endswith(" src/interactive_conditional_samples.py --model_name watched/best")
+
+
 def test_a_missing_wandb_is_an_error_before_tensorflow_is_imported(
     home: Home, no_tensorflow: str
 ) -> None:

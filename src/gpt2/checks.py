@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import numbers
 import types
 import typing
@@ -54,9 +55,9 @@ class Setting:
         """The range in words, such as "from 0 to 1", or an empty string without bounds."""
         low = None if self.low is None else f"at least {_number(self.low)}"
         low = low if self.above is None else f"above {_number(self.above)}"
-        high = None if self.high is None else f"at most {_number(self.high)}"
+        high = None if self.high in (None, math.inf) else f"at most {_number(self.high)}"
         high = high if self.below is None else f"below {_number(self.below)}"
-        if self.low is not None and self.high is not None:
+        if self.low is not None and self.high not in (None, math.inf):
             return f"from {_number(self.low)} to {_number(self.high)}"
         return " and ".join(filter(None, (low, high)))
 
@@ -132,7 +133,8 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
                 f"{name} must be one of {', '.join(declared.choices)}, not {quoted(value)}."
             )
     elif kind is int:
-        _check_bounds(name, value, declared, "a whole number", is_count(value))
+        limit = math.inf if declared.high == math.inf else LARGEST_COUNT
+        _check_bounds(name, value, declared, "a whole number", is_count(value, limit))
     elif kind is float:
         _check_bounds(name, value, declared, "a number", is_finite(value))
     elif kind is str and not isinstance(value, str):
@@ -141,10 +143,10 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
         raise UserError(f"{name} must be true or false, not {quoted(value)}.")
 
 
-def is_count(value: Any) -> bool:
-    """Return whether a value is a whole number of at most 2**53, and not a boolean."""
+def is_count(value: Any, limit: float = LARGEST_COUNT) -> bool:
+    """Return whether a value is a whole number of at most `limit`, and not a boolean."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return is_whole and abs(int(value)) <= LARGEST_COUNT
+    return is_whole and abs(int(value)) <= limit
 
 
 def is_finite(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from gpt2 import processes, randomness
 from gpt2.checkpoint.folder import ModelFolder
@@ -50,7 +51,9 @@ class NewModelOptions:
         metavar="TOKEN",
         many=True,
     )
-    seed: int | None = setting(None, "random seed of the weights (default: a random one)", low=0)
+    seed: int | None = setting(
+        None, "random seed of the weights (default: a random one)", low=0, high=math.inf
+    )
     special_tokens: tuple[str, ...] = setting(
         (),
         "special tokens besides <|endoftext|>, such as '<|poem|>'",

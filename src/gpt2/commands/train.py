@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from typing import Any
 
@@ -47,7 +48,10 @@ class TrainOptions:
         None, "model to start from (default: 124M; a resumed run has its own)", metavar="MODEL"
     )
     seed: int | None = setting(
-        None, "random seed (default: a random one; a resumed run has its own)", low=0
+        None,
+        "random seed (default: a random one; a resumed run has its own)",
+        low=0,
+        high=math.inf,
     )
     twremat_memlimit: str | None = setting(
         None, "ignored; accepted for command lines of 2021", metavar="SIZE"

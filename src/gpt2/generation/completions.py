@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class GenerationSettings:
         low=0,
     )
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
-    seed: int = setting(0, "random seed (default: a random one)", low=0)
+    seed: int = setting(0, "random seed (default: a random one)", low=0, high=math.inf)
     min_length: int = setting(0, "tokens before <|endoftext|> may end a sample", low=0)
     ignore_endoftext: bool = setting(
         False, "do not stop at <|endoftext|>, as in 2019", flag="ignore_eos"

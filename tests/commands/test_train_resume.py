@@ -143,5 +143,5 @@ def test_a_second_training_in_the_same_run_is_refused(toolkit: Toolkit, no_tenso
     run = toolkit.root / "checkpoint" / "run1"
     with run_lock(run):
         done = toolkit.run(f"{no_tensorflow} {TRAIN}")
-        done.says(1, r"\S+run1\b.* --run_name")
+        done.says(1, r"\S+run1\b.* run.name")
     assert not run.exists()

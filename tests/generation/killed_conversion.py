@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.generation import litert_conversion
 from gpt2.generation.loading import open_model
 
@@ -23,7 +24,7 @@ def main() -> None:
         return convert(*arguments)
 
     litert_conversion._converted = converted
-    open_model(Path(sys.argv[1]), engine="litert")
+    open_model(ModelFolder(Path(sys.argv[1])), engine="litert")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import litert, litert_conversion
+from gpt2.generation import litert_conversion, litert_engine
 from gpt2.generation.engine import Engine
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_independent_implementation_however_tokens_are_f
 def test_where_a_prompt_is_cut_into_chunks_changes_nothing(
     golden: Golden, converted: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(litert, "CHUNK", chunk)
+    monkeypatch.setattr(litert_engine, "CHUNK", chunk)
     engine = LiteRTEngine(converted, golden.hparams)
     for size in range(1, N_CTX):
         texts = [golden.tokens[0, 0, :size].tolist(), golden.tokens[1, 0, : N_CTX - size].tolist()]
@@ -205,7 +205,7 @@ def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
         engine = TensorFlowEngine(weights, hparams)
     random = np.random.default_rng(0)
 
-    def generate_completions(texts: int) -> None:
+    def generate(texts: int) -> None:
         for number in range(texts):
             rows = 4 - number % 2
             engine.reset(rows)
@@ -219,9 +219,9 @@ def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
         gc.collect()
         return len(gc.get_objects())
 
-    generate_completions(3)
+    generate(3)
     objects, memory = alive(), resident_memory()
-    generate_completions(100)
+    generate(100)
     assert alive() - objects < 100
     assert resident_memory() - memory < 80e6  # a cache for each text would be some 400 MB
     if name == "tensorflow":

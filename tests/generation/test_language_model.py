@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import gpt2
 from gpt2 import model
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
 from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.engine import Engine
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["tensorflow", "litert"])
 def language_model(request: pytest.FixtureRequest, folder: Path) -> LanguageModel:
-    return open_model(folder, engine=request.param)
+    return open_model(ModelFolder(folder), engine=request.param)
 
 
 def scripted(script: str) -> LanguageModel:
@@ -86,8 +87,8 @@ def test_samples_come_in_order_though_they_end_in_another() -> None:
     lengths = {}
 
     class Ending(LanguageModel):
-        def generate_completions(self, prompts, settings, batch_size):
-            for text in super().write(prompts, settings, batch_size):
+        def completions(self, prompts, settings, batch_size):
+            for text in super().completions(prompts, settings, batch_size):
                 # Completion 0 ends last of all.
                 if text.number and len(text.tokens) == 7 - text.number % 5:
                     text.finish_reason = "stop"
@@ -138,7 +139,7 @@ def test_without_a_length_a_text_has_half_of_the_window(language_model: Language
 
 def test_both_engines_write_the_same(folder: Path) -> None:
     first, second = (
-        open_model(folder, engine=engine).generate(
+        open_model(ModelFolder(folder), engine=engine).generate(
             ["the cat", "", "a"], nsamples=4, length=40, seed=3, top_k=30
         )
         for engine in ("tensorflow", "litert")
@@ -291,7 +292,9 @@ def test_a_text_without_a_prompt_begins_after_endoftext_or_the_last_token(
 
 def test_a_model_is_loaded_by_its_name(folder: Path, tmp_path: Path) -> None:
     options = {"length": 12, "seed": 4}
-    expected = open_model(folder, engine="tensorflow").generate("the cat", **options)[0].text
+    expected = (
+        open_model(ModelFolder(folder), engine="tensorflow").generate("the cat", **options)[0].text
+    )
     by_name = gpt2.load("small", models_dir=str(folder.parent))
     assert by_name.generate("the cat", **options)[0].text == expected
     by_path = gpt2.load(str(folder), engine="litert")
@@ -303,12 +306,14 @@ def test_a_model_is_loaded_by_its_name(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_vocabulary_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
     HPARAMS.save(tmp_path / "hparams.json")
     with pytest.raises(UserError, match=r"encoder\.json is missing"):
-        open_model(tmp_path)
+        open_model(ModelFolder(tmp_path))
 
 
 def test_models_in_one_process_do_not_know_of_each_other(folder: Path, tmp_path: Path) -> None:
     folders = [folder, write_small_model(tmp_path / "other", seed=8)]
-    models = [open_model(f, engine=e) for f in folders for e in ("tensorflow", "litert")]
+    models = [
+        open_model(ModelFolder(f), engine=e) for f in folders for e in ("tensorflow", "litert")
+    ]
     alone = [
         [text.text for text in one.generate(["the", "a cat"], length=10, seed=1)] for one in models
     ]

@@ -1,1 +1,1 @@
-"""Generation: engines turn tokens into scores, sampling turns scores into the next token."""
+"""Generation: engines compute next-token logits, sampling turns logits into the next token."""

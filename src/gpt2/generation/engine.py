@@ -1,4 +1,4 @@
-"""Engines: tokens in, scores of the next token out, the memory of earlier tokens inside."""
+"""The interface of an engine: tokens in, next-token logits out, the KV cache inside."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ import numpy as np
 
 
 class Engine(Protocol):
-    """What generation needs of a model.
+    """A model with a KV cache for several sequences.
 
-    An engine remembers several texts at once, its rows; each has its own length, up to the window.
+    Each sequence has a slot and a length of its own, at most n_ctx tokens.
+    Shapes: B slots, V vocabulary.
     """
 
-    lengths: np.ndarray  # tokens that each row remembers, int64 [B]
+    lengths: np.ndarray  # tokens in the KV cache of each slot, int64 [B]
 
-    def reset(self, rows: int) -> None:
-        """Forget everything, and make room for so many rows."""
+    def reset(self, slots: int) -> None:
+        """Empty the KV cache and resize it to `slots` sequences."""
 
-    def prefill(self, row: int, tokens: Sequence[int]) -> np.ndarray:
-        """Let a row forget its text and take in another, at least one and at most n_ctx tokens.
+    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """Replace the sequence of a slot by a prompt of 1 to n_ctx token ids.
 
         Returns:
-            The scores of what follows the last of them, float32 [V].
+            The logits of the token after the prompt, float32 [V].
         """
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Take in one more token in each row, ids int [B]; none of them may be full.
+        """Run one decode step: append one token to each sequence, ids int [B].
+
+        No sequence may already hold n_ctx tokens.
 
         Returns:
-            The scores of what follows, float32 [B, V].
+            The logits of the next token of each sequence, float32 [B, V].
         """
 
     def reorder(self, sources: Sequence[int]) -> None:
-        """Make each row number i remember what row number sources[i] did.
+        """Replace the sequence of each slot i by a copy of the one in slot sources[i].
 
-        The number of rows becomes that of the sources: rows may be left out, or doubled.
+        There are as many slots afterwards as sources: sequences may be dropped or duplicated.
         """

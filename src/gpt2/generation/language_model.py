@@ -1,4 +1,4 @@
-"""A model that is ready to write: its vocabulary, its weights in an engine, its sizes."""
+"""A loaded model: its weights in an engine, its tokenizer and its hyperparameters."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingSettings))
 
 
 class LanguageModel:
-    """Writes texts that go on from prompts, and tells how likely a text is.
+    """Generates completions of prompts, and computes logits and log-probabilities.
 
-    model = gpt2.load("117M")
-    for text in model.generate(["Once upon a time"], length=100, top_k=40, seed=1):
-        print(text.text)
+    Example:
+        >>> model = gpt2.load("117M")
+        >>> for completion in model.generate("Once upon a time", length=100, top_k=40, seed=1):
+        ...     print(completion.text)
     """
 
     def __init__(self, engine: Engine, hparams: HParams, tokenizer: Tokenizer):
@@ -43,28 +44,29 @@ class LanguageModel:
 
     @property
     def start_token(self) -> int:
-        """The token that a text without a prompt begins after.
+        """Return the token that stands in for an empty prompt: `<|endoftext|>`.
 
-        It is `<|endoftext|>`; a vocabulary without one gets its last id, where GPT-2 has its own.
+        For a vocabulary without it, this is the last id, which is that of `<|endoftext|>` in GPT-2.
         """
         endoftext = self.tokenizer.endoftext
         return self.hparams.n_vocab - 1 if endoftext is None else endoftext
 
     def encode(self, prompt: str) -> list[int]:
-        """The tokens of a prompt; of an empty one, the token that any text begins after."""
+        """Return the token ids of a prompt, which are `[start_token]` if it is empty."""
         return self.tokenizer.encode(prompt) or [self.start_token]
 
     def settings(
         self, length: int | None = None, seed: int | None = None, **options
     ) -> GenerationSettings:
-        """Settings from plain options: fields of `GenerationSettings` and of `SamplingSettings`.
+        """Return settings from keyword options.
 
         Args:
-            length: tokens at most; None for half of the window, as in 2019.
-            seed: None for a random one.
+            length: maximum number of generated tokens; None for n_ctx // 2, as in 2019.
+            seed: random seed; None for a random one.
+            options: fields of `GenerationSettings` and of `SamplingSettings`.
 
         Raises:
-            UserError: an option does not exist, or has a value that makes no sense.
+            UserError: an option does not exist, or its value is not allowed.
         """
         sampling = {name: options.pop(name) for name in SAMPLING if name in options}
         known = {field.name for field in dataclasses.fields(GenerationSettings)}
@@ -88,14 +90,16 @@ class LanguageModel:
         batch_size: int = 16,
         **options,
     ) -> list[Completion]:
-        """Texts that go on from each prompt, `nsamples` of each, in the order of the prompts.
+        """Return `nsamples` completions of each prompt, in the order of the prompts.
 
         Args:
-            batch_size: how many are written at once; changes no text.
+            prompts: one prompt or several.
+            nsamples: completions of each prompt.
+            batch_size: sequences that are decoded at once; it does not change the completions.
             options: see `settings`.
 
         Raises:
-            UserError: an option makes no sense, or a prompt cannot be spelled.
+            UserError: an option or a prompt is not valid.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         tokens = [self.encode(prompt) for prompt in prompts for _ in range(nsamples)]
@@ -111,14 +115,31 @@ class LanguageModel:
         num_return_sequences: int = 1,
         **options,
     ) -> list[Completion]:
-        """The likeliest texts that go on from a prompt; see `beam.beam_search`."""
+        """Return the most probable completions of a prompt that beam search finds, best first.
+
+        Args:
+            beams: beam width.
+            length_penalty: exponent of the length that a log-probability is divided by.
+            num_return_sequences: completions to return, at most `beams`.
+            options: see `settings`; options of sampling cannot be combined with beam search.
+
+        Raises:
+            UserError: an option or the prompt is not valid.
+        """
         search = BeamSettings(beams, length_penalty, num_return_sequences)
         settings = self.settings(**options)
         tokens = self.encode(prompt)
         return beam_search(self.engine, self.hparams, self.tokenizer, tokens, settings, search)
 
     def stream(self, prompt: str = "", **options) -> Iterator[str]:
-        """The text that goes on from a prompt, piece by piece as it is written."""
+        """Yield one completion of a prompt in pieces, as it is generated.
+
+        Args:
+            options: see `settings`.
+
+        Raises:
+            UserError: an option or the prompt is not valid.
+        """
         shown = 0
         for text in self.completions([(0, self.encode(prompt))], self.settings(**options), 1):
             yield text.text[shown : text.stable_length]
@@ -130,7 +151,7 @@ class LanguageModel:
         settings: GenerationSettings,
         batch_size: int,
     ) -> Iterator[Completion]:
-        """Texts as they are being written; see `writing.write`."""
+        """Yield completions while they are generated; see `generate_completions`."""
         return generate_completions(
             self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size
         )
@@ -143,11 +164,13 @@ class LanguageModel:
         batch_size: int = 1,
         first_sample: int = 0,
     ) -> Iterator[Completion]:
-        """Finished texts that go on from one prompt, in order.
+        """Yield finished completions of one prompt, in order.
 
         Args:
-            nsamples: how many; None for no end of them.
-            first_sample: the number of the first one.
+            prompt: token ids, at least one.
+            nsamples: number of completions; None for an endless stream.
+            batch_size: sequences that are decoded at once; it does not change the completions.
+            first_sample: index of the first completion; with the seed it decides the text.
         """
         numbers = count(first_sample)
         if nsamples is not None:
@@ -156,17 +179,15 @@ class LanguageModel:
         return in_order(texts, first_sample)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """The scores of the token after these, float32 [V]; at most n_ctx tokens."""
+        """Return the logits of the token after 1 to n_ctx token ids, float32 [V]."""
         self.engine.reset(1)
         return self.engine.prefill(0, tokens)
 
     def score(self, text: str) -> float:
-        """The log-probability of a text in nats, the sum over its tokens.
-
-        A text longer than the window is scored by what the window holds of it, slid as in writing.
+        """Return the log-probability of a text, the sum over its tokens in nats.
 
         Raises:
-            UserError: the text has no token, or cannot be spelled.
+            UserError: the text has no token, or the vocabulary cannot encode it.
         """
         tokens = self.tokenizer.encode(text)
         if not tokens:

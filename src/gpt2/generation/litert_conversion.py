@@ -1,16 +1,16 @@
-"""A model as LiteRT programs, with its weights inside, kept in a folder beside the checkpoint.
+"""Convert a model to LiteRT programs with the weights inside.
 
-The model is cut where keys and values are looked up, so that the programs know nothing of the
-length of a text or the size of a batch and one copy of each weight serves all of them:
+The model is split at the attention, so that the programs depend neither on the length of a sequence
+nor on the batch size, and one copy of each weight serves all of them:
 
     first.tflite         x -> queries, keys and values of layer 0
-    between-NN.tflite    x, attended values of layer NN - 1 -> x, queries, ... of layer NN
-    last.tflite          x, attended values of the last layer -> normalised x
-    head-NN.tflite       normalised x -> logits of some thousand tokens
-    tokens.npy, positions.npy    the embeddings, of which single rows are read
+    between-NN.tflite    x, attention of layer NN - 1 -> x, queries, keys and values of layer NN
+    last.tflite          x, attention of the last layer -> normalized x
+    head-NN.tflite       normalized x -> logits of 8,192 tokens
+    tokens.npy, positions.npy    the embeddings wte and wpe, of which single rows are read
 
-So none comes near the format's limit of 2 GB, and conversion, whose time and memory grow faster
-than what is converted, takes a second or two for each.
+Each program stays far below the format's limit of 2 GB. Time and memory of a conversion grow faster
+than linearly, so that many small ones take only a second or two each.
 """
 
 from __future__ import annotations
@@ -29,26 +29,25 @@ from gpt2.checkpoint import bundle
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
 
-VERSION = 1  # of the programs; another one makes all of them anew
-QUANTIZE = ("none", "int8")
+VERSION = 1  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
-HEAD_ROWS = 1 << 13  # tokens in each part of the head
+HEAD_ROWS = 1 << 13  # tokens of the vocabulary in each program of the head
 TOKENS, POSITIONS = "tokens.npy", "positions.npy"
 SIZES = "sizes.json"
 
 
 def between(layer: int) -> str:
-    """The program from the attention of the layer before to the queries of this one."""
+    """Return the name of the program between the attention of the previous layer and this one."""
     return f"between-{layer:02}.tflite"
 
 
 def head(part: int) -> str:
-    """The program for the logits of the tokens from part * HEAD_ROWS on."""
+    """Return the name of the program for the logits of tokens from part * HEAD_ROWS on."""
     return f"head-{part:02}.tflite"
 
 
 def head_parts(hparams: HParams) -> int:
-    """How many parts the head has."""
+    """Return the number of programs that the head is split into."""
     return -(-hparams.n_vocab // HEAD_ROWS)
 
 
@@ -79,12 +78,13 @@ def convert(
     quantize: str,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> None:
-    """Write a model's programs into a folder, which appears when all of them are there.
+    """Write the programs of a model to a folder, which appears when all of them are complete.
 
     Args:
-        quantize: "none" keeps the weights in float32; "int8" rounds each column of a matrix to
-            255 steps, and each row of what it is multiplied with while it runs.
-        progress: called with how many programs are done, and how many there are.
+        weights: see `gpt2.model`.
+        quantize: "none" for float32 weights; "int8" for weights quantized per column, and
+            activations quantized per row at run time (dynamic range quantization).
+        progress: called with the number of finished programs and their total.
 
     Raises:
         UserError: the folder cannot be written.
@@ -114,7 +114,7 @@ def remove_outdated(folder: Path) -> None:
 def _programs(
     weights: Mapping[str, np.ndarray], hparams: HParams
 ) -> dict[str, tuple[Callable, int]]:
-    """The function of each program, over rows of width C, and how many inputs it takes."""
+    """Return for each program its function over rows [N, C] and the number of its inputs."""
 
     def from_layer(layer: int) -> Callable:
         def program(x: tf.Tensor, attended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Chooses and opens the engine for a model."""
+"""Choose and load the engine for a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
+from gpt2.checks import check_choice
 from gpt2.errors import UserError
 from gpt2.generation.language_model import LanguageModel
 
@@ -22,53 +23,51 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "tensorflow", "litert")
 QUANTIZE = ("none", "int8")
-# Parameters below which a model is fast anyway, and a conversion not worth a beginner's wait.
+# Number of parameters below which a model is fast without a conversion.
 SMALL = 20_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Converting:
-    """A model is being converted for LiteRT, once for each checkpoint."""
+    """Progress of the conversion for LiteRT, which is done once for each checkpoint."""
 
-    folder: Path  # where the result will be kept
-    done: int  # programs
-    of: int
+    folder: Path  # where the programs will be
+    done: int  # programs that are finished
+    of: int  # programs in total
 
 
 def check_engine(engine: str, quantize: str) -> None:
-    """Hold the two options against what there is.
+    """Check the two options.
 
     Raises:
-        UserError: there is no such engine, or it has no such weights.
+        UserError: one is not among the allowed values, or the engine lacks this quantization.
     """
-    if engine not in ENGINES:
-        raise UserError(f"There is no engine {engine!r}; there are {', '.join(ENGINES)}.")
-    if quantize not in QUANTIZE:
-        raise UserError(f"quantize should be one of {', '.join(QUANTIZE)}, not {quantize!r}.")
+    check_choice("engine", engine, ENGINES)
+    check_choice("quantize", quantize, QUANTIZE)
     if engine == "tensorflow" and quantize != "none":
-        raise UserError(f"The engine tensorflow has no {quantize} weights; litert has.")
+        raise UserError(
+            f"engine tensorflow does not support quantize {quantize}. Use engine litert or auto."
+        )
 
 
 def open_model(
-    folder: Path,
+    model: ModelFolder,
     engine: str = "auto",
     quantize: str = "none",
     progress: Callable[[Converting], object] = lambda event: None,
 ) -> LanguageModel:
-    """Read a model's folder into an engine.
+    """Load a model into an engine.
 
     Args:
-        engine: "tensorflow" for any device; "litert" for processors, faster, after a conversion
-            that is kept beside the checkpoint; "auto" takes LiteRT where there is no GPU, if the
-            model is not small or int8 is asked for.
-        quantize: "none" for float32 weights, "int8" for a quarter of them (LiteRT only).
-        progress: called while a model is converted.
+        engine: "tensorflow" for any device; "litert" for CPUs, faster, after a conversion that is
+            done once; "auto" for litert where there is no GPU, unless the model is small.
+        quantize: "none" for float32 weights; "int8" for a quarter of the memory (litert only).
+        progress: called during a conversion.
 
     Raises:
-        UserError: an option makes no sense, or a file is missing or broken.
+        UserError: an option is not valid, or a file is missing or corrupted.
     """
     check_engine(engine, quantize)
-    model = ModelFolder(folder)
     hparams, tokenizer = model.hparams, model.tokenizer()
     if engine == "auto":
         engine = _engine_for(model, quantize)

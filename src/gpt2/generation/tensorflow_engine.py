@@ -10,50 +10,50 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import HParams
 
-FIRST_ROOM = 64  # places for tokens in each row at first; doubled when it is full
+INITIAL_CAPACITY = 64  # tokens of KV cache for each slot at first; doubled when a slot is full
 
 
 class TensorFlowEngine:
-    """A model's weights, arrays or variables that may still be trained; see `Engine`.
+    """An engine over arrays, or over variables that may still be trained; see `Engine`.
 
-    Keys and values lie in variables that each step writes into, so that neither memory nor the
-    time of a step depends on how many texts came before.
+    The KV cache lies in variables that are written in place, so that memory and time per decode
+    step do not depend on how many sequences were generated before.
     """
 
     def __init__(self, weights: model.Weights, hparams: HParams):
         self._hparams = hparams
-        # A graph refers to tensors and variables, but takes in a copy of an array at each use.
+        # A graph refers to tensors and variables, but embeds a copy of an array at each use.
         self._weights = {
             name: tf.constant(weight) if isinstance(weight, np.ndarray) else weight
             for name, weight in weights.items()
         }
         shape = [None, hparams.n_head, None, hparams.n_embd // hparams.n_head]  # [B, H, S, D]
-        self._empty = tf.zeros([1, shape[1], min(FIRST_ROOM, hparams.n_ctx), shape[3]])
+        self._empty = tf.zeros([1, shape[1], min(INITIAL_CAPACITY, hparams.n_ctx), shape[3]])
         self._keys, self._values = (
             [tf.Variable(self._empty, shape=shape, trainable=False) for _ in range(hparams.n_layer)]
             for _ in range(2)
         )
         self.lengths = np.zeros(1, np.int64)
 
-    def reset(self, rows: int) -> None:
+    def reset(self, slots: int) -> None:
         """See `Engine.reset`."""
-        if rows != len(self.lengths):
-            empty = tf.repeat(self._empty, rows, axis=0)
+        if slots != len(self.lengths):
+            empty = tf.repeat(self._empty, slots, axis=0)
             for variable in (*self._keys, *self._values):
                 variable.assign(empty)
-        self.lengths = np.zeros(rows, np.int64)
+        self.lengths = np.zeros(slots, np.int64)
 
-    def prefill(self, row: int, tokens: Sequence[int]) -> np.ndarray:
+    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """See `Engine.prefill`."""
-        self.lengths[row] = 0
-        self._make_room(len(tokens))
-        logits = self._feed(tf.constant([tokens], tf.int32), tf.constant(row), tf.constant([0]))
-        self.lengths[row] = len(tokens)
+        self.lengths[slot] = 0
+        self._ensure_capacity(len(tokens))
+        logits = self._feed(tf.constant([tokens], tf.int32), tf.constant(slot), tf.constant([0]))
+        self.lengths[slot] = len(tokens)
         return logits.numpy()[0]
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """See `Engine.decode`."""
-        self._make_room(int(self.lengths.max()) + 1)
+        self._ensure_capacity(int(self.lengths.max()) + 1)
         column = tf.constant(tokens[:, None], tf.int32)
         logits = self._feed(column, tf.constant(0), tf.constant(self.lengths, tf.int32))
         self.lengths += 1
@@ -65,18 +65,19 @@ class TensorFlowEngine:
             variable.assign(tf.gather(variable, sources))
         self.lengths = self.lengths[list(sources)]
 
-    def _make_room(self, needed: int) -> None:
-        room = self._keys[0].value().shape[2]
-        if needed > room:
-            while room < needed:
-                room *= 2
-            room = min(room, self._hparams.n_ctx)
+    def _ensure_capacity(self, needed: int) -> None:
+        """Enlarge the KV cache so that each slot can hold `needed` tokens."""
+        capacity = self._keys[0].value().shape[2]
+        if needed > capacity:
+            while capacity < needed:
+                capacity *= 2
+            capacity = min(capacity, self._hparams.n_ctx)
             for variable in (*self._keys, *self._values):
                 old = variable.value()
-                variable.assign(tf.pad(old, [[0, 0], [0, 0], [0, room - old.shape[2]], [0, 0]]))
+                variable.assign(tf.pad(old, [[0, 0], [0, 0], [0, capacity - old.shape[2]], [0, 0]]))
 
     @tf.function(
-        autograph=False,  # which would take TensorFlow a second to read the code
+        autograph=False,  # converting the code with autograph would take a second
         input_signature=[
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([], tf.int32),
@@ -84,24 +85,33 @@ class TensorFlowEngine:
         ],
     )
     def _feed(self, tokens: tf.Tensor, first: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
-        """Feed tokens [R, T] to the rows from `first` on, which remember `starts` [R] tokens."""
-        rows, length = tf.unstack(tf.shape(tokens))
-        places = starts[:, None] + tf.range(length)  # [R, T]
+        """Append tokens to consecutive slots and return the logits after the last ones.
+
+        Args:
+            tokens: int32 [R, T].
+            first: the first of the R slots, int32 scalar.
+            starts: tokens that each of them already holds, int32 [R].
+
+        Returns:
+            float32 [R, V].
+        """
+        slots, length = tf.unstack(tf.shape(tokens))
+        positions = starts[:, None] + tf.range(length)  # [R, T]
         end = tf.reduce_max(starts) + length
-        visible = tf.range(end) <= places[:, :, None]  # [R, T, S]
+        visible = tf.range(end) <= positions[:, :, None]  # [R, T, S]
 
         def attend(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
             keys, values = self._keys[layer], self._values[layer]
 
-            def remember(row: tf.Tensor) -> tf.Tensor:
-                start = starts[row]
-                keys[first + row, :, start : start + length].assign(key[row])
-                values[first + row, :, start : start + length].assign(value[row])
-                return row + 1
+            def write(slot: tf.Tensor) -> tf.Tensor:
+                start = starts[slot]
+                keys[first + slot, :, start : start + length].assign(key[slot])
+                values[first + slot, :, start : start + length].assign(value[slot])
+                return slot + 1
 
-            tf.while_loop(lambda row: row < rows, remember, [0])
-            seen = (slice(first, first + rows), slice(None), slice(end))
-            return model.scaled_dot_product(query, keys[seen], values[seen], visible[:, None])
+            tf.while_loop(lambda slot: slot < slots, write, [0])
+            cached = (slice(first, first + slots), slice(None), slice(end))
+            return model.scaled_dot_product(query, keys[cached], values[cached], visible[:, None])
 
-        x = model.hidden_states(self._weights, self._hparams, tokens, places, attend)
+        x = model.hidden_states(self._weights, self._hparams, tokens, positions, attend)
         return model.head(self._weights, x[:, -1])

@@ -35,10 +35,10 @@ def test_the_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("once upon a time", "'once upon a time' .line 2. is not a line"),
+        ("once upon a time", r"other\.txt line 2: 'once upon a time' is not a line"),
         ("21 the XXXXX ran\tcat", "is not a line"),
         ("21 the cat ran\tcat\t\tcat|dog", "is not a line"),
-        ("21 the XXXXX ran\tcat\t\tdog|ox", "the answer 'cat' .line 2. is not among the choices"),
+        ("21 the XXXXX ran\tcat\t\tdog|ox", "line 2: the answer 'cat' is not among the choices"),
     ],
 )
 def test_another_file_is_told(tmp_path: Path, line: str, sentence: str) -> None:
@@ -51,7 +51,7 @@ def test_another_file_is_told(tmp_path: Path, line: str, sentence: str) -> None:
 def test_a_file_without_questions_is_told(tmp_path: Path) -> None:
     path = tmp_path / "blank.txt"
     path.write_text("1 A b .\n")
-    with pytest.raises(UserError, match=r"blank\.txt holds no question"):
+    with pytest.raises(UserError, match=r"blank\.txt: no questions"):
         list(cloze.read_questions(str(path)))
 
 

@@ -58,13 +58,13 @@ def test_every_combination_comes_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"temperature": [1, "hot"]}, "temperature should be a number of at least 0"),
-        ({"temperature": [-0.1]}, "temperature should be a number of at least 0"),
+        ({"temperature": [1, "hot"]}, "temperature .*at least 0"),
+        ({"temperature": [-0.1]}, "temperature .*at least 0"),
         ({"top_k": [1.5]}, "top_k"),
         ({"top_p": [0.9, 1.1]}, "top_p"),
         ({"length": [-1]}, "length"),
         ({"length": [True]}, "length"),
-        ({"top_k": []}, "Name at least one value of top_k"),
+        ({"top_k": []}, "top_k: no value"),
     ],
 )
 def test_values_that_make_no_sense_are_told(changes: dict[str, Any], sentence: str) -> None:
@@ -91,17 +91,17 @@ def test_perplexity_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"seed": 2}, r"another seed \(2, not 1\)"),
-        ({"prompt": "The"}, r"another prompt \('The', not ''\)"),
-        ({"quantize": "int8"}, r"another quantize \('int8', not 'none'\)"),
-        ({"model": "def"}, "other weights than the model has now;"),
+        ({"seed": 2}, "seed 2, not 1"),
+        ({"prompt": "The"}, "prompt 'The', not ''"),
+        ({"quantize": "int8"}, "quantize 'int8', not 'none'"),
+        ({"model": "def"}, "model 'def', not 'abc'"),
     ],
 )
 def test_samples_of_another_origin_are_refused(
     tmp_path: Path, change: dict[str, Any], sentence: str
 ) -> None:
     other = record(1)["origin"] | change
-    with pytest.raises(UserError, match=f"holds samples of {sentence}"):
+    with pytest.raises(UserError, match=f"line 2: .*{sentence}"):
         written(tmp_path, record(0), record(1, origin=other))
 
 
@@ -109,7 +109,7 @@ def test_samples_of_another_origin_are_refused(
     "line", [{"text": "a"}, [1], {**record(0), "number": "x"}, record(0, origin={})]
 )
 def test_a_file_that_is_not_of_a_grid_is_refused(tmp_path: Path, line: object) -> None:
-    with pytest.raises(UserError, match=r"length-4\.jsonl, line 2 is not a sample of a grid"):
+    with pytest.raises(UserError, match=r"length-4\.jsonl line 2: (not a sample|generated with)"):
         written(tmp_path, record(0), line)
 
 

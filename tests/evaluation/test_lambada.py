@@ -54,7 +54,7 @@ def test_stop_tokens(byte_tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize(
     ("passages", "sentence"),
-    [([], "holds no passage"), (["a b", "word"], "'word', which has no word before its last")],
+    [([], "it: no passages"), (["a b", "word"], "'word' has fewer than two words")],
 )
 def test_what_is_no_passage_is_told(
     byte_vocabulary: TextEncoder, passages: list[str], sentence: str

@@ -1,1 +1,1 @@
-"""How well a model predicts a text, and what a far simpler model would do."""
+"""Evaluation: perplexity, recipes of the GPT-2 paper, diversity of samples, a bigram baseline."""

@@ -1,4 +1,4 @@
-"""What each head of a model looks at."""
+"""Attention probabilities of every head of a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gpt2.hparams import HParams
 
 
 def attention(weights: model.Weights, hparams: HParams, tokens: Sequence[int]) -> np.ndarray:
-    """How much each head of each layer looks, from each token, at that token and those before it.
-
-    Vaswani et al. 2017, equation 1, without the values: what the softmax gives.
+    """Return the attention probabilities of every head of every layer.
 
     Args:
-        tokens: ids [T], from one to n_ctx of them.
+        tokens: ids [T], 1 to n_ctx of them.
 
     Returns:
-        float32 [L, H, T, T]: layer, head, from, to. Each row sums to 1.
+        float32 [L, H, T, T]: layer, head, query position, key position. Each row sums to 1.
+
+    Source: Vaswani et al. 2017, equation 1 (the softmax).
     """
     visible = model.causally_visible(len(tokens))
     layers = []
@@ -30,6 +30,6 @@ def attention(weights: model.Weights, hparams: HParams, tokens: Sequence[int]) -
         layers.append(probabilities[0].numpy())
         return tf.matmul(probabilities, value)
 
-    row = tf.constant([tokens], tf.int32)
-    model.hidden_states(weights, hparams, row, tf.range(len(tokens)), attend)
+    batch = tf.constant([tokens], tf.int32)
+    model.hidden_states(weights, hparams, batch, tf.range(len(tokens)), attend)
     return np.stack(layers)

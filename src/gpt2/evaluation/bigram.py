@@ -1,4 +1,4 @@
-"""Bigram models: predict a token from the one before it, by counting. The bar to clear."""
+"""Bigram models, which predict a token from the previous one: a baseline for neural models."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from collections.abc import Iterable
 
 import numpy as np
 
-# Tokens that are counted at a time.
+# Tokens that are counted at once.
 BLOCK = 2**22
-# What `AddK` chooses among.
+# The candidates for k in `AddK`.
 ADDED = tuple(10.0**exponent for exponent in np.arange(-6, 1.5, 0.5))
 
 
 class Counts:
-    """How often each token followed each other one in a text.
+    """Unigram and bigram counts of a text.
 
     Attributes:
-        firsts: how often each token stood before another, int64 [V].
-        kinds: how many kinds of token followed each, int64 [V].
-        singles: how often each token occurs, int64 [V].
-        pairs: pairs that occur as first * V + second, in order, int64 [P].
-        times: how often each of them does, int64 [P].
+        firsts: number of bigrams that begin with each token, int64 [V].
+        kinds: number of different tokens that follow each token, int64 [V].
+        singles: number of occurrences of each token, int64 [V].
+        pairs: the bigrams that occur, as first * V + second, ascending, int64 [P].
+        times: number of occurrences of each bigram, int64 [P].
     """
 
     def __init__(self, chunks: Iterable[np.ndarray], n_vocab: int):
-        """Count in one pass over a text: chunks of ids that follow each other, each [tokens]."""
+        """Count in one pass.
+
+        Args:
+            chunks: the consecutive parts of a text, ids [T] each.
+        """
         self.n_vocab = n_vocab
         self.singles = np.zeros(n_vocab, np.int64)
         self.pairs = self.times = np.empty(0, np.int64)
@@ -39,14 +43,15 @@ class Counts:
         self.kinds = np.bincount(firsts, minlength=n_vocab)
 
     def _add(self, pairs: np.ndarray, times: np.ndarray) -> None:
+        """Merge the sorted bigrams of a block, and their counts, into those before."""
         if len(self.pairs):
             times = np.concatenate([self.times, times])
-            pairs, places = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
-            times = np.bincount(places, weights=times).astype(np.int64)
+            pairs, indices = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
+            times = np.bincount(indices, weights=times).astype(np.int64)
         self.pairs, self.times = pairs, times
 
     def of(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """How often each of some pairs occurs: ids [N], [N] -> int64 [N]."""
+        """Return the counts of some bigrams: ids [N], [N] -> int64 [N]."""
         if not len(self.pairs):
             return np.zeros(np.broadcast(before, after).shape, np.int64)
         pairs = before.astype(np.int64) * self.n_vocab + after
@@ -55,28 +60,29 @@ class Counts:
 
 
 class BigramModel:
-    """Predicts by counts; kinds of it differ in what they make of pairs that were never seen."""
+    """A bigram model; the subclasses differ in how they smooth the counts."""
 
     def __init__(self, counts: Counts):
         self.counts = counts
 
     def probabilities(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """p(after | before) for each pair of ids, float64 [pairs]."""
+        """Return p(after | before) of each bigram: ids [N], [N] -> float64 [N]."""
         raise NotImplementedError
 
     def negative_log_likelihood(self, tokens: np.ndarray) -> float:
-        """The summed nats of every token but the first."""
+        """Return the negative log-likelihood of all tokens but the first, in nats: ids [T]."""
         return float(-np.log(self.probabilities(tokens[:-1], tokens[1:])).sum())
 
     def sample(
         self, start: int, length: int, random: np.random.Generator, end: int | None = None
     ) -> list[int]:
-        """Tokens drawn one after the other, after `start`; before `end`, if that is drawn."""
+        """Return up to `length` sampled tokens after `start`, stopping before the token `end`."""
         every = np.arange(self.counts.n_vocab)
         tokens = [start]
         while len(tokens) <= length:
-            likely = np.cumsum(self.probabilities(np.full_like(every, tokens[-1]), every))
-            token = int(np.searchsorted(likely, random.random() * likely[-1], side="right"))
+            cumulative = np.cumsum(self.probabilities(np.full_like(every, tokens[-1]), every))
+            drawn = random.random() * cumulative[-1]
+            token = int(np.searchsorted(cumulative, drawn, side="right"))
             if token == end:
                 break
             tokens.append(min(token, len(every) - 1))
@@ -84,11 +90,13 @@ class BigramModel:
 
 
 class Interpolated(BigramModel):
-    """The pairs' counts, interpolated with those of single tokens.
+    """Bigram probabilities interpolated with unigram probabilities (Witten-Bell smoothing).
 
-    p(b | a) = w(a) * count(a, b) / count(a) + (1 - w(a)) * p(b), where p(b) adds one to every
-    token's count and w(a) = count(a) / (count(a) + kinds(a)) trusts the pairs more the oftener `a`
-    was seen and the fewer kinds of token followed it (Witten and Bell 1991, method C).
+    p(b | a) = w(a) * count(a, b) / count(a) + (1 - w(a)) * p(b), where p(b) is add-one smoothed and
+    w(a) = count(a) / (count(a) + kinds(a)): the weight of the bigrams grows with the number of
+    occurrences of `a`, and falls with the number of different tokens that follow it.
+
+    Source: Witten and Bell 1991, method C.
     """
 
     def __init__(self, counts: Counts):
@@ -100,26 +108,26 @@ class Interpolated(BigramModel):
         """See `BigramModel.probabilities`."""
         found = self.counts.of(before, after)
         seen, kinds = self.counts.firsts[before], self.counts.kinds[before]
-        # p = (count(a, b) + kinds(a) p(b)) / (count(a) + kinds(a)), the formula above in one.
+        # The same formula with one division: (count(a, b) + kinds(a) p(b)) / (count(a) + kinds(a)).
         unseen = seen == 0
         mixed = (found + kinds * self._singles[after]) / np.where(unseen, 1, seen + kinds)
         return np.where(unseen, self._singles[after], mixed)
 
 
 class AddK(BigramModel):
-    """The pairs' counts, k added to each: p(b | a) = (count(a, b) + k) / (count(a) + k V).
+    """Additive smoothing: p(b | a) = (count(a, b) + k) / (count(a) + k V).
 
     Attributes:
-        k: if not given, the one of `ADDED` under which the text that was counted is likeliest when
-            each pair is predicted from the counts of all the others.
+        k: if not given, the candidate in `ADDED` with the lowest leave-one-out cross-entropy on
+            the counted text.
     """
 
     def __init__(self, counts: Counts, k: float | None = None):
         super().__init__(counts)
-        self.k = min(ADDED, key=self._left_out) if k is None else k
+        self.k = min(ADDED, key=self._leave_one_out) if k is None else k
 
-    def _left_out(self, k: float) -> float:
-        """Summed nats of the counted text, each pair taken out of the counts that predict it."""
+    def _leave_one_out(self, k: float) -> float:
+        """Return the nats of the counted text, each bigram predicted from all the others."""
         others = self.counts.firsts[self.counts.pairs // self.counts.n_vocab] - 1
         shares = (self.counts.times - 1 + k) / (others + k * self.counts.n_vocab)
         return float(-(self.counts.times * np.log(shares)).sum())
@@ -131,7 +139,7 @@ class AddK(BigramModel):
 
 
 def _blocks(chunks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-    """The same tokens, at least `BLOCK` together but for the last ones, int64."""
+    """Yield the same tokens as int64 blocks of at least `BLOCK`; the last may be shorter."""
     waiting: list[np.ndarray] = []
     for chunk in chunks:
         waiting.append(chunk)

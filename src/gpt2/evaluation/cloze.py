@@ -1,4 +1,4 @@
-"""The Children's Book Test: which of ten words has been left out (Hill et al. 2016)."""
+"""The Children's Book Test: choose the missing word of a sentence (Hill et al. 2016)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2.data.readers import UTF_8, ReaderSettings
-from gpt2.errors import UserError, in_short
+from gpt2.errors import UserError, quoted
 from gpt2.evaluation.texts import TextEncoder, documents
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ GAP = "XXXXX"
 
 @dataclass(frozen=True)
 class Question:
-    """A sentence with a gap, what stands before it, and what may fill it.
+    """A cloze question.
 
     Attributes:
-        context: the sentences before.
-        query: the sentence; `GAP` stands in it once.
-        answer: the choice that is right.
-        choices: several words.
+        context: the preceding sentences.
+        query: the sentence with one `GAP`.
+        answer: the correct choice.
+        choices: the candidate words.
     """
 
     context: str
@@ -38,13 +38,14 @@ class Question:
 
 @dataclass(frozen=True)
 class ClozeResult:
-    """How a model answered.
+    """The answers of a model.
 
     Attributes:
-        questions: how many there are.
-        right: how many it answered rightly.
-        nll: the summed nats of the right choices and the rests of their sentences.
-        tokens: of the same.
+        questions: number of questions.
+        right: number of correct answers.
+        nll: summed negative log-likelihood of the correct choices and the rest of their sentences,
+            in nats.
+        tokens: number of tokens that `nll` sums over.
     """
 
     questions: int
@@ -54,47 +55,59 @@ class ClozeResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of 1."""
+        """Return the share of correct answers, 0 to 1."""
         return self.right / self.questions
 
 
 def read_questions(path: str, reading: ReaderSettings = UTF_8) -> Iterator[Question]:
-    r"""The questions of a file such as `cbtest_CN_test_2500ex.txt`.
+    r"""Yield the questions of a file such as `cbtest_CN_test_2500ex.txt`.
 
-    Numbered lines, from 1: sentences, and last the one with the gap, the answer and the choices:
-    `21 He took the XXXXX .\tkey\t\tbox|cat|key`. Blank lines stand between questions.
+    Its lines are numbered from 1 within each question. The last one has the query, the answer and
+    the choices: `21 He took the XXXXX .\tkey\t\tbox|cat|key`. Blank lines separate questions.
 
     Raises:
-        UserError: a line is not of this form, or there is no question.
+        UserError: a line has another format, or there is no question.
     """
     found = False
     for document in documents(path, reading):
         context: list[str] = []
-        for place, line in enumerate(document.splitlines(), start=1):
+        for number, line in enumerate(document.split("\n"), start=1):
             if not line.strip():
                 continue
-            numbered = re.match(r"\s*\d+ ?", line)
-            sentence, *columns = line[numbered.end() if numbered else 0 :].split("\t")
-            if not numbered or (columns and (len(columns) < 2 or sentence.count(GAP) != 1)):
-                raise UserError(
-                    f"{path}: {in_short(line, 60)!r} (line {place}) is not a line of the "
-                    "Children's Book Test: a number and a sentence; or, last, a number, a sentence "
-                    f"with one {GAP}, the answer, and the choices with | between them."
-                )
+            sentence, *columns = _parse_line(line, f"{path} line {number}")
             if not columns:
-                context.append(sentence.strip())
+                context.append(sentence)
                 continue
-            answer, choices = columns[0].strip(), tuple(columns[-1].strip().split("|"))
-            if answer not in choices:
-                raise UserError(
-                    f"{path}: the answer {in_short(answer, 60)!r} (line {place}) is not among the "
-                    "choices."
-                )
-            yield Question(" ".join(context), sentence.strip(), answer, choices)
+            answer, *choices = columns
+            yield Question(" ".join(context), sentence, answer, tuple(choices))
             found = True
             context.clear()
     if not found:
-        raise UserError(f"{path} holds no question of the Children's Book Test.")
+        raise UserError(f"{path}: no questions of the Children's Book Test found.")
+
+
+def _parse_line(line: str, place: str) -> list[str]:
+    """Return the sentence of a line; with a query, also the answer and the choices.
+
+    Args:
+        place: file and line number, for messages.
+
+    Raises:
+        UserError: the line has another format.
+    """
+    numbered = re.match(r"\s*\d+ ?", line)
+    sentence, *columns = line[numbered.end() if numbered else 0 :].split("\t")
+    if not numbered or (columns and (len(columns) < 2 or sentence.count(GAP) != 1)):
+        raise UserError(
+            f"{place}: {quoted(line)} is not a line of the Children's Book Test. Expected NUMBER "
+            f"SENTENCE, or NUMBER SENTENCE WITH {GAP}<tab>ANSWER<tab><tab>CHOICE|CHOICE|..."
+        )
+    if not columns:
+        return [sentence.strip()]
+    answer, choices = columns[0].strip(), columns[-1].strip().split("|")
+    if answer not in choices:
+        raise UserError(f"{place}: the answer {quoted(answer)} is not among the choices.")
+    return [sentence.strip(), answer, *choices]
 
 
 def measure(
@@ -105,13 +118,18 @@ def measure(
     detokenize: Callable[[str], str],
     progress: Callable[[int], object] = lambda questions: None,
 ) -> ClozeResult:
-    """Answer each question with the choice that makes the sentence with it likeliest.
+    """Answer each question with the choice that maximizes the probability of the sentence.
 
-    Radford et al. 2019, section 3.2. Of a long context the window holds the last part.
+    The probability is that of the choice and the rest of the sentence, given the context, which is
+    truncated to the last tokens that fit the window.
 
     Args:
         questions: at least one.
-        progress: called with the number of questions done.
+        window: maximum number of input tokens, 1 to n_ctx.
+        detokenize: applied to context and query together.
+        progress: called with the number of newly answered questions.
+
+    Source: Radford et al. 2019, section 3.2.
     """
     count = right = tokens = 0
     nll = 0.0
@@ -123,11 +141,13 @@ def measure(
         ]
         room = window + 1 - max(map(len, endings))
         beginning = vocabulary.begun(vocabulary.encode(before.rstrip()))[-room:]
-        nats = [float(each.sum()) for each in scorer.score_endings(beginning, endings)]
-        place = question.choices.index(question.answer)
-        right += int(np.argmin(nats)) == place
-        nll += nats[place]
-        tokens += len(endings[place])
+        nats = [
+            float(each.sum(dtype="float64")) for each in scorer.score_endings(beginning, endings)
+        ]
+        correct = question.choices.index(question.answer)
+        right += int(np.argmin(nats)) == correct
+        nll += nats[correct]
+        tokens += len(endings[correct])
         count += 1
         progress(1)
     return ClozeResult(count, right, nll, tokens)

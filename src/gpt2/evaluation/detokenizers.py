@@ -1,8 +1,8 @@
-"""Make ordinary text of the spaced-out text of old test sets.
+"""Detokenizers: turn the space-separated tokens of old test sets into ordinary text.
 
-GPT-2 has never seen text such as `the dog 's tail , and so on @-@ and so forth .`; OpenAI ran
-"invertible de-tokenizers" before measuring (Radford et al. 2019, section 3.1), which were worth 2.5
-to 5 of perplexity, and did not release them. What is divided by is counted in the original text.
+GPT-2 has not seen text such as `the dog 's tail , and so on @-@ and so forth .` in training. OpenAI
+applied "invertible de-tokenizers" (Radford et al. 2019, section 3.1), which lowered perplexity by
+2.5 to 5 points and were not released. Words and bytes are counted in the original text.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from gpt2.errors import UserError
+from gpt2.checks import check_choice
 
 Rules = tuple[tuple[str, str], ...]
 
-# In the order of lm-evaluation-harness, lm_eval/tasks/wikitext/preprocess_wikitext.py, whose value
-# for 124M on WikiText-103 is 37.37, the paper's 37.50.
+# In the order of lm-evaluation-harness, lm_eval/tasks/wikitext/preprocess_wikitext.py, which yields
+# a perplexity of 37.37 for 124M on WikiText-103; the paper reports 37.50.
 _WIKITEXT: Rules = (
     (r"s '", "s'"),
     *((f" @{re.escape(mark)}@ ", mark) for mark in "-,."),
@@ -35,8 +35,9 @@ _WIKITEXT: Rules = (
     (r" 's", "'s"),
 )
 
-# The Penn treebank's conventions, in the file of Zaremba et al. 2014 (lower case, N for numbers, no
-# punctuation) as in others (`` quotes '', -LRB- brackets -RRB-, punctuation apart).
+# The conventions of the Penn Treebank: those of the file of Zaremba et al. 2014 (lower case, N for
+# numbers, no punctuation) and those of others (`` quotes '', -LRB- brackets -RRB-, punctuation as
+# separate tokens).
 _PTB: Rules = (
     (r"(?i)-lrb- ?", "("),
     (r"(?i) ?-rrb-", ")"),
@@ -66,13 +67,12 @@ _RULES: dict[str, Rules] = {"none": (), "wikitext": _WIKITEXT, "ptb": _PTB, "lam
 
 
 def detokenizer(name: str) -> Callable[[str], str]:
-    """The function of that name, from text to text.
+    """Return the detokenizer of that name, a function from text to text.
 
     Raises:
-        UserError: there is none.
+        UserError: the name is unknown.
     """
-    if name not in _RULES:
-        raise UserError(f"There is no detokenizer {name!r}; there are {', '.join(_RULES)}.")
+    check_choice("detokenizer", name, tuple(_RULES))
     rules = [(re.compile(pattern), replacement) for pattern, replacement in _RULES[name]]
 
     def detokenize(text: str) -> str:

@@ -1,6 +1,7 @@
-"""How varied samples are: among each other, each within itself, and against the training text.
+"""Diversity of samples: between samples, within a sample, and against the training text.
 
-All is counted in words, the same for all vocabularies. No TensorFlow is needed.
+Everything is counted in words, so that it is comparable across vocabularies. Samples are arrays of
+word numbers, int64 [words] each. TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import regex
 
-REPEATED = 4  # words of the n-grams that count as repetitions
-COPIED = 8  # words of the n-grams that count as copied from the training text
-BLEU_ORDER = 4  # words of the longest n-grams that self-BLEU compares
-_ABSENT = 0.1  # stands for no match at all of an order; Chen and Cherry 2014, smoothing method 1
+REPEATED = 4  # order of the n-grams that are checked for repetition
+COPIED = 8  # order of the n-grams that are looked up in the training text
+BLEU_ORDER = 4  # highest order of the n-grams in self-BLEU
+_ABSENT = 0.1  # replaces 0 matches of an order; Chen and Cherry 2014, smoothing method 1
 
-# A special token; a character of a script that puts no space between words; letters, digits and
-# what belongs to them; or any other mark by itself.
+# A special token; a character of a script without spaces between words; a run of letters, digits
+# and combining marks; or any other character by itself.
 _SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
     rf"(?V1)<\|\w+\|>|[[{_SPACELESS}]--\p{{M}}]\p{{M}}*"
@@ -31,16 +32,16 @@ _ASCII_WORD = re.compile(r"<\|\w+\|>|[A-Za-z0-9]+(?:'[A-Za-z]+)*|\S")  # the sam
 
 @dataclass(frozen=True)
 class Diversity:
-    """What `measure` finds; None is what cannot be told of these samples.
+    """The diversity of some samples; None where a measure is undefined for them.
 
     Attributes:
-        samples: how many there are.
-        empty: how many of them have no word; nothing else counts those.
-        length: words of a sample, the mean.
+        samples: number of samples.
+        empty: number of samples without a word, which all other measures leave out.
+        length: mean number of words.
         distinct_1, distinct_2, distinct_3: see `distinct`.
         self_bleu: see `self_bleu`.
         repetition_4: see `repetition`.
-        longest_repeated_span: see `longest_repeated_span`; the mean of the samples.
+        longest_repeated_span: see `longest_repeated_span`; the mean over samples.
         copied_8: see `copied`.
     """
 
@@ -59,11 +60,12 @@ class Diversity:
 def measure(
     groups: Sequence[Sequence[str]], training: Iterable[str] | None = None
 ) -> list[Diversity]:
-    """Every measure of each group of samples.
+    """Return all measures of each group of samples.
 
     Args:
-        training: the training text, in parts that cut no word, which is read once for all groups;
-            None leaves `copied_8` out.
+        groups: the texts of the samples.
+        training: the training text in parts that split no word, read once for all groups; None
+            to leave out `copied_8`.
     """
     numbers: dict[str, int] = {}
     numbered = [[number_words(sample, numbers) for sample in group] for group in groups]
@@ -94,27 +96,36 @@ def _measure_group(samples: list[np.ndarray], count: int, copied_8: float | None
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, with the case they are written in.
+    """Return the words of a text, case-sensitive.
 
-    Runs of letters and digits; every other mark is a word by itself, as is every character of
-    Chinese, Japanese, Thai, Lao, Khmer and Burmese; white space is none.
+    A word is a run of letters and digits, a single other character except white space, or a single
+    character of Chinese, Japanese, Thai, Lao, Khmer or Burmese.
+
+    Example:
+        >>> split_words("It isn't, is it?")
+        ['It', "isn't", ',', 'is', 'it', '?']
     """
     return (_ASCII_WORD if text.isascii() else _WORD).findall(text)
 
 
 def number_words(text: str, numbers: dict[str, int]) -> np.ndarray:
-    """A number for each word of a text, int64 [words]; words that are new get a new one."""
+    """Return the number of each word of a text, int64 [words]; new words are added to `numbers`.
+
+    Example:
+        >>> number_words("a b a", {})
+        array([0, 1, 0])
+    """
     words = split_words(text)
     return np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64)
 
 
 @dataclass(frozen=True)
 class NGrams:
-    """The n-grams of some samples, of which none reaches across two.
+    """The n-grams of some samples.
 
     Attributes:
-        numbers: int64 [n-grams], from 0; equal ones have the same.
-        owners: the sample that each is from, int64 [n-grams].
+        numbers: int64 [n-grams], from 0; equal n-grams have equal numbers.
+        owners: index of the sample that each is from, int64 [n-grams].
     """
 
     numbers: np.ndarray
@@ -122,7 +133,7 @@ class NGrams:
 
 
 def ngrams(samples: Sequence[np.ndarray], n: int) -> NGrams:
-    """Every n-gram of the samples, each sample int64 [words]."""
+    """Return all n-grams of the samples; none spans two samples."""
     if not samples:
         return NGrams(np.empty(0, np.int64), np.empty(0, np.int64))
     words = np.concatenate(samples)
@@ -135,13 +146,13 @@ def ngrams(samples: Sequence[np.ndarray], n: int) -> NGrams:
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Numbers for pairs of numbers, from 0; equal pairs have the same."""
+    """Return a number from 0 for each pair; equal pairs have equal numbers: int64 [N] each."""
     pairs = first * (second.max(initial=0) + 1) + second
     return np.unique(pairs, return_inverse=True)[1]
 
 
 class Counted(NamedTuple):
-    """The different n-grams of each sample, and how often it has them: int64 [different]."""
+    """The distinct n-grams of each sample and their counts: int64 [distinct n-grams] each."""
 
     numbers: np.ndarray
     owners: np.ndarray
@@ -149,26 +160,30 @@ class Counted(NamedTuple):
 
 
 def _counted(found: NGrams, samples: int) -> Counted:
+    """Return the distinct n-grams of each of `samples` samples, ordered by their numbers."""
     both, counts = np.unique(found.numbers * samples + found.owners, return_counts=True)
     return Counted(*np.divmod(both, max(samples, 1)), counts)
 
 
 def distinct(samples: Sequence[np.ndarray], n: int) -> float | None:
-    """distinct-n: different n-grams of all samples together, as a share of all their n-grams.
+    """Return distinct-n: the number of distinct n-grams of all samples, divided by that of all.
 
-    0 is the same over and over, 1 has no n-gram twice. It falls as there is more text: compare
-    equal amounts. Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation
-    Models", where the share is that of all words.
+    From 0 (constant repetition) to 1 (no n-gram occurs twice); None if there is no n-gram. It falls
+    with the amount of text, so compare equal amounts.
+
+    Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation
+    Models", which divides by the number of words.
     """
     numbers = ngrams(samples, n).numbers
     return len(np.unique(numbers)) / len(numbers) if len(numbers) else None
 
 
 def repetition(samples: Sequence[np.ndarray], n: int) -> float | None:
-    """rep-n: the share of a sample's n-grams that it has said before, the mean of the samples.
+    """Return seq-rep-n: the share of repeated n-grams within a sample, the mean over samples.
 
-    0 repeats nothing, near 1 is a loop. Welleck et al. 2020, "Neural Text Generation with
-    Unlikelihood Training", there seq-rep-n.
+    From 0 (no repetition) to nearly 1 (a loop); None if there is no n-gram.
+
+    Source: Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training".
     """
     found = ngrams(samples, n)
     in_all = np.bincount(found.owners, minlength=len(samples))
@@ -178,16 +193,16 @@ def repetition(samples: Sequence[np.ndarray], n: int) -> float | None:
 
 
 def longest_repeated_span(words: np.ndarray) -> int:
-    """Words of the longest sequence that comes twice in a sample, int64 [words].
+    """Return the length of the longest sequence that occurs twice in a sample, in words.
 
-    The two may overlap: nine times the same word is a sequence of eight, twice.
+    The occurrences may overlap: nine times the same word has a span of eight.
     """
-    # Numbers for the sequences of 1, 2, 4, ... words that begin at each place, while some repeat.
+    # Number the sequences of 1, 2, 4, ... words that begin at each place, while some repeat.
     sizes = [words]
     while _repeats(sizes[-1]):
         size = 2 ** (len(sizes) - 1)
         sizes.append(_pairs(sizes[-1][:-size], sizes[-1][size:]))
-    # The length in binary digits, the highest first: whatever repeats has a start that repeats.
+    # Find the length bit by bit, highest first; every prefix of a repeated sequence repeats, too.
     longest, numbers = 0, np.zeros(len(words) + 1, np.int64)
     for power in reversed(range(len(sizes) - 1)):
         longer = sizes[power][longest:]
@@ -198,23 +213,25 @@ def longest_repeated_span(words: np.ndarray) -> int:
 
 
 def _repeats(numbers: np.ndarray) -> bool:
+    """Return whether a number occurs twice."""
     return len(np.unique(numbers)) < len(numbers)
 
 
 def self_bleu(samples: Sequence[np.ndarray]) -> float | None:
-    """Self-BLEU: the BLEU of each sample against all the others as references, the mean.
+    """Return self-BLEU: the BLEU of each sample with all others as references, the mean.
 
-    0 when no sample has a word of another, 1 when all are alike; None for less than two samples.
-    Zhu et al. 2018, "Texygen: A Benchmarking Platform for Text Generation Models". BLEU as in
-    Papineni et al. 2002, of n-grams up to 4 (or as many words as the sample has), smoothed where
-    nothing matches by method 1 of Chen and Cherry 2014. It is exact, not of some pairs: of how
-    often the others have an n-gram only the highest number counts, which one sort finds for all
-    samples.
+    From 0 (no words in common) to 1 (identical samples); None for fewer than two samples. BLEU uses
+    n-grams up to order 4, or the length of a shorter sample, with smoothing method 1 where an order
+    has no match. The result is exact rather than estimated from some pairs: only the highest count
+    of an n-gram among the other samples matters, and one sort finds it for all samples.
+
+    Source: Zhu et al. 2018, "Texygen: A Benchmarking Platform for Text Generation Models";
+    Papineni et al. 2002; Chen and Cherry 2014.
     """
     if len(samples) < 2:
         return None
     lengths = np.array([len(sample) for sample in samples])
-    logarithms = np.zeros(len(samples))  # of the precisions, summed
+    logarithms = np.zeros(len(samples))  # sums of the logarithms of the precisions
     orders = np.minimum(lengths, BLEU_ORDER)
     matched = np.zeros(len(samples), bool)
     for n in range(1, BLEU_ORDER + 1):
@@ -229,9 +246,9 @@ def self_bleu(samples: Sequence[np.ndarray]) -> float | None:
 
 
 def _clipped(found: NGrams, samples: int) -> np.ndarray:
-    """How many n-grams of each sample another one has, as often as that one has them: [samples]."""
+    """Return the clipped n-gram matches of each sample with the others, float64 [samples]."""
     numbers, owners, counts = _counted(found, samples)
-    # Of each n-gram, the sample first that has it most often.
+    # Order by n-gram, and for each n-gram by count, descending.
     order = np.lexsort((-counts, numbers))
     numbers, owners, counts = numbers[order], owners[order], counts[order]
     first = np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)]
@@ -243,7 +260,10 @@ def _clipped(found: NGrams, samples: int) -> np.ndarray:
 
 
 def _closest_other(lengths: np.ndarray) -> np.ndarray:
-    """The length of another sample that is nearest to each one's own, the shorter of two."""
+    """Return for each sample the length of another that is closest to its own: [samples].
+
+    Of two equally close lengths it is the shorter one.
+    """
     order = np.argsort(lengths, kind="stable")
     ordered = lengths[order].astype(float)
     shorter = np.append(-np.inf, ordered[:-1])
@@ -259,16 +279,18 @@ def copied(
     training: Iterable[str],
     n: int,
 ) -> list[float | None]:
-    """The share of each group's n-grams that are in the training text, word for word.
+    """Return the share of each group's n-grams that occur verbatim in the training text.
 
-    McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?": one minus their
-    n-gram novelty. The training text is read once and may be of any size: in memory are the
-    samples' n-grams, as hashes of 64 bits, and a part of it.
+    None for a group without n-grams. The training text is streamed and may have any size: memory
+    holds a 64-bit hash of each n-gram of the samples, and one part of the training text.
 
     Args:
-        groups: samples, each int64 [words].
-        numbers: of the samples' words, from `number_words`.
-        training: the training text, in parts that cut no word.
+        groups: the samples of each group.
+        numbers: the numbers of their words, from `number_words`.
+        training: the training text in parts that split no word.
+
+    Source: McCoy et al. 2023, "How Much Do Language Models Copy From Their Training Data?"; this is
+    one minus their n-gram novelty.
     """
     none = np.empty(0, np.uint64)
     hashes_of = [
@@ -276,7 +298,7 @@ def copied(
     ]
     wanted, places_of = np.unique(np.concatenate([none, *hashes_of]), return_inverse=True)
     found = np.zeros(len(wanted), bool)
-    sieve = np.zeros(1 << 24, bool)  # by the first 24 bits, since most n-grams are in no sample
+    sieve = np.zeros(1 << 24, bool)  # on the first 24 bits; it rejects most n-grams quickly
     sieve[wanted >> np.uint64(40)] = True
     before = np.empty(0, np.int64)
     for part in training:
@@ -284,7 +306,7 @@ def copied(
         words = np.append(before, words)
         before = words[len(words) - min(n - 1, len(words)) :]
         hashes = _hashes(words, n)
-        # In their order the search for them finds its way in the processor's cache.
+        # Searching for sorted values is faster, because it uses the CPU cache better.
         hashes = np.sort(hashes[sieve[hashes >> np.uint64(40)]])
         places = np.searchsorted(wanted, hashes) % max(len(wanted), 1)
         found[places[wanted[places] == hashes]] = True
@@ -293,7 +315,7 @@ def copied(
 
 
 def _hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """A hash of each n-gram that has no unknown word (-1): uint64 [n-grams]."""
+    """Return a hash of each n-gram without unknown words (-1): [words] -> uint64 [n-grams]."""
     size = max(len(words) - n + 1, 0)
     hashes = np.zeros(size, np.uint64)
     known = np.ones(size, bool)
@@ -305,9 +327,9 @@ def _hashes(words: np.ndarray, n: int) -> np.ndarray:
 
 
 def _mixed(bits: np.ndarray) -> np.ndarray:
-    """Numbers of 64 bits in which each bit hangs on all; equal ones only of equal ones.
+    """Return 64-bit hashes of 64-bit integers, without collisions.
 
-    The finalizer of SplitMix64: Steele et al. 2014, "Fast Splittable Pseudorandom Number
+    Source: the finalizer of SplitMix64, Steele et al. 2014, "Fast Splittable Pseudorandom Number
     Generators", with Stafford's constants (variant 13).
     """
     bits = bits + np.uint64(0x9E3779B97F4A7C15)

@@ -1,47 +1,45 @@
-"""The same samples under every combination of some settings, kept so that they can be resumed."""
+"""Samples for every combination of some settings, in files that can be resumed."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2 import jsonl
-from gpt2.errors import UserError, quoted
+from gpt2.errors import UserError
 from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.sampling import SamplingSettings
+from gpt2.jsonl import RecordFile
 
 if TYPE_CHECKING:
     from gpt2.generation.language_model import LanguageModel
 
-
-_MOST_NATS = 700  # for a token, of which the exponential is still a number
+_MOST_NATS = 700  # of one token, so that exp() of a sample's perplexity stays finite
 
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """What is varied."""
+    """The settings that a grid varies."""
 
     temperature: float
     top_k: int
     top_p: float
     repetition_penalty: float
-    length: int  # tokens of a sample at most
+    length: int  # maximum number of generated tokens
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Return the name of its file, without the ending."""
         return "_".join(f"{name}-{value}" for name, value in dataclasses.asdict(self).items())
 
     def settings(self, seed: int) -> GenerationSettings:
-        """As a model takes them.
+        """Return the settings for generation with a random seed.
 
         Raises:
-            UserError: one makes no sense.
+            UserError: a value is not allowed.
         """
         values = dataclasses.asdict(self)
         length = values.pop("length")
@@ -49,19 +47,22 @@ class Combination:
 
 
 def combinations(**values: Sequence[Any]) -> list[Combination]:
-    """Every combination of some values of each field of `Combination`, the last varying fastest.
+    """Return every combination of some values of each field; the last field varies fastest.
+
+    Args:
+        values: for each field of `Combination`, the values to combine.
 
     Raises:
-        UserError: a value makes no sense, or a field has none.
+        UserError: a value is not allowed, or a field has no value.
     """
     for name, some in values.items():
         if not some:
-            raise UserError(f"Name at least one value of {name}.")
+            raise UserError(f"{name}: no value. Give at least one.")
     found = []
     for chosen in itertools.product(*values.values()):
         combination = Combination(**dict(zip(values, chosen, strict=True)))
         combination.settings(seed=0)
-        # 1 and 1.0 are one setting, with one file.
+        # 1 and 1.0 are the same setting and share a file.
         fractions = ("temperature", "top_p", "repetition_penalty")
         changed = {name: float(getattr(combination, name)) for name in fractions}
         found.append(dataclasses.replace(combination, **changed))
@@ -70,114 +71,97 @@ def combinations(**values: Sequence[Any]) -> list[Combination]:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What all samples of a grid have in common, and samples that are to be gone on with must."""
+    """What all samples of a grid share; a file with another origin is not resumed."""
 
-    model: str  # a hash of the checkpoint
+    model: str  # fingerprint of the checkpoint
     quantize: str
     prompt: str
     seed: int
 
 
-class CombinationFile:
-    """The samples of one combination: an object of JSON in each line, written as each is finished.
+@dataclasses.dataclass(frozen=True)
+class _Sample:
+    """The part of a record that is evaluated."""
 
-    Sample n of a seed is the same whenever and beside whichever others it is written.
+    number: int
+    text: str
+    tokens: int
+    finish_reason: str
+    logprob: float  # nats
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> _Sample:
+        if not -_MOST_NATS * (record["tokens"] + 1) <= record["logprob"] <= 0:
+            raise ValueError("not a log-probability of so many tokens")
+        values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        numbers = {"number": int, "tokens": int, "logprob": float}
+        return cls(**{name: numbers.get(name, str)(value) for name, value in values.items()})
+
+
+class CombinationFile:
+    """The samples of one combination, in JSON lines that are written as they are finished.
+
+    A sample depends on the seed and its number only, not on which samples exist already.
     """
 
     def __init__(self, folder: Path, combination: Combination, origin: Origin):
-        """Take in the samples that are there.
+        """Read the samples that exist.
 
         Raises:
-            UserError: they have another origin, or the file is none of a grid.
+            UserError: they have another origin, or the file was not written by a grid.
         """
         self.combination = combination
         self.path = folder / f"{combination.name}.jsonl"
-        self._origin = dataclasses.asdict(origin)
-        self._lines = jsonl.complete_lines(self.path)
-        self._records: dict[int, dict[str, Any]] = {}
-        for place, line in enumerate(self._lines, start=1):
-            self._take_in(line, place)
-
-    def _take_in(self, line: str, place: int) -> None:
-        try:
-            record = json.loads(line)
-            origin = record["origin"]
-            different = [name for name in self._origin if origin[name] != self._origin[name]]
-            if not -_MOST_NATS * (record["tokens"] + 1) <= record["logprob"] <= 0:
-                raise ValueError("no probability of so many tokens")
-            self._records[int(record["number"])] = {
-                "text": str(record["text"]),
-                "tokens": int(record["tokens"]),
-                "finish_reason": str(record["finish_reason"]),
-                "logprob": float(record["logprob"]),
-            }
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise UserError(
-                f"{self.path}, line {place} is not a sample of a grid; choose another folder."
-            ) from error
-        if "model" in different:
-            raise UserError(
-                f"{self.path} holds samples of other weights than the model has now; choose "
-                "another folder, or delete this one."
-            )
-        if different:
-            name = different[0]
-            raise UserError(
-                f"{self.path} holds samples of another {name} "
-                f"({quoted(origin[name])}, not {self._origin[name]!r}); repeat that to "
-                "go on with them, or choose another folder."
-            )
+        self._origin = origin
+        settings = dataclasses.asdict(origin)
+        self._file = RecordFile(self.path, settings, _Sample.read, key="origin")
+        self._samples = {sample.number: sample for sample in self._file.records}
 
     def missing(self, nsamples: int) -> list[int]:
-        """The numbers of the samples that are still to be written."""
-        return [number for number in range(nsamples) if number not in self._records]
+        """Return the numbers of the samples that are still to be generated."""
+        return [number for number in range(nsamples) if number not in self._samples]
 
     def texts(self, nsamples: int) -> list[str]:
-        """Those of the samples that are there, in their order."""
-        return [record["text"] for record in self._there(nsamples)]
+        """Return the texts of the first `nsamples` samples, as far as they exist."""
+        return [sample.text for sample in self._first(nsamples)]
 
     def perplexity(self, nsamples: int) -> float | None:
-        """Of these, under the model that wrote them; None if they have no token.
+        """Return the perplexity per token of these samples under the model that generated them.
 
-        It is of the model's own probabilities, before temperature and all else, and counts the end
-        of text as a token where a sample has ended by it.
+        It uses the model's own probabilities, before temperature and truncation, and counts
+        `<|endoftext|>` as a token of the samples that end with it. None if there is no token.
         """
-        records = self._there(nsamples)
-        tokens = sum(r["tokens"] + (r["finish_reason"] == "endoftext") for r in records)
-        return math.exp(-sum(r["logprob"] for r in records) / tokens) if tokens else None
+        samples = self._first(nsamples)
+        tokens = sum(each.tokens + (each.finish_reason == "endoftext") for each in samples)
+        return math.exp(-sum(each.logprob for each in samples) / tokens) if tokens else None
 
-    def _there(self, nsamples: int) -> list[dict[str, Any]]:
-        return [self._records[number] for number in range(nsamples) if number in self._records]
+    def _first(self, nsamples: int) -> list[_Sample]:
+        return [self._samples[number] for number in range(nsamples) if number in self._samples]
 
     def write(self, model: LanguageModel, nsamples: int, batch_size: int) -> Iterator[Completion]:
-        """Write the samples that are missing.
+        """Generate the missing samples.
 
         Yields:
-            A text whenever a token was added to it, for the last time when it is finished and kept.
+            A completion after each of its tokens; the last time it is finished and saved.
         """
-        prompt = model.encode(self._origin["prompt"])
+        prompt = model.encode(self._origin.prompt)
         prompts = [(number, prompt) for number in self.missing(nsamples)]
-        settings = self.combination.settings(self._origin["seed"])
-        with jsonl.open_append(self.path, self._lines) as file:
-            for text in model.completions(prompts, settings, batch_size):
-                if text.finish_reason:
-                    self._add(text)
-                    jsonl.append_line(file, self._lines[-1])
-                yield text
+        settings = self.combination.settings(self._origin.seed)
+        with self._file:
+            for completion in model.completions(prompts, settings, batch_size):
+                if completion.finish_reason:
+                    self._save(completion)
+                yield completion
 
-    def _add(self, text: Completion) -> None:
+    def _save(self, completion: Completion) -> None:
         record = {
-            "text": text.text,
-            "tokens": len(text.tokens),
-            "finish_reason": text.finish_reason,
-            "logprob": round(text.logprob, 4),
-        }
-        self._records[text.number] = record
-        described = {
-            "number": text.number,
-            "prompt": self._origin["prompt"],
-            **record,
+            "number": completion.number,
+            "prompt": self._origin.prompt,
+            "text": completion.text,
+            "tokens": len(completion.tokens),
+            "finish_reason": completion.finish_reason,
+            "logprob": round(completion.logprob, 4),
             "settings": dataclasses.asdict(self.combination),
-            "origin": self._origin,
         }
-        self._lines.append(json.dumps(described, ensure_ascii=False))
+        self._file.append(record)
+        self._samples[completion.number] = _Sample.read(record)

@@ -1,4 +1,4 @@
-"""LAMBADA: the last word of a passage, which only the whole passage tells (Paperno et al. 2016)."""
+"""LAMBADA: predict the last word of a passage from the whole passage (Paperno et al. 2016)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.evaluation.perplexity import exponential
 from gpt2.evaluation.texts import TextEncoder
 from gpt2.tokenizer import Tokenizer
@@ -17,8 +17,8 @@ from gpt2.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
 
-# The paper lets no stop word be the answer (section 3.3) and does not say which words it means.
-# These are English pronouns, determiners, prepositions, conjunctions, auxiliaries and the like.
+# The GPT-2 paper excludes stop words as answers (section 3.3) without listing them. This list has
+# English pronouns, determiners, prepositions, conjunctions, auxiliaries and similar words.
 _WORDS = """
 i me my mine myself we us our ours ourselves you your yours yourself yourselves he him his
 himself she her hers herself it its itself they them their theirs themselves one
@@ -39,11 +39,11 @@ STOP_WORDS = frozenset(_WORDS.split())
 
 @dataclass(frozen=True)
 class Passage:
-    """What a model reads of a passage.
+    """A passage as the input of a model.
 
     Attributes:
         tokens: ids, int32 [T + 1]; the first one is not predicted.
-        word: how many of them, at the end, are the last word.
+        word: number of tokens of the last word, at the end of `tokens`.
     """
 
     tokens: np.ndarray
@@ -52,17 +52,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class LambadaResult:
-    """How often the end of a passage was predicted; accuracies are shares of 1.
+    """Accuracies (0 to 1) and perplexities of the ends of passages.
 
     Attributes:
-        passages: how many there are.
-        last_token_accuracy: the last token is the likeliest.
-        last_token_accuracy_no_stop_words: it is the likeliest but for stop words.
-        last_token_perplexity: of the last token.
-        last_word_accuracy: every token of the last word is the likeliest in its place.
-        last_word_perplexity: of the last word, all of its tokens together.
-        nll: the summed nats of the last words.
-        tokens: of all last words.
+        passages: number of passages.
+        last_token_accuracy: share whose last token has the highest probability.
+        last_token_accuracy_no_stop_words: the same, ignoring stop words among the predictions.
+        last_token_perplexity: perplexity per last token.
+        last_word_accuracy: share whose last word's tokens all have the highest probability.
+        last_word_perplexity: perplexity per last word.
+        nll: summed negative log-likelihood of the last words, in nats.
+        tokens: summed tokens of the last words.
     """
 
     passages: int
@@ -76,7 +76,7 @@ class LambadaResult:
 
 
 def stop_tokens(tokenizer: Tokenizer) -> list[int]:
-    """The ids of the tokens that are a stop word, in any case and with a space in front or not."""
+    """Return the ids of the stop words, in any case, with or without a leading space."""
     return [
         number
         for number in tokenizer.vocabulary.values()
@@ -87,26 +87,29 @@ def stop_tokens(tokenizer: Tokenizer) -> list[int]:
 def read_passages(
     texts: Iterable[str], vocabulary: TextEncoder, window: int, name: str
 ) -> list[Passage]:
-    """Each passage, as much of its end as the window holds.
+    """Return the passages, truncated to the last tokens that fit the window.
 
     Args:
-        name: of the file, for sentences to the user.
+        texts: one passage each.
+        window: maximum number of input tokens, 1 to n_ctx.
+        name: of the file, for messages.
 
     Raises:
-        UserError: a passage has no two words, or there is none.
+        UserError: a passage has fewer than two words, or there is no passage.
     """
     passages = []
     for text in texts:
         before, _, word = " ".join(text.rstrip().rsplit(maxsplit=1)).rpartition(" ")
         if not before.strip():
             raise UserError(
-                f"{name} holds the passage {text[:40]!r}, which has no word before its last."
+                f"{name}: the passage {quoted(text, 40)} has fewer than two words. Fix or delete "
+                "it."
             )
         ending = vocabulary.encode(f" {word}")
         tokens = vocabulary.begun(np.concatenate([vocabulary.encode(before), ending]))
         passages.append(Passage(tokens[-window - 1 :], len(ending)))
     if not passages:
-        raise UserError(f"{name} holds no passage.")
+        raise UserError(f"{name}: no passages found.")
     return passages
 
 
@@ -115,11 +118,14 @@ def measure(
     passages: Sequence[Passage],
     progress: Callable[[int], object] = lambda passages: None,
 ) -> LambadaResult:
-    """Predict the last word of each passage, of which there is at least one.
+    """Return how well a model predicts the last words of passages.
 
     Args:
-        scorer: one that was given `stop_tokens`.
-        progress: called with the number of passages done.
+        scorer: made with `stop_tokens`.
+        passages: at least one.
+        progress: called with the number of newly scored passages.
+
+    Source: Radford et al. 2019, section 3.3.
     """
     found = []
     for passage, scores in zip(

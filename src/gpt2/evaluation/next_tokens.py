@@ -1,4 +1,4 @@
-"""What a model expects at each place of a text, before and after the rules of sampling."""
+"""The probability distribution of the next token at places of a text."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from gpt2.generation.sampling import SamplingSettings, distribution
 
 @dataclasses.dataclass(frozen=True)
 class TokenDistribution:
-    """The probabilities of the next token at one place of a text."""
+    """The distribution of the next token at one place of a text."""
 
-    context: tuple[int, ...]  # the tokens before
-    token: int | None  # the one that came; None behind the last
-    before: np.ndarray  # the model's own probabilities, float64 [V]
-    after: np.ndarray  # those that a token is drawn with, float64 [V]
+    context: tuple[int, ...]  # ids of the tokens before
+    token: int | None  # id of the token that follows; None at the end of the text
+    before: np.ndarray  # probabilities of the model, float64 [V]
+    after: np.ndarray  # probabilities after temperature and truncation, float64 [V]
 
     def likeliest(self, count: int) -> np.ndarray:
-        """The ids of the tokens that the model expects most, the likeliest first."""
+        """Return the ids of the most probable tokens, in descending order of probability."""
         return np.argsort(-self.before, kind="stable")[:count]
 
     def rank(self, token: int) -> int:
-        """The place of a token among all, 1 for the likeliest."""
+        """Return the rank of a token by probability, 1 for the most probable."""
         return int((self.before > self.before[token]).sum()) + 1
 
 
 def next_tokens(
     model: LanguageModel, tokens: Sequence[int], settings: SamplingSettings, last: int
 ) -> Iterator[TokenDistribution]:
-    """The last steps through a text: to each of its last tokens, and on from its end.
+    """Yield the distributions at the last tokens of a text and at its end.
 
-    As in writing, a text begins after `<|endoftext|>`, and of a long one the model sees what its
-    window holds.
+    The first token follows `<|endoftext|>`. The context is at most the last n_ctx tokens.
 
     Args:
-        last: how many steps at most.
+        tokens: ids [T].
+        settings: see `probabilities`.
+        last: maximum number of distributions.
     """
     for place in range(max(0, len(tokens) + 1 - last), len(tokens) + 1):
         context = tuple(tokens[:place])
@@ -52,9 +53,11 @@ def next_tokens(
 
 
 def probabilities(logits: np.ndarray, settings: SamplingSettings) -> np.ndarray:
-    """With what probability each token is drawn: float32 [V] -> float64 [V].
+    """Return the probability of each token to be sampled: float32 [V] -> float64 [V].
 
-    Of the settings, those count that do not look at the text before.
+    Args:
+        settings: temperature and truncation are applied; penalties, which depend on the text, are
+            not.
     """
     found = np.zeros(len(logits))
     if settings.temperature == 0:

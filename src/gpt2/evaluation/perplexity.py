@@ -1,4 +1,4 @@
-"""Nats spent on a text, per whatever they are to be compared by."""
+"""Perplexity and bits per byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from gpt2.errors import UserError
+from gpt2.checks import check_choice
 from gpt2.evaluation.texts import ScoredText
 from gpt2.evaluation.windows import WindowSettings
 
@@ -22,9 +22,9 @@ class Perplexity:
     """How well a model predicts a text.
 
     Attributes:
-        tokens: that were predicted.
-        words, bytes: of the original text.
-        nll: the summed nats of all predicted tokens (negative log-likelihood).
+        tokens: predicted tokens.
+        words, bytes: of the original text; see `ScoredText`.
+        nll: summed negative log-likelihood of the predicted tokens, in nats.
     """
 
     tokens: int
@@ -33,16 +33,16 @@ class Perplexity:
     nll: float
 
     def per(self, unit: str) -> float:
-        """Perplexity of one of `UNITS`: exp(nll / how many there are)."""
+        """Return the perplexity per unit, one of `UNITS`: exp(nll / number of units)."""
         return exponential(self.nll, getattr(self, f"{unit}s"))
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable across vocabularies."""
+        """Return bits per byte, which is comparable across vocabularies."""
         return bits_per_byte(self.nll, self.bytes)
 
     def numbers(self) -> dict[str, float]:
-        """All of it, by the names that it has in tables and files."""
+        """Return all numbers by the names that they have in tables and files."""
         perplexities = {f"perplexity_per_{unit}": self.per(unit) for unit in UNITS}
         return asdict(self) | perplexities | {"bits_per_byte": self.bits_per_byte}
 
@@ -53,7 +53,14 @@ def measure(
     cut: WindowSettings,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Perplexity:
-    """The perplexity of texts, each predicted by itself."""
+    """Return the perplexity of texts, each predicted on its own.
+
+    The sums over all texts are divided, so that the result depends neither on the batch size nor
+    on how the tokens are distributed over the texts' windows.
+
+    Args:
+        progress: called with the number of newly predicted tokens.
+    """
     texts = list(texts)
     scores = scorer.score((text.tokens for text in texts), cut, progress)
     return Perplexity(
@@ -65,18 +72,22 @@ def measure(
 
 
 def check_unit(unit: str) -> str:
-    """The unit itself, if it is one.
+    """Return the unit, if it is one of `UNITS`.
 
     Raises:
-        UserError: it is none of `UNITS`.
+        UserError: it is not.
     """
-    if unit not in UNITS:
-        raise UserError(f"normalize should be one of {', '.join(UNITS)}, not {unit!r}.")
+    check_choice("normalize", unit, UNITS)
     return unit
 
 
 def exponential(nats: float, units: int) -> float:
-    """exp(nats / units); infinite where that is too large for a number, or there are no units."""
+    """Return exp(nats / units); infinity if that overflows or there are no units.
+
+    Example:
+        >>> exponential(3 * math.log(8), 3)
+        8.0
+    """
     try:
         return math.exp(nats / units)
     except (OverflowError, ZeroDivisionError):
@@ -84,5 +95,10 @@ def exponential(nats: float, units: int) -> float:
 
 
 def bits_per_byte(nats: float, size: int) -> float:
-    """Nats spent on a text of `size` bytes, as bits per byte: comparable across vocabularies."""
+    """Return the bits per byte of a text of `size` bytes; infinity if it is empty.
+
+    Example:
+        >>> bits_per_byte(8 * math.log(2), 4)
+        2.0
+    """
     return nats / math.log(2) / size if size else math.inf

@@ -1,4 +1,4 @@
-"""Reads samples, in whichever form they were written."""
+"""Read generated samples in any of the formats in which they are written."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from gpt2.data import tokenization
 from gpt2.data.readers import UTF_8, ReaderSettings
 from gpt2.errors import UserError
 
-# What stands above each sample of train.py and of the samplers, with more of the signs.
+# The banner above each sample of train.py and of the samplers, whatever its width.
 _BANNER = re.compile(r"^={8,} SAMPLE \d+ ={8,}\n", re.MULTILINE)
-# What the interactive sampler closes an answer with; what follows is the next prompt.
+# The line after a completion of the interactive sampler; the next prompt follows.
 _END_OF_ANSWER = re.compile(r"^={80}\n.*", re.MULTILINE | re.DOTALL)
-# What stands between, or after, the samples of gpt-2-simple and of a folder of samples.
+# The line between, or after, the samples of gpt-2-simple.
 _DELIMITER = re.compile(r"^={20}(?:\n|\Z)", re.MULTILINE)
 
 
 def read_samples(file: Path, reading: ReaderSettings = UTF_8) -> list[str]:
-    """The samples of a file, of which some may be empty.
+    """Return the samples of a file, some of which may be empty.
 
-    Lines of JSON have one in the field "text" of each; a text with lines `==== SAMPLE 1 ====` has
-    one below each of them, one with lines of twenty `=` has them in between; any other is one.
+    In JSON lines, a sample is the field "text" of each object. In text, samples follow banners such
+    as `======== SAMPLE 1 ========`, or are separated by lines of twenty `=`; otherwise the whole
+    file is one sample.
 
     Args:
-        reading: of which encoding and errors count.
+        reading: only its encoding and errors are used.
 
     Raises:
-        UserError: the file cannot be read, or there is no sample in it.
+        UserError: the file cannot be read, or contains no sample.
     """
     parts = tokenization.read_texts(
         [file], reading=ReaderSettings(reading.encoding, reading.errors, "text")
@@ -37,7 +38,7 @@ def read_samples(file: Path, reading: ReaderSettings = UTF_8) -> list[str]:
     content = "".join(parts)
     samples = _split(content, file)
     if not samples:
-        raise UserError(f"There are no samples in {file}.")
+        raise UserError(f"{file}: no samples found.")
     return samples
 
 
@@ -54,7 +55,7 @@ def _split(content: str, file: Path) -> list[str]:
 
 
 def _is_json(content: str) -> bool:
-    """Whether the first line is an object of JSON."""
+    """Return whether the first line is a JSON object."""
     if not content.lstrip().startswith("{"):
         return False
     try:
@@ -71,26 +72,26 @@ def _json_lines(content: str, file: Path) -> Iterator[str]:
         try:
             sample = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            if place == len(lines):  # it has no end, as where the writer was killed
+            if place == len(lines):  # an incomplete last line, left by a killed process
                 return
             sample = None
         if not isinstance(sample, str):
             raise UserError(
-                f'{file}, line {place}: this is not an object such as {{"text": "..."}}; mend it '
-                "or leave it out."
+                f'{file} line {place}: not a JSON object with a string "text". Fix or delete '
+                "the line."
             )
         yield sample
 
 
 def run_samples(folder: Path) -> list[Path]:
-    """The files of samples that a training has written to `samples/RUN/`, in the order of steps.
+    """Return the sample files of a training run (`samples/RUN/`), in the order of their steps.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such file.
     """
     found = [path for path in folder.glob("samples-*") if re.fullmatch(r"samples-\d+", path.name)]
     if not found:
         raise UserError(
-            f"There are no samples in {folder}; train.py writes them as --sample_every says."
+            f"{folder}: no samples found. Training writes them every --sample_every steps."
         )
     return sorted(found, key=lambda path: int(path.name.removeprefix("samples-")))

@@ -1,4 +1,4 @@
-"""What a model makes of each token of a text: its likelihood, its rank, how sure the model was."""
+"""Log-probability, rank and entropy of each token of a text."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gpt2.evaluation.windows import Window, WindowSettings
 from gpt2.forward import graph
 from gpt2.hparams import HParams
 
-# Rows whose logits exist at once; at 50,257 tokens 103 MB.
+# Rows of logits that are computed at once; 103 MB at 50,257 tokens.
 HEAD_ROWS = 512
-# Texts that are sorted by length together, so that those of a batch are about as long.
+# Texts that are sorted by length together, so that a batch needs little padding.
 TEXTS = 128
-# Tokens that are read at once if nothing else is said. More are no faster.
+# Tokens in a batch by default. Larger batches are not faster.
 BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of each token but the first of a text; arrays of shape [tokens - 1].
+    """Scores of all tokens of a text but the first; arrays [T - 1].
 
     Attributes:
-        nats: minus the log-probability, float32.
-        ranks: how many tokens were likelier; 0 is the likeliest; int32.
-        entropies: of the model's whole prediction in nats, float32.
-        content_ranks: as ranks, but the scorer's stop tokens are not counted; int32.
+        nats: negative log-probabilities in nats, float32.
+        ranks: number of tokens with a higher probability, so 0 is the most probable; int32.
+        entropies: entropies of the predicted distributions in nats, float32.
+        content_ranks: as `ranks`, without counting the scorer's stop tokens; int32.
     """
 
     nats: np.ndarray
@@ -40,7 +40,7 @@ class Scores:
 
 
 class Scorer:
-    """A model at reading. The logits of no more than a few rows exist at once."""
+    """Computes the scores of texts without holding the logits of a whole batch in memory."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Scorer:
 
         Args:
             weights: arrays, tensors or variables.
-            batch_size: windows of full length that are read at once; of short ones there are as
-                many as have together as many tokens. It changes no result.
+            batch_size: windows of full length in a batch; there are more of shorter ones, with as
+                many tokens together. It does not change the results.
             stop_tokens: ids that `Scores.content_ranks` does not count.
         """
-        # A graph refers to tensors, but takes in a copy of an array at each use.
+        # A graph refers to tensors, but embeds a copy of an array at each use.
         self._weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
         self._hparams = hparams
         self._batch_size = batch_size
@@ -77,12 +77,12 @@ class Scorer:
         cut: WindowSettings | None = None,
         progress: Callable[[int], object] = lambda tokens: None,
     ) -> Iterator[Scores]:
-        """The scores of each text, in their order.
+        """Yield the scores of each text, in order.
 
         Args:
-            texts: ids, integer arrays of shape [tokens]; a text of less than two has no scores.
-            cut: windows of the model's full length that follow one another if not given.
-            progress: called with the number of tokens that have been predicted.
+            texts: ids, integer arrays [T]; texts of fewer than two tokens have no scores.
+            cut: window and stride; None for consecutive windows of n_ctx tokens.
+            progress: called with the number of newly predicted tokens.
         """
         cut = cut or WindowSettings.of(self._hparams.n_ctx)
         group: list[np.ndarray] = []
@@ -96,14 +96,14 @@ class Scorer:
     def score_endings(
         self, beginning: np.ndarray, endings: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """The nats of each token of several endings of one text; the beginning is read once.
+        """Return the nats of each token of several endings of a text, computing the text once.
 
         Args:
-            beginning: ids [tokens], at least one.
-            endings: ids [tokens] each; with the beginning at most n_ctx + 1 of them.
+            beginning: ids [S], at least one.
+            endings: ids [T] each, with S + T <= n_ctx + 1.
 
         Returns:
-            float32 [tokens] for each ending.
+            float32 [T] for each ending.
         """
         tokens = np.zeros((len(endings), 1 + max(map(len, endings))), np.int32)
         tokens[:, 0] = beginning[-1]
@@ -137,41 +137,46 @@ class Scorer:
         ]
 
     def _read(self, tokens: np.ndarray) -> np.ndarray:
-        """See `_read_batch`."""
-        # One by one, since of a function with many shapes TensorFlow warns that it is slow.
+        """Run `_read_batch` in a graph for this shape."""
+        # TensorFlow warns of slow retracing if one function is called with many shapes.
         if tokens.shape not in self._graphs:
             spec = tf.TensorSpec(tokens.shape, tf.int32)
             self._graphs[tokens.shape] = graph(self._read_batch).get_concrete_function(spec)
         return self._graphs[tokens.shape](tf.constant(tokens)).numpy()
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
-        """What `Scores` holds, side by side: int32 [B, T + 1] -> float32 [4, N]."""
+        """Return the four arrays of `Scores`, stacked: int32 [B, T + 1] -> float32 [4, N]."""
         x, table = forward.hidden_states(self._weights, self._hparams, tokens[:, :-1])
         return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]), self._content)
 
     def _read_all_endings(self, prefix: tf.Tensor, endings: tf.Tensor) -> tf.Tensor:
-        """Nats of endings [B, T + 1] but for their first tokens, after a prefix [1, S]: [B, T]."""
-        hparams, weights = self._hparams, self._weights
-        memory: list[tuple[tf.Tensor, tf.Tensor]] = []  # keys and values of the prefix, by layer
+        """Return the nats of all tokens of some endings but the first, float32 [B, T].
 
-        def remember(layer: int, *qkv: tf.Tensor) -> tf.Tensor:
-            memory.append(qkv[1:])
+        Args:
+            prefix: int32 [1, S], computed once.
+            endings: int32 [B, T + 1].
+        """
+        hparams, weights = self._hparams, self._weights
+        cache: list[tuple[tf.Tensor, tf.Tensor]] = []  # keys and values of the prefix, by layer
+
+        def attend_and_cache(layer: int, *qkv: tf.Tensor) -> tf.Tensor:
+            cache.append(qkv[1:])
             return model.causal_attention(layer, *qkv)
 
         before = tf.shape(prefix)[1]
-        model.hidden_states(weights, hparams, prefix, tf.range(before), remember)
+        model.hidden_states(weights, hparams, prefix, tf.range(before), attend_and_cache)
         rows, length = tf.unstack(tf.shape(endings) - [0, 1])
         visible = tf.range(before + length) <= before + tf.range(length)[:, None]  # [T, S + T]
 
-        def look_back(layer: int, query: tf.Tensor, *own: tf.Tensor) -> tf.Tensor:
+        def attend_to_cache(layer: int, query: tf.Tensor, *own: tf.Tensor) -> tf.Tensor:
             key, value = (
                 tf.concat([tf.repeat(old, rows, axis=0), new], axis=2)
-                for old, new in zip(memory[layer], own, strict=True)
+                for old, new in zip(cache[layer], own, strict=True)
             )
             return model.scaled_dot_product(query, key, value, visible)
 
         positions = before + tf.range(length)
-        x = model.hidden_states(weights, hparams, endings[:, :-1], positions, look_back)
+        x = model.hidden_states(weights, hparams, endings[:, :-1], positions, attend_to_cache)
         logits = model.head(weights, tf.reshape(x, [-1, hparams.n_embd]))
         labels = tf.reshape(endings[:, 1:], [-1])
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
@@ -179,6 +184,8 @@ class Scorer:
 
 
 class _Place(NamedTuple):
+    """A window and the number of its text."""
+
     text: int
     window: Window
 
@@ -186,10 +193,10 @@ class _Place(NamedTuple):
 def _batches(
     places: Sequence[_Place], window: int, batch_size: int
 ) -> Iterator[tuple[list[_Place], tuple[int, int]]]:
-    """Windows of about the same length together, each batch with its shape [rows, length].
+    """Yield batches of windows of similar length, each with its shape [rows, length].
 
-    There are few shapes, since each is a graph to be built: lengths are the window's, its half, its
-    quarter and so on; rows as many as fill the batch, or a power of two if there are never so many.
+    Few shapes are used, because each needs a graph of its own: the length is the window, its half,
+    its quarter and so on; the rows fill the batch, or are a power of two if too few are left.
     """
     places = sorted(places, key=lambda place: place.window.start - place.window.end)
     filled = 0  # the last length of which there was a full batch
@@ -210,21 +217,21 @@ def _batches(
 def head_scores(
     x: tf.Tensor, table: tf.Tensor, targets: tf.Tensor, content: tf.Tensor
 ) -> tf.Tensor:
-    """What `Scores` holds of targets, the logits existing a slice of rows at a time.
+    """Return the scores of targets, computing the logits for a slice of rows at a time.
 
     Args:
-        x: the final layer's normalised output, float32 [N, C]; N is known.
-        table: the embeddings, float32 [V, C].
+        x: the final layer's normalized output, float32 [N, C]; N is static.
+        table: the token embeddings, float32 [V, C].
         targets: int32 [N].
-        content: which tokens are no stop tokens, bool [V].
+        content: whether a token is not a stop token, bool [V].
 
     Returns:
-        float32 [4, N].
+        The arrays of `Scores`, float32 [4, N].
     """
     found: list[tf.Tensor] = []
     for start in range(0, x.shape[0], HEAD_ROWS):
         rows = slice(start, start + HEAD_ROWS)
-        with tf.control_dependencies(found[-1:]):  # one slice after the other
+        with tf.control_dependencies(found[-1:]):  # or several slices would be computed at once
             inputs = tf.identity(x[rows])
         logits = tf.matmul(inputs, table, transpose_b=True)  # [rows, V]
         found.append(_scores_of_logits(logits, targets[rows], content))
@@ -233,6 +240,7 @@ def head_scores(
 
 @graph(jit_compile=True)
 def _scores_of_logits(logits: tf.Tensor, targets: tf.Tensor, content: tf.Tensor) -> tf.Tensor:
+    """Return the arrays of `Scores`: float32 [N, V], int32 [N], bool [V] -> float32 [4, N]."""
     scores = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
     exponentials = tf.exp(scores)
     total = tf.reduce_sum(exponentials, axis=-1)

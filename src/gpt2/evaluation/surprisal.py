@@ -1,4 +1,4 @@
-"""How little a model expected each token of a text."""
+"""Surprisal: the negative log-probability of each token of a text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gpt2.hparams import HParams
 def surprisal(
     weights: model.Weights, hparams: HParams, tokens: Sequence[int], endoftext: int | None
 ) -> np.ndarray:
-    """Minus the log-probability of each token in nats, float64 [T].
+    """Return the surprisal of each token in nats, float64 [T].
 
-    A text longer than the window is read in windows that follow one another.
+    A text longer than the context window is scored in consecutive windows.
 
     Args:
         tokens: ids [T].
-        endoftext: the token that a text begins after. Without one, nothing is known of the first
-            token, and its number is NaN.
+        endoftext: id of the token that the first one is predicted from; None if the vocabulary
+            has no `<|endoftext|>`, and the surprisal of the first token is then NaN.
     """
     given = tokens if endoftext is None else [endoftext, *tokens]
     [scores] = Scorer(weights, hparams).score([np.array(given, np.int32)])

@@ -82,3 +82,17 @@ def test_the_window_holds_the_end(byte_vocabulary: TextEncoder, written_scorer: 
     scorer = written_scorer(lambda text, place: (1.0, 0, 0))
     cloze.measure(scorer, QUESTIONS[1:], byte_vocabulary, 8, lambda text: text)
     assert scorer.seen == [". cat ran", ". ox ran"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"], ids=repr)
+def test_the_line_ends_of_another_system_change_nothing(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "cbtest.txt"
+    path.write_bytes(FILE.replace("\n", end).encode())
+    assert list(cloze.read_questions(str(path))) == QUESTIONS
+
+
+def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "cbtest.txt"
+    path.write_text(FILE.replace("It slept", "It\u2028slept\x85now"), "utf-8")
+    first, _ = cloze.read_questions(str(path))
+    assert first.context == "The cat sat . It\u2028slept\x85now ."

@@ -34,5 +34,5 @@ def test_by_hand(name: str, text: str, expected: str) -> None:
 
 
 def test_another_name_is_told() -> None:
-    with pytest.raises(UserError, match="detokenizer .*none, wikitext, ptb, lambada.*'bert'"):
+    with pytest.raises(UserError, match=r"detokenizer .*none, wikitext, ptb, lambada.*'bert'"):
         detokenizer("bert")

@@ -72,5 +72,20 @@ def test_every_recipe_is_complete() -> None:
 
 
 def test_another_name_is_told() -> None:
-    with pytest.raises(UserError, match="recipe .*wikitext2, .*'squad'"):
+    with pytest.raises(UserError, match=r"recipe .*wikitext2, .*'squad'"):
         recipe_named("squad")
+
+
+@pytest.mark.parametrize("other", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"], ids=ascii)
+def test_only_a_newline_ends_a_line(tmp_path: Path, other: str) -> None:
+    assert joined_lines(f"a{other}b\n \nc") == f"a{other}b\n\n\n\n\nc"
+    (tmp_path / "wiki.txt").write_text(f" = One = \n a{other} = Two = {other}\n b\n", "utf-8")
+    assert len(list(pages(str(tmp_path / "wiki.txt")))) == 1
+    assert list(lines(str(tmp_path / "wiki.txt")))[1] == f" a{other} = Two = {other}"
+
+
+def test_pages_of_a_windows_file_are_found_and_keep_their_bytes(tmp_path: Path) -> None:
+    content = WIKI.replace("\n", "\r\n").encode()
+    (tmp_path / "wiki.txt").write_bytes(content)
+    assert "".join(pages(str(tmp_path / "wiki.txt"))).encode() == content
+    assert len(list(pages(str(tmp_path / "wiki.txt")))) == 2

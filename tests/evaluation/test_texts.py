@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from gpt2.data import npz
 from gpt2.errors import UserError
-from gpt2.evaluation.texts import ScoredText, TextEncoder, documents
+from gpt2.evaluation.texts import ScoredText, TextEncoder, count_lines, documents
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -62,20 +63,76 @@ def test_bad_texts_are_told(
     byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
-    (tmp_path / "one.txt").write_text("a")
-    npz.write(tmp_path / "one.npz", [np.array([5, byte_tokenizer.endoftext])])
+    npz.write(tmp_path / "end.npz", [np.array([byte_tokenizer.endoftext])])
     npz.write(tmp_path / "beyond.npz", [np.array([5, 300, 4])])
     for name, sentence in {
-        "empty.txt": "holds no text",
-        "one.txt": "shorter than two tokens",
-        "one.npz": "shorter than two tokens",
+        "empty.txt": "no text",
+        "end.npz": "no text",
         "beyond.npz": "token id 300, but the model's vocabulary ends at 256",
         "none.txt": "not a file",
     }.items():
         with pytest.raises(UserError, match=sentence):
             byte_vocabulary.read(str(tmp_path / name))
-    with pytest.raises(UserError, match="holds tokens; give the text"):
-        list(documents(str(tmp_path / "one.npz")))
+    with pytest.raises(UserError, match=r"end\.npz: contains tokens"):
+        list(documents(str(tmp_path / "end.npz")))
     small = TextEncoder(byte_tokenizer, HParams(n_vocab=100))
     with pytest.raises(UserError, match="the model's vocabulary ends at 99"):
         small.text(["é"], "it")
+
+
+@pytest.mark.parametrize("form", ["txt", "npz"])
+def test_a_text_of_one_token_is_predicted_from_endoftext(
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path, form: str
+) -> None:
+    (tmp_path / "one.txt").write_text("a")
+    end = byte_tokenizer.endoftext
+    npz.write(tmp_path / "one.npz", [np.array([*byte_tokenizer.encode("a"), end])])
+    text = byte_vocabulary.read(str(tmp_path / f"one.{form}"))
+    assert spelled(text, byte_tokenizer) == f"{END}a"
+    assert (text.predicted, text.words, text.size) == (1, 1, 1)
+
+
+def test_without_endoftext_one_token_cannot_be_predicted() -> None:
+    vocabulary = TextEncoder(Tokenizer({"a": 0, "b": 1}, []), HParams(n_vocab=2))
+    assert vocabulary.text(["ab"], "it").predicted == 1
+    with pytest.raises(UserError, match="it: nothing to predict"):
+        vocabulary.text(["a"], "it")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+def test_the_bytes_of_a_text_are_those_of_its_file_whatever_its_line_ends(
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path, end: str
+) -> None:
+    original = f"a é{end}{end}b {end}"
+    # Larger than a block of reading, so that line ends are split between blocks somewhere.
+    original *= 1 + (1 << 21) // len(original)
+    (tmp_path / "a.txt").write_bytes(original.encode())
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": original}) + "\n")
+    expected = byte_tokenizer.encode(original.replace(end, "\n"))
+    for name in ("a.txt", "a.jsonl"):
+        text = byte_vocabulary.read(str(tmp_path / name))
+        assert text.tokens[1:].tolist() == expected
+        assert text.size == len(original.encode())
+    given = byte_vocabulary.text([original], "it")
+    assert (given.tokens[1:].tolist(), given.size) == (expected, len(original.encode()))
+    assert byte_vocabulary.text([original], "it", line_ends=True).words == len(
+        original.split()
+    ) + original.count(end)
+
+
+def test_blank_documents_and_marks_at_the_ends_count_in_no_form_of_a_file(
+    byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    content = f"{END}{END}a b{END} \n{END}c{END}"
+    (tmp_path / "a.txt").write_text(content)
+    npz.write(tmp_path / "a.npz", [np.array(byte_tokenizer.encode(content))])
+    plain, encoded = (byte_vocabulary.read(str(tmp_path / name)) for name in ("a.txt", "a.npz"))
+    assert spelled(plain, byte_tokenizer) == f"{END}a b{END}c"
+    np.testing.assert_array_equal(encoded.tokens, plain.tokens)
+    assert (encoded.words, encoded.size) == (plain.words, plain.size) == (3, 4)
+
+
+@pytest.mark.parametrize("other", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"], ids=ascii)
+def test_only_a_newline_ends_a_line(byte_vocabulary: TextEncoder, other: str) -> None:
+    assert byte_vocabulary.text([f"a{other}b\nc"], "it", line_ends=True).words == 3 + 2
+    assert [count_lines(text) for text in ("", "a", "a\n", f"\n{other}")] == [0, 1, 1, 2]

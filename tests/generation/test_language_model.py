@@ -211,22 +211,30 @@ def test_the_log_probability_of_a_text_is_its_score(language_model: LanguageMode
     assert text.logprob == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_text_beyond_the_window_is_scored_by_what_the_window_holds(
+def test_a_text_beyond_the_window_is_scored_in_consecutive_windows(
     language_model: LanguageModel,
 ) -> None:
     text = f"{TEXT} {TEXT}"
-    tokens = language_model.tokenizer.encode(text)
-    assert len(tokens) > 16 + 2 * 9
-    # 16 places: endoftext and 15 tokens, then the last 8 of those before and 8 more, and so on.
-    expected = slow_score(tokens[:16], [language_model.start_token])
-    for start in range(16, len(tokens), 9):
-        expected += slow_score(tokens[start : start + 9], tokens[start - 8 : start])
+    tokens = language_model.encode(text)
+    assert len(tokens) > 2 * 16
+    # 16 inputs: endoftext and 15 tokens, then the last of those before and 15 more, and so on.
+    before, expected = [language_model.start_token], 0.0
+    for start in range(0, len(tokens), 16):
+        expected += slow_score(tokens[start : start + 16], before)
+        before = tokens[start + 15 : start + 16]
     assert language_model.score(text) == pytest.approx(expected, abs=1e-3)
 
 
-def test_no_text_has_no_score(language_model: LanguageModel) -> None:
-    with pytest.raises(UserError, match="no text to score"):
+def test_a_text_without_a_token_to_predict_has_no_score(language_model: LanguageModel) -> None:
+    with pytest.raises(UserError, match="text: no token to predict"):
         language_model.score("")
+    vocabulary = dict(language_model.tokenizer.vocabulary)
+    del vocabulary[ENDOFTEXT]
+    without = LanguageModel(language_model.engine, HPARAMS, Tokenizer(vocabulary, []))
+    with pytest.raises(UserError, match="text: no token to predict"):
+        without.score("a")
+    a, b = without.encode("ab")
+    assert without.score("ab") == pytest.approx(slow_score([b], [a]), abs=1e-3)
 
 
 # Beams.

@@ -101,12 +101,14 @@ def read_pieces(
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
     skip_binary: bool = False,
+    keep_line_ends: bool = False,
 ) -> Iterator[Piece]:
     """The documents of a file in pieces of bounded size, so that a document may be of any.
 
     Every line end has become a single newline. A text's byte order mark is still there.
 
     Args:
+        keep_line_ends: leave the line ends within whole texts and JSON strings as they are.
         progress: called with the size in bytes of what has been read.
         notice: called with a sentence on what the user may want to know.
         skip_binary: whether to pass over, with a notice, a file that is no text.
@@ -120,8 +122,10 @@ def read_pieces(
         if (skip_binary or source.inside) and not wide and b"\0" in first[:_BINARY_WITHIN]:
             notice(f"{source.name} is skipped: it is no text, but a binary file.")
             continue
-        texts = _decoded(itertools.chain([first], source.blocks), source.name, reading)
         kind = reading.format_of(source)
+        translate = not (keep_line_ends and kind == "text" and not reading.lines)
+        blocks = itertools.chain([first], source.blocks)
+        texts = _decoded(blocks, source.name, reading, translate)
         if kind == "text":
             yield from _lines(texts, source.name) if reading.lines else _whole(texts, source.name)
             continue
@@ -133,13 +137,21 @@ def read_pieces(
         else:
             records = _fields(_json_values(texts, source.name), source.name, reading)
         for record in records:
-            yield Piece(record, source.name, True)
+            text = record if keep_line_ends else normalize_line_ends(record)
+            yield Piece(text, source.name, True)
 
 
-def _decoded(blocks: Iterable[bytes], name: str, reading: ReaderSettings) -> Iterator[str]:
-    """The text of the bytes, a block at a time, with every line end as a single newline."""
+def normalize_line_ends(text: str) -> str:
+    r"""Return a text with every line end (`\r\n`, `\r` or `\n`) as `\n`."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(
+    blocks: Iterable[bytes], name: str, reading: ReaderSettings, translate: bool
+) -> Iterator[str]:
+    """The text of the bytes, a block at a time; `translate` makes every line end a newline."""
     codec = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
-    decoder = io.IncrementalNewlineDecoder(codec, translate=True)
+    decoder = io.IncrementalNewlineDecoder(codec, translate=translate)
     end = 0
     for block in itertools.chain(blocks, [b""]):
         end += len(block)
@@ -305,7 +317,7 @@ def _fields(values: Iterable[tuple[int, Any]], name: str, reading: ReaderSetting
                     f"U+{ord(half[0]):04X}); mend it, or let --errors replace put a mark there."
                 )
             text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-        yield text.replace("\r\n", "\n").replace("\r", "\n")
+        yield text
 
 
 _JSON_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list"}

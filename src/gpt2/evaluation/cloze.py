@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2.data.readers import UTF_8, ReaderSettings
+from gpt2.data.readers import UTF_8, ReaderSettings, normalize_line_ends
 from gpt2.errors import UserError, quoted
 from gpt2.evaluation.texts import TextEncoder, documents
 
@@ -71,7 +71,7 @@ def read_questions(path: str, reading: ReaderSettings = UTF_8) -> Iterator[Quest
     found = False
     for document in documents(path, reading):
         context: list[str] = []
-        for number, line in enumerate(document.split("\n"), start=1):
+        for number, line in enumerate(normalize_line_ends(document).split("\n"), start=1):
             if not line.strip():
                 continue
             sentence, *columns = _parse_line(line, f"{path} line {number}")

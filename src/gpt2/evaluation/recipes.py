@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from io import StringIO
 
 from gpt2.checks import check_choice
 from gpt2.data.readers import UTF_8, ReaderSettings
@@ -57,15 +58,14 @@ def _published(*values: float) -> dict[str, float]:
 
 def joined_lines(document: str) -> str:
     r"""Return a document with "\n\n" between its lines, as joined rows of the datasets library."""
-    lines = document.splitlines(keepends=True)
-    return "\n\n".join(line if line.strip() else "" for line in lines)
+    return "\n\n".join(line if line.strip() else "" for line in StringIO(document, newline="\n"))
 
 
 def pages(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
     """Yield the articles of a WikiText file; each begins with a line such as ` = Title = `."""
     for document in documents(path, reading):
         page: list[str] = []
-        for line in document.splitlines(keepends=True):
+        for line in StringIO(document, newline="\n"):
             if re.match(r"\s*= [^=].* =\s*$", line) and any(map(str.strip, page)):
                 yield "".join(page)
                 page = []

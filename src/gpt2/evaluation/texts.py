@@ -1,4 +1,4 @@
-"""Texts to be scored: their tokens, and how many words and bytes those stand for."""
+"""Texts for evaluation: their tokens, and the words and bytes that nats are divided by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, ReaderSettings, read_pieces
+from gpt2.data.readers import (
+    BYTE_ORDER_MARK,
+    UTF_8,
+    ReaderSettings,
+    normalize_line_ends,
+    read_pieces,
+)
 from gpt2.data.tokenization import check_ids, find_files, read_chunks
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
@@ -17,12 +23,13 @@ from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A text as tokens, with the sizes that its nats are divided by.
+    """A text as tokens, with the counts that its nats are divided by.
 
     Attributes:
         tokens: ids, int32 [T + 1]: T of them are predicted, the first one is not.
-        words: between white space, in the original text.
-        size: of the original text, in bytes of UTF-8; marks between documents are not counted.
+        words: of the original text, separated by white space.
+        size: bytes of the original text in UTF-8, with its own line ends. `<|endoftext|>` between
+            documents is not counted. Tables and files of tokens have no line end but a newline.
     """
 
     tokens: np.ndarray
@@ -31,34 +38,35 @@ class ScoredText:
 
     @property
     def predicted(self) -> int:
-        """Tokens that are predicted."""
+        """Return the number of predicted tokens."""
         return len(self.tokens) - 1
 
 
 class TextEncoder:
-    """A model's vocabulary, for making scored texts.
+    """Makes scored texts with the vocabulary of a model.
 
-    A text begins after `<|endoftext|>`, as any text does for GPT-2, so that all of its tokens are
-    predicted; where the vocabulary has no such token, the first one is not.
+    Each document follows `<|endoftext|>`, as in the training of GPT-2, so that all of its tokens
+    are predicted, even a single one. Without this token in the vocabulary, the first token of the
+    text is not predicted.
     """
 
     def __init__(self, tokenizer: Tokenizer, hparams: HParams):
         self._tokenizer = tokenizer
         self._n_vocab = hparams.n_vocab
-        self._mark = tokenizer.endoftext
-        self._start = np.array([] if self._mark is None else [self._mark], np.int32)
+        endoftext = tokenizer.endoftext
+        self._start = np.array([] if endoftext is None else [endoftext], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text alone, int32 [T].
+        """Return the tokens of a text with newlines as line ends, as in training: int32 [T].
 
         Raises:
-            UserError: the vocabulary cannot spell it, or the model has less tokens.
+            UserError: the vocabulary cannot encode the text, or the model has fewer tokens.
         """
-        ids = self._tokenizer.encode_array(text)
+        ids = self._tokenizer.encode_array(normalize_line_ends(text))
         return check_ids(ids, self._tokenizer, self._n_vocab).astype(np.int32)
 
     def begun(self, tokens: np.ndarray) -> np.ndarray:
-        """These tokens after the one that a text begins after, int32."""
+        """Return the tokens of a document after `<|endoftext|>`: int [T] -> int32 [T + 1]."""
         return np.concatenate([self._start, tokens]).astype(np.int32)
 
     def text(
@@ -68,45 +76,49 @@ class TextEncoder:
         detokenize: Callable[[str], str] = lambda text: text,
         line_ends: bool = False,
     ) -> ScoredText:
-        """DocumentSet as one text, `<|endoftext|>` between them.
+        """Return documents as one text.
 
         Args:
-            documents: as they stand in their file; words and bytes are counted in them.
-            name: for sentences to the user.
-            detokenize: what the model is shown of a document.
+            documents: as they are in their file; words and bytes are counted in them.
+            name: of the file, for messages.
+            detokenize: applied to each document, with newlines as line ends, before it is encoded.
             line_ends: whether the end of a line counts as a word.
 
         Raises:
-            UserError: there are less than two tokens; see `encode`.
+            UserError: there is nothing to predict; see `encode`.
         """
         parts: list[np.ndarray] = []
         words = size = 0
         for document in documents:
-            parts.append(self.begun(self.encode(detokenize(document))))
-            words += len(document.split()) + (len(document.splitlines()) if line_ends else 0)
+            text = normalize_line_ends(document)
+            parts.append(self.begun(self.encode(detokenize(text))))
+            words += len(text.split()) + (count_lines(text) if line_ends else 0)
             size += len(document.encode())
-        if not parts:
-            raise UserError(f"{name} holds no text.")
-        tokens = np.concatenate(parts)
-        self._check_length(len(tokens) - len(self._start), name)
-        return ScoredText(tokens, words, size)
+        return self._scored(parts, words, size, name)
 
     def text_of_tokens(self, chunks: Iterable[np.ndarray], name: str) -> ScoredText:
-        """Tokens as one text; words and bytes are counted in what they spell.
+        """Return tokens as one text; words and bytes are counted in the text that they decode to.
+
+        Args:
+            chunks: the consecutive parts of the tokens, ids [T] each, `<|endoftext|>` between
+                documents.
+            name: of the file, for messages.
 
         Raises:
-            UserError: there are less than two.
+            UserError: there is nothing to predict.
         """
         tokens = np.concatenate([np.empty(0, np.int32), *chunks])
-        if len(tokens) and tokens[-1] == self._mark:  # it closes the last document
-            tokens = tokens[:-1]
-        self._check_length(len(tokens), name)
+        parts: list[np.ndarray] = []
         words = size = 0
-        for document in np.split(tokens, np.flatnonzero(tokens == self._mark)):
-            spelled = self._tokenizer.decode_bytes(document[document != self._mark].tolist())
-            words += len(spelled.decode("utf-8", errors="replace").split())
-            size += len(spelled)
-        return ScoredText(self.begun(tokens), words, size)
+        for part in np.split(tokens, np.flatnonzero(np.isin(tokens, self._start))):
+            document = part[~np.isin(part, self._start)]
+            content = self._tokenizer.decode_bytes(document.tolist())
+            text = content.decode("utf-8", errors="replace")
+            if text.strip():  # as in `documents`
+                parts.append(self.begun(document))
+                words += len(text.split())
+                size += len(content)
+        return self._scored(parts, words, size, name)
 
     def read(
         self,
@@ -115,10 +127,11 @@ class TextEncoder:
         detokenize: Callable[[str], str] | None = None,
         line_ends: bool = False,
     ) -> ScoredText:
-        """All documents of a file, folder or pattern as one text.
+        """Return all documents of a file, folder or pattern as one text.
 
         Args:
-            path: text or records; or tokens, if there is nothing to detokenize.
+            path: text or records; or tokens (.npz), unless they would have to be detokenized.
+            detokenize, line_ends: see `text`.
 
         Raises:
             UserError: a file cannot be read or decoded; see `text` and `text_of_tokens`.
@@ -130,27 +143,42 @@ class TextEncoder:
         detokenize = detokenize or (lambda text: text)
         return self.text(documents(path, reading), path, detokenize, line_ends)
 
-    def _check_length(self, tokens: int, name: str) -> None:
-        if tokens < 2:
+    def _scored(self, parts: list[np.ndarray], words: int, size: int, name: str) -> ScoredText:
+        if not parts:
+            raise UserError(f"{name}: no text found.")
+        tokens = np.concatenate(parts)
+        if len(tokens) < 2:
             raise UserError(
-                f"{name} is shorter than two tokens: there is nothing in it to predict."
+                f"{name}: nothing to predict. The text has one token, and the vocabulary has no "
+                f"{ENDOFTEXT} to predict it from."
             )
+        return ScoredText(tokens, words, size)
+
+
+def count_lines(text: str) -> int:
+    r"""Return the number of lines, which only `\n` ends.
+
+    Example:
+        >>> count_lines("one\ntwo\u2028two")
+        2
+    """
+    return text.count("\n") + (not text.endswith("\n") and text != "")
 
 
 def documents(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
-    """The documents of text files, each whole, as they stand there; blank ones are left out.
+    """Yield the documents of text files, with their own line ends; blank ones are left out.
 
-    `<|endoftext|>` in a text stands between two of them.
+    `<|endoftext|>` in a text separates documents.
 
     Raises:
-        UserError: a file cannot be read or decoded, or holds tokens.
+        UserError: a file cannot be read or decoded, or contains tokens.
     """
     files = find_files(path)
     for file in files:
         if Path(file).suffix == ".npz":
-            raise UserError(f"{file} holds tokens; give the text that they were made of.")
+            raise UserError(f"{file}: contains tokens. Give the text that they were encoded from.")
         parts: list[str] = []
-        for piece in read_pieces(file, reading, skip_binary=len(files) > 1):
+        for piece in read_pieces(file, reading, skip_binary=len(files) > 1, keep_line_ends=True):
             parts.append(piece.text)
             if piece.ends:
                 document = "".join(parts).removeprefix(BYTE_ORDER_MARK)

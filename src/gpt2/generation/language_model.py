@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpt2 import randomness
+from gpt2.data.readers import normalize_line_ends
 from gpt2.errors import UserError
 from gpt2.generation.beam_search import BeamSettings, beam_search
 from gpt2.generation.completions import (
     Completion,
     GenerationSettings,
+    check_prompt,
     generate_completions,
     in_order,
 )
@@ -172,7 +174,7 @@ class LanguageModel:
             batch_size: sequences that are decoded at once; it does not change the completions.
             first_sample: index of the first completion; with the seed it decides the text.
         """
-        numbers = count(first_sample)
+        numbers: Iterable[int] = itertools.count(first_sample)
         if nsamples is not None:
             numbers = range(first_sample, first_sample + nsamples)
         texts = self.completions(((number, prompt) for number in numbers), settings, batch_size)
@@ -186,19 +188,26 @@ class LanguageModel:
     def score(self, text: str) -> float:
         """Return the log-probability of a text, the sum over its tokens in nats.
 
+        It is what `evaluate score` computes: the first token follows `<|endoftext|>` (without it in
+        the vocabulary, the first token is not predicted), line ends become newlines, and a text
+        longer than the context window is scored in consecutive windows.
+
         Raises:
-            UserError: the text has no token, or the vocabulary cannot encode it.
+            UserError: there is no token to predict, or the vocabulary cannot encode the text.
         """
-        tokens = self.tokenizer.encode(text)
-        if not tokens:
-            raise UserError("There is no text to score.")
+        endoftext = self.tokenizer.endoftext
+        tokens = [] if endoftext is None else [endoftext]
+        tokens += self.tokenizer.encode(normalize_line_ends(text))
+        if len(tokens) < 2:
+            raise UserError("text: no token to predict. Give a longer text.")
+        check_prompt(tokens, self.hparams)
         self.engine.reset(1)
-        total = 0.0
-        logits = self.engine.prefill(0, [self.start_token])
-        for place, token in enumerate(tokens):
-            total += log_probability(logits, token)
-            if self.engine.lengths[0] == self.hparams.n_ctx:
-                logits = self.engine.prefill(0, tokens[: place + 1][-self.hparams.n_ctx // 2 :])
-            elif place + 1 < len(tokens):
+        logits = self.engine.prefill(0, tokens[:1])
+        total = log_probability(logits, tokens[1])
+        for token, following in itertools.pairwise(tokens[1:]):
+            if self.engine.lengths[0] < self.hparams.n_ctx:
                 logits = self.engine.decode(np.array([token]))[0]
+            else:
+                logits = self.engine.prefill(0, [token])
+            total += log_probability(logits, following)
         return total

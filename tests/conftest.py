@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,11 @@ def shared_data() -> Path:
 def golden() -> Golden:
     """Return logits, gradients and training steps of a small model by another implementation."""
     return Golden()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted models out of the user's cache, also those of commands that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield

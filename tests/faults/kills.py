@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -18,7 +19,7 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.download.transfer import received
-from gpt2.generation import litert_conversion
+from gpt2.generation import conversion_cache, litert_conversion
 from tests.checkpoint.checkpoint_helpers import last_step, latest
 from tests.download.misbehaving_server import Behaviour, File, Request, Server, well
 from tests.faults.children import Child
@@ -193,7 +194,11 @@ def making(
             found.kills += 1
             found.writing += child.seen.writing > 0
             if not goes_on and (room / made).exists():
-                assert_equal(_only(listing(room), made), _only(whole, made))
+                found_now, expected = (
+                    {name: equal(content) for name, content in _only(each, made).items()}
+                    for each in (listing(room), whole)
+                )
+                assert_equal(found_now, expected)
             check(room / made, fresh)
             beside = (room / made).parent.iterdir()
             strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
@@ -245,16 +250,26 @@ def new_model(home: Home, kills: int) -> Kills:
 def conversions(home: Home, kills: int) -> Kills:
     """The programs that a model is converted into when samples are first asked for."""
     prefix = home.folder / "models" / "117M" / "model.ckpt"
-    made = f"models/117M/{litert_conversion.folder_name(prefix, 'none')}"
+    made = f"cache/litert/{litert_conversion.cache_key(prefix, 'none')}"
+    names = litert_conversion.program_files(ModelFolder(prefix.parent).hparams)
 
     def check(folder: Path, fresh: bool) -> None:
-        assert litert_conversion.is_whole(folder) or not folder.exists()
+        assert conversion_cache.is_intact(folder, names) or not folder.exists()
 
     line = (
         "src/generate_unconditional_samples.py --model_name 117M --engine litert --length 3"
         " --nsamples 1 --seed 1"
     )
-    return making(home, "conversions", line, made, kills, check=check)
+    os.environ["GPT2_CACHE_DIR"] = "cache"  # in the folder that the command is called in
+    return making(
+        home,
+        "conversions",
+        line,
+        made,
+        kills,
+        check=check,
+        equal=lambda content: re.sub(rb'"mtime_ns": \d+', b"", content),
+    )
 
 
 def samples_of_prompts(home: Home, kills: int) -> Kills:

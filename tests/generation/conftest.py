@@ -35,7 +35,7 @@ def _small_heads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def converted(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden model's LiteRT programs."""
-    folder = tmp_path_factory.mktemp("converted") / "litert"
+    folder = tmp_path_factory.mktemp("converted")
     litert_conversion.convert(golden.tensors("weights"), golden.hparams, folder, "none")
     return folder
 

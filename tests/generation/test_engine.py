@@ -151,9 +151,8 @@ def test_a_head_of_several_parts_scores_every_token_once(golden: Golden, convert
 
 
 def test_int8_weights_change_the_scores_a_little(golden: Golden, tmp_path: Path) -> None:
-    folder = tmp_path / "int8"
-    litert_conversion.convert(golden.tensors("weights"), golden.hparams, folder, "int8")
-    engine = LiteRTEngine(folder, golden.hparams)
+    litert_conversion.convert(golden.tensors("weights"), golden.hparams, tmp_path, "int8")
+    engine = LiteRTEngine(tmp_path, golden.hparams)
     expected = golden.arrays["logits"][0]
     scores = np.stack([engine.prefill(0, golden.tokens[0, 0, : n + 1]) for n in range(N_CTX)])
     difference = np.abs(scores - expected)
@@ -199,8 +198,8 @@ def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
     hparams = HParams(n_vocab=40, n_ctx=256, n_embd=256, n_head=2, n_layer=2)
     weights = model.initial_weights(hparams, 0)
     if name == "litert":
-        litert_conversion.convert(weights, hparams, tmp_path / "programs", "none")
-        engine: Engine = LiteRTEngine(tmp_path / "programs", hparams)
+        litert_conversion.convert(weights, hparams, tmp_path, "none")
+        engine: Engine = LiteRTEngine(tmp_path, hparams)
     else:
         engine = TensorFlowEngine(weights, hparams)
     random = np.random.default_rng(0)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt2 import model
+from gpt2 import files, model
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import CHECKPOINT
 from gpt2.errors import UserError
-from gpt2.generation import litert_conversion, loading
+from gpt2.generation import conversion_cache, litert_conversion, loading
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.loading import Converting, open_model
@@ -31,16 +38,28 @@ SOURCES = Path(loading.__file__).resolve().parent.parent.parent
 
 @pytest.fixture(scope="module")
 def converted_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model that has been converted; to be copied, not changed."""
-    folder = write_small_model(tmp_path_factory.mktemp("models") / "small")
-    open_model(ModelFolder(folder), engine="litert")
+    """A model, `small`, and the cache of its conversion; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("converted")
+    write_small_model(folder / "small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2_CACHE_DIR", str(folder / "cache"))
+        open_model(ModelFolder(folder / "small"), engine="litert")
     return folder
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a test's own, empty at first."""
+    monkeypatch.setenv("GPT2_CACHE_DIR", str(tmp_path / "cache"))
+    conversion_cache._temporary_folder.cache_clear()
+    return tmp_path / "cache" / "litert"
+
+
 @pytest.fixture
-def folder(converted_model: Path, tmp_path: Path) -> Path:
+def folder(converted_model: Path, tmp_path: Path, cache: Path) -> Path:
     """A model of a test's own, converted."""
-    return Path(shutil.copytree(converted_model, tmp_path / "small"))
+    shutil.copytree(converted_model, tmp_path, dirs_exist_ok=True)  # which keeps the times
+    return tmp_path / "small"
 
 
 @pytest.fixture
@@ -49,9 +68,18 @@ def fresh_folder(tmp_path: Path) -> Path:
     return write_small_model(tmp_path / "small")
 
 
-def programs(folder: Path) -> list[str]:
-    """What lies beside a model's checkpoint that has to do with LiteRT."""
-    return sorted(path.name for path in folder.glob("*litert*"))
+def entries(cache: Path) -> list[str]:
+    """The converted models in a cache."""
+    return sorted(path.name for path in cache.glob("*") if path.name != conversion_cache.LOCK)
+
+
+def entry_of(folder: Path, cache: Path, quantize: str = "none") -> Path:
+    """Where the conversion of a model is cached."""
+    return cache / litert_conversion.cache_key(folder / CHECKPOINT, quantize)
+
+
+def is_intact(entry: Path) -> bool:
+    return conversion_cache.is_intact(entry, litert_conversion.program_files(HPARAMS))
 
 
 def opened(folder: Path, **options) -> tuple[LanguageModel, list[Converting]]:
@@ -76,48 +104,58 @@ def test_an_opened_model_is_that_of_its_folder(folder: Path, engine: str) -> Non
     check(language_model)
 
 
-def test_a_model_is_converted_once(fresh_folder: Path) -> None:
+def test_a_model_is_converted_once(fresh_folder: Path, cache: Path) -> None:
+    files_before = sorted(fresh_folder.iterdir())
     language_model, events = opened(fresh_folder)
     check(language_model)
-    (name,) = programs(fresh_folder)
+    entry = entry_of(fresh_folder, cache)
+    assert entries(cache) == [entry.name]
+    assert sorted(fresh_folder.iterdir()) == files_before
     # Two layers make first, between and last; 270 tokens make six parts of 45.
     assert [(event.done, event.of) for event in events] == [(done, 9) for done in range(10)]
-    assert {event.folder for event in events} == {fresh_folder / name}
-    before = {path: path.stat().st_mtime_ns for path in (fresh_folder / name).iterdir()}
-    assert len(before) == 9 + 3
+    assert {event.folder for event in events} == {entry}
+    written = litert_conversion.program_files(HPARAMS)
+    assert {path.name for path in entry.iterdir()} == {*written, conversion_cache.MANIFEST}
+    before = {name: (entry / name).stat().st_mtime_ns for name in written}
     language_model, events = opened(fresh_folder)
     check(language_model)
     assert events == []
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {name: (entry / name).stat().st_mtime_ns for name in written} == before
 
 
-def test_the_folder_is_named_by_the_weights(folder: Path, tmp_path: Path) -> None:
-    (name,) = programs(folder)
-    assert litert_conversion.folder_name(folder / CHECKPOINT, "none") == name
-    assert litert_conversion.folder_name(folder / CHECKPOINT, "int8") != name
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_only_the_user_can_read_and_write_the_cache(fresh_folder: Path, cache: Path) -> None:
+    cache.mkdir(mode=0o777, parents=True)
+    cache.chmod(0o777)
+    assert opened(fresh_folder)[1]
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def test_an_entry_is_named_by_the_weights_and_the_quantization(
+    fresh_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    entry = entry_of(fresh_folder, cache)
+    assert entry_of(fresh_folder, cache, "int8") != entry
     same = write_small_model(tmp_path / "same")
-    assert litert_conversion.folder_name(same / CHECKPOINT, "none") == name
+    assert entry_of(same, cache) == entry
     weights = small_weights(7)
     weights["model/h1/ln_1/b"][3] += 1
     bundle.write_bundle(same / CHECKPOINT, weights)
-    assert litert_conversion.folder_name(same / CHECKPOINT, "none") != name
+    assert entry_of(same, cache) != entry
 
 
-def test_another_checkpoint_is_converted_anew_and_the_old_programs_go(folder: Path) -> None:
-    (old,) = programs(folder)
+def test_models_share_the_cache_and_another_checkpoint_is_converted_anew(
+    folder: Path, cache: Path
+) -> None:
+    (old,) = entries(cache)
     opened(folder, quantize="int8")
-    (int8,) = set(programs(folder)) - {old}
+    assert len(entries(cache)) == 2
     bundle.write_bundle(folder / CHECKPOINT, small_weights(8))
     language_model, events = opened(folder)
     assert events
     check(language_model, seed=8)
-    (new,) = set(programs(folder)) - {int8}
-    assert new != old
-    # int8 programs are of a kind of their own: they go when they in turn are made anew.
-    opened(folder, quantize="int8")
-    assert new in programs(folder)
-    assert int8 not in programs(folder)
-    assert len(programs(folder)) == 2
+    assert len(entries(cache)) == 3
+    assert old in entries(cache)
 
 
 NAMES = [
@@ -128,78 +166,178 @@ NAMES = [
     litert_conversion.head(5),
     litert_conversion.TOKENS,
     litert_conversion.POSITIONS,
-    litert_conversion.SIZES,
+    conversion_cache.MANIFEST,
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("fault", ["missing", "cut off", "too long", "empty"])
-def test_a_torn_conversion_is_known(folder: Path, name: str, fault: str) -> None:
-    (programs_folder,) = (folder / name for name in programs(folder))
-    assert litert_conversion.is_whole(programs_folder)
-    path = programs_folder / name
+@pytest.mark.parametrize(
+    "fault", ["missing", "truncated", "too long", "empty", "flipped", "folder"]
+)
+def test_a_damaged_entry_is_recognized(folder: Path, cache: Path, name: str, fault: str) -> None:
+    entry = entry_of(folder, cache)
+    assert is_intact(entry)
+    path = entry / name
     content = path.read_bytes()
-    path.write_bytes(
-        {"cut off": content[:-1], "too long": content + b"x", "empty": b""}.get(fault, content)
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 0x80]) + content[middle + 1 :]
+    path.unlink()
+    if fault == "folder":
+        path.mkdir()
+    elif fault != "missing":
+        faulty = {"truncated": content[:-1], "too long": content + b"x", "empty": b""}
+        path.write_bytes(faulty.get(fault, flipped))
+    assert not is_intact(entry)
+
+
+def test_flipped_bytes_are_found_in_large_files_too(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file is hashed only if its times differ, or those of another version checked it."""
+    monkeypatch.setattr(conversion_cache, "SMALL", 0)
+    entry = entry_of(folder, cache)
+    path = entry / litert_conversion.LAST
+    content, status = bytearray(path.read_bytes()), path.stat()
+    path.write_bytes(content)  # the same content at another time
+    assert is_intact(entry)
+    assert (
+        json.loads((entry / conversion_cache.MANIFEST).read_text())["files"][path.name]["mtime_ns"]
+        == path.stat().st_mtime_ns
     )
-    if fault == "missing":
-        path.unlink()
-    assert not litert_conversion.is_whole(programs_folder)
+    content[len(content) // 2] ^= 1
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, times[1] + 1))
+    assert not is_intact(entry)
+    os.utime(path, ns=times)
+    assert is_intact(entry)  # which nothing but a hash could tell
+    monkeypatch.setattr(conversion_cache, "__version__", "another")
+    assert not is_intact(entry)
 
 
-@pytest.mark.parametrize("sizes", ["[]", "{}", "null", "7", '"a"', '{"version": "1"}', "\xff"])
-def test_a_broken_list_of_sizes_is_a_torn_conversion(folder: Path, sizes: str) -> None:
-    (name,) = programs(folder)
-    (folder / name / litert_conversion.SIZES).write_text(sizes, encoding="latin-1")
-    assert not litert_conversion.is_whole(folder / name)
+def test_the_hashes_are_those_of_the_files(folder: Path, cache: Path) -> None:
+    entry = entry_of(folder, cache)
+    manifest = json.loads((entry / conversion_cache.MANIFEST).read_text())["files"]
+    assert manifest.keys() == litert_conversion.program_files(HPARAMS)
+    for name, described in manifest.items():
+        assert hashlib.sha256((entry / name).read_bytes()).hexdigest() == described["sha256"]
 
 
-@pytest.mark.parametrize("name", [litert_conversion.head(1), litert_conversion.SIZES])
-def test_a_torn_conversion_is_made_anew(folder: Path, name: str) -> None:
-    (programs_folder,) = (folder / name for name in programs(folder))
-    (programs_folder / name).unlink()
+@pytest.mark.parametrize(
+    "manifest", ["[]", "{}", "null", "7", '"a"', '{"files": 1}', '{"files": {"a": 1}}', "\xff"]
+)
+def test_a_broken_manifest_is_a_damaged_entry(folder: Path, cache: Path, manifest: str) -> None:
+    entry = entry_of(folder, cache)
+    (entry / conversion_cache.MANIFEST).write_text(manifest, encoding="latin-1")
+    assert not is_intact(entry)
+
+
+@pytest.mark.parametrize("name", [litert_conversion.head(1), conversion_cache.MANIFEST])
+def test_a_damaged_entry_is_converted_anew(folder: Path, cache: Path, name: str) -> None:
+    entry = entry_of(folder, cache)
+    content = bytearray((entry / name).read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    (entry / name).write_bytes(content)
     language_model, events = opened(folder)
     assert events
     check(language_model)
-    assert litert_conversion.is_whole(programs_folder)
-    assert programs(folder) == [programs_folder.name]
+    assert is_intact(entry)
+    assert entries(cache) == [entry.name]
 
 
 def test_programs_of_another_version_are_made_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (name,) = programs(folder)
     monkeypatch.setattr(litert_conversion, "VERSION", litert_conversion.VERSION + 1)
-    assert not litert_conversion.is_whole(folder / name)
     language_model, events = opened(folder)
     assert events
     check(language_model)
     assert opened(folder)[1] == []
 
 
+def test_programs_that_came_with_a_model_are_never_loaded(
+    folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Neither in the form of this version, with a manifest that fits, nor in that of before."""
+    foreign = write_small_model(tmp_path / "foreign", seed=8)
+    entry = entry_of(folder, cache)
+    name = hashlib.sha256((foreign / f"{CHECKPOINT}.index").read_bytes()).hexdigest()
+    for place in (f"litert-none-{name[:16]}", entry_of(foreign, cache).name, "litert"):
+        shutil.copytree(entry, foreign / place)
+        sizes = {path.name: path.stat().st_size for path in entry.iterdir()}
+        (foreign / place / "sizes.json").write_text(json.dumps({"version": 1, **sizes}))
+    language_model, events = opened(foreign)
+    assert events
+    check(language_model, seed=8)
+
+
+def test_sizes_of_another_model_are_refused_though_it_is_converted(folder: Path) -> None:
+    dataclasses.replace(HPARAMS, n_layer=1).save(folder / "hparams.json")
+    with pytest.raises(UserError, match="hparams"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(("entries_kept", "bytes_kept"), [(3, 10**9), (10, None)])
+def test_the_least_recently_used_entries_are_removed(
+    folder: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entries_kept: int,
+    bytes_kept: int | None,
+) -> None:
+    old = entry_of(folder, cache)
+    size = sum(path.stat().st_size for path in old.iterdir())
+    monkeypatch.setattr(conversion_cache, "MOST_ENTRIES", entries_kept)
+    monkeypatch.setattr(conversion_cache, "MOST_BYTES", bytes_kept or int(3.5 * size))
+    for age, name in enumerate(("b", "c", "a")):
+        shutil.copytree(old, cache / name)
+        os.utime(cache / name / conversion_cache.MANIFEST, (1000 - age, 1000 - age))
+    assert opened(folder)[1] == []  # which makes it the most recently used
+    bundle.write_bundle(folder / CHECKPOINT, small_weights(8))
+    opened(folder)
+    new = entry_of(folder, cache)
+    assert entries(cache) == sorted(["b", old.name, new.name])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_conversion_that_was_killed_leaves_nothing_that_is_used(fresh_folder: Path) -> None:
-    script = Path(__file__).with_name("killed_conversion.py")
-    environment = {**os.environ, "PYTHONPATH": str(SOURCES), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    killed = subprocess.run(
-        [sys.executable, script, fresh_folder], env=environment, capture_output=True, timeout=120
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    leftovers = programs(fresh_folder)
+def test_a_conversion_that_was_killed_leaves_nothing_that_is_used(
+    fresh_folder: Path, cache: Path
+) -> None:
+    killed = run_converting(fresh_folder, "kill").wait(timeout=120)
+    assert killed == -signal.SIGKILL
+    entry = entry_of(fresh_folder, cache)
+    leftovers = entries(cache)
     assert leftovers  # it was killed in the middle
-    assert litert_conversion.folder_name(fresh_folder / CHECKPOINT, "none") not in leftovers
-    assert not any(litert_conversion.is_whole(fresh_folder / name) for name in leftovers)
+    assert entry.name not in leftovers
+    assert not any(is_intact(cache / name) for name in leftovers)
     language_model, events = opened(fresh_folder)
     assert events
     check(language_model)
-    assert programs(fresh_folder) == [
-        litert_conversion.folder_name(fresh_folder / CHECKPOINT, "none")
-    ]
+    assert entries(cache) == [entry.name]
+
+
+def run_converting(folder: Path, *words: str) -> subprocess.Popen:
+    """Open a model in another process; see `killed_conversion`."""
+    script = Path(__file__).with_name("killed_conversion.py")
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, script, folder, *words], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_at_once_convert_a_model_once(fresh_folder: Path, cache: Path) -> None:
+    processes = [run_converting(fresh_folder) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    # Each printed how often it was told of progress, and some logits.
+    assert sorted(int(output[0]) for output in outputs) == [0, 5]  # four programs
+    assert outputs[0][1:] == outputs[1][1:]
+    assert entries(cache) == [entry_of(fresh_folder, cache).name]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError])
 def test_a_conversion_that_fails_leaves_nothing(
-    fresh_folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    fresh_folder: Path, cache: Path, error: type[BaseException]
 ) -> None:
     def progress(event: Converting) -> None:
         if event.done == 3:
@@ -209,55 +347,98 @@ def test_a_conversion_that_fails_leaves_nothing(
     with pytest.raises(error):
         open_model(ModelFolder(fresh_folder), engine="litert", progress=progress)
     assert sorted(fresh_folder.iterdir()) == before
+    assert entries(cache) == []
+    check(opened(fresh_folder)[0])  # the lock is free again
 
 
-def test_a_folder_that_cannot_be_written_is_left_alone(
-    fresh_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = write_small_model(tmp_path / "other", seed=8)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+def test_a_folder_that_cannot_be_written_is_left_alone(fresh_folder: Path, cache: Path) -> None:
     before = sorted(fresh_folder.iterdir())
-    language_model, events = opened(fresh_folder)
+    fresh_folder.chmod(0o500)
+    try:
+        check(opened(fresh_folder)[0])
+    finally:
+        fresh_folder.chmod(0o700)
     assert sorted(fresh_folder.iterdir()) == before
+    assert entries(cache)
+
+
+@pytest.mark.parametrize("fault", ["no home", "a file in the way", "not writable", "not ours"])
+def test_without_a_cache_programs_are_kept_for_this_process_only(
+    fresh_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    if fault == "no home":
+        monkeypatch.delenv("GPT2_CACHE_DIR")
+        monkeypatch.setattr(conversion_cache.Path, "home", _raise(RuntimeError("no home")))
+    elif fault == "a file in the way":
+        (tmp_path / "cache").write_text("mine")
+    elif fault == "not writable":
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345, raising=False)
+    language_model, events = opened(fresh_folder)
     place = events[0].folder
-    assert fresh_folder not in place.parents
+    assert tmp_path not in place.parents
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700 or os.name == "nt"
     check(language_model)
     # A second model in the same process takes nothing away from the first.
-    second, _ = opened(other)
+    second, _ = opened(write_small_model(tmp_path / "other", seed=8))
     check(second, seed=8)
     check(language_model)
-    assert litert_conversion.is_whole(place)
+    assert is_intact(place)
+    assert opened(fresh_folder)[1] == []
 
 
-def test_a_file_in_the_way_does_not_keep_a_model_from_being_opened(fresh_folder: Path) -> None:
-    name = litert_conversion.folder_name(fresh_folder / CHECKPOINT, "none")
-    (fresh_folder / name).write_text("mine", encoding="utf-8")
+def _raise(error: Exception) -> Callable[..., NoReturn]:
+    def function(*_: object) -> NoReturn:
+        raise error
+
+    return function
+
+
+def test_a_full_disk_does_not_keep_a_model_from_being_opened(
+    fresh_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atomic_folder = files.atomic_folder
+
+    def full(path: Path) -> AbstractContextManager[Path]:
+        if cache in path.parents:
+            raise UserError("disk full")
+        return atomic_folder(path)
+
+    monkeypatch.setattr(conversion_cache.files, "atomic_folder", full)
     language_model, events = opened(fresh_folder)
     check(language_model)
-    assert (fresh_folder / name).read_text(encoding="utf-8") == "mine"
-    assert events[-1].folder.parent != fresh_folder
+    assert cache not in events[-1].folder.parents
 
 
-def test_what_another_process_has_converted_meanwhile_is_taken(
-    fresh_folder: Path, converted_model: Path
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/retrain-gpt2"),
+        ("linux", {"XDG_CACHE_HOME": "x"}, "/home/me/.cache/retrain-gpt2"),
+        ("linux", {}, "/home/me/.cache/retrain-gpt2"),
+        ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/retrain-gpt2"),
+        ("linux", {"GPT2_CACHE_DIR": "/c"}, "/c"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="other paths")
+def test_the_cache_is_where_the_system_has_caches(
+    monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], expected: str
 ) -> None:
-    (name,) = programs(converted_model)
-
-    def progress(event: Converting) -> None:
-        if event.done == 2:
-            shutil.copytree(converted_model / name, fresh_folder / name)
-
-    language_model = open_model(ModelFolder(fresh_folder), engine="litert", progress=progress)
-    check(language_model)
-    assert programs(fresh_folder) == [name]
+    for name in ("GPT2_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (variables | {"HOME": "/home/me"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(conversion_cache.sys, "platform", platform)
+    assert conversion_cache.cache_folder() == Path(expected)
 
 
-def test_a_checkpoint_that_is_not_whole_is_not_converted(fresh_folder: Path) -> None:
+def test_a_checkpoint_that_is_not_whole_is_not_converted(fresh_folder: Path, cache: Path) -> None:
     data = bundle.data_files(fresh_folder / CHECKPOINT)[0]
     data.write_bytes(data.read_bytes()[:-100])
     with pytest.raises(UserError):
         opened(fresh_folder)
-    assert programs(fresh_folder) == []
+    assert entries(cache) == []
 
 
 # Which engine.
@@ -267,10 +448,10 @@ def engine_of(folder: Path, **options) -> type:
     return type(open_model(ModelFolder(folder), **options).engine)
 
 
-def test_auto_does_not_make_a_small_model_wait(fresh_folder: Path) -> None:
+def test_auto_does_not_make_a_small_model_wait(fresh_folder: Path, cache: Path) -> None:
     assert HPARAMS.parameters < loading.SMALL
     assert engine_of(fresh_folder) is TensorFlowEngine
-    assert programs(fresh_folder) == []
+    assert entries(cache) == []
 
 
 def test_auto_takes_litert_where_it_is_faster(

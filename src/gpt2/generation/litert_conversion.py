@@ -15,16 +15,13 @@ than linearly, so that many small ones take only a second or two each.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import files, model
+from gpt2 import model
 from gpt2.checkpoint import bundle
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
@@ -33,7 +30,6 @@ VERSION = 1  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
 HEAD_ROWS = 1 << 13  # tokens of the vocabulary in each program of the head
 TOKENS, POSITIONS = "tokens.npy", "positions.npy"
-SIZES = "sizes.json"
 
 
 def between(layer: int) -> str:
@@ -51,24 +47,15 @@ def head_parts(hparams: HParams) -> int:
     return -(-hparams.n_vocab // HEAD_ROWS)
 
 
-def folder_name(checkpoint: Path, quantize: str) -> str:
-    """Where the programs of a checkpoint lie, beside it.
-
-    The index holds a checksum of every tensor, so its own is the identity of the weights.
-    """
-    index = bundle.with_ending(checkpoint, bundle.INDEX).read_bytes()
-    return f"litert-{quantize}-{hashlib.sha256(index).hexdigest()[:16]}"
+def program_files(hparams: HParams) -> set[str]:
+    """Return the names of all files that `convert` writes."""
+    layers = map(between, range(1, hparams.n_layer))
+    return {FIRST, LAST, TOKENS, POSITIONS, *layers, *map(head, range(head_parts(hparams)))}
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder holds all the programs of this version, each of the size it had."""
-    try:
-        known = json.loads((folder / SIZES).read_text(encoding="utf-8"))
-        return known.pop("version") == VERSION and all(
-            (folder / name).stat().st_size == size for name, size in known.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+def cache_key(checkpoint: Path, quantize: str) -> str:
+    """Return the name of the programs of a checkpoint in the cache."""
+    return f"{quantize}-v{VERSION}-{bundle.fingerprint(checkpoint)[:32]}"
 
 
 def convert(
@@ -78,37 +65,21 @@ def convert(
     quantize: str,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> None:
-    """Write the programs of a model to a folder, which appears when all of them are complete.
+    """Write the programs of a model to a folder that exists.
 
     Args:
         weights: see `gpt2.model`.
         quantize: "none" for float32 weights; "int8" for weights quantized per column, and
             activations quantized per row at run time (dynamic range quantization).
         progress: called with the number of finished programs and their total.
-
-    Raises:
-        UserError: the folder cannot be written.
     """
     programs = _programs(weights, hparams)
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-    with files.atomic_folder(folder) as partial:
-        for done, (name, (function, inputs)) in enumerate(programs.items()):
-            progress(done, len(programs))
-            (partial / name).write_bytes(_converted(function, inputs, hparams, quantize))
-        np.save(partial / TOKENS, weights["model/wte"])
-        np.save(partial / POSITIONS, weights["model/wpe"])
-        sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
-        (partial / SIZES).write_text(json.dumps({"version": VERSION, **sizes}), encoding="utf-8")
-        progress(len(programs), len(programs))
-
-
-def remove_outdated(folder: Path) -> None:
-    """Delete the programs, of the same kind, of checkpoints that the folder's has replaced."""
-    kind = folder.name.rpartition("-")[0]
-    for other in folder.parent.glob(f"{kind}-*"):
-        if other != folder and other.is_dir():
-            shutil.rmtree(other, ignore_errors=True)
+    for done, (name, (function, inputs)) in enumerate(programs.items()):
+        progress(done, len(programs))
+        (folder / name).write_bytes(_converted(function, inputs, hparams, quantize))
+    np.save(folder / TOKENS, weights["model/wte"])
+    np.save(folder / POSITIONS, weights["model/wpe"])
+    progress(len(programs), len(programs))
 
 
 def _programs(

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import functools
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,34 +84,18 @@ def _engine_for(model: ModelFolder, quantize: str) -> str:
 
 
 def _litert(model: ModelFolder, quantize: str, progress: Callable[[Converting], object]) -> Engine:
-    from gpt2.generation import litert_conversion
+    from gpt2.generation import conversion_cache, litert_conversion
     from gpt2.generation.litert_engine import LiteRTEngine
 
-    checkpoint = model.checkpoint
-    folder = model.path / litert_conversion.folder_name(checkpoint, quantize)
-    if not litert_conversion.is_whole(folder):
-        bundle.check_against(checkpoint, model.hparams, model.path / HPARAMS_FILE)
-        if not os.access(model.path, os.W_OK):
-            folder = Path(_temporary_folder(), folder.name)
+    checkpoint, hparams = model.checkpoint, model.hparams
+    bundle.check_against(checkpoint, hparams, model.path / HPARAMS_FILE)
+    key = litert_conversion.cache_key(checkpoint, quantize)
 
-        def tell(done: int, of: int) -> None:
-            progress(Converting(folder, done, of))
+    def convert(entry: Path, folder: Path) -> None:
+        def report(done: int, of: int) -> None:
+            progress(Converting(entry, done, of))
 
-        try:
-            litert_conversion.convert(model.weights(), model.hparams, folder, quantize, tell)
-        except UserError:
-            # No room beside the model, or another process was faster.
-            if not litert_conversion.is_whole(folder):
-                folder = Path(_temporary_folder(), folder.name)
-                litert_conversion.convert(model.weights(), model.hparams, folder, quantize, tell)
-        if folder.parent == model.path:  # in the temporary one, others belong to other models
-            litert_conversion.remove_outdated(folder)
-    return LiteRTEngine(folder, model.hparams)
+        litert_conversion.convert(model.weights(), hparams, folder, quantize, report)
 
-
-@functools.cache
-def _temporary_folder() -> str:
-    """A folder for this process only, deleted when it ends."""
-    folder = tempfile.mkdtemp(prefix="retrain-gpt2-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    names = litert_conversion.program_files(hparams)
+    return LiteRTEngine(conversion_cache.find_or_convert(key, names, convert), hparams)

@@ -16,8 +16,13 @@ def quiet() -> Iterator[None]:
 
     C++ code does not use Python's `sys.stderr`, so file descriptor 2 is redirected.
     """
-    sys.stderr.flush()
-    standard_error = os.dup(2)
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # closed, as in a program without a console
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
         try:
@@ -31,3 +36,17 @@ def quiet() -> Iterator[None]:
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without its start-up log lines.
+
+    To see them, set the environment variable TF_CPP_MIN_LOG_LEVEL, for example to 0.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with quiet():  # some lines are written before that variable is read
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -262,7 +265,7 @@ def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(
         ({"stop": "a"}, "ends texts at"),
         ({"num_return_sequences": 5}, "5 texts cannot come back from 4 beams"),
         ({"length": 17}, "cannot slide"),
-        ({"warmth": 1}, "no option 'warmth'"),
+        ({"warmth": 1}, "unknown option 'warmth'"),
     ],
     ids=str,
 )
@@ -277,12 +280,109 @@ def test_options_that_beams_have_no_use_for_are_refused(
 
 
 def test_options_that_do_not_exist_are_refused_by_name(language_model: LanguageModel) -> None:
-    with pytest.raises(UserError, match="no option 'warmth' for generating text"):
+    with pytest.raises(UserError, match=r"unknown option 'warmth'.*temperature"):
         language_model.generate("the", warmth=1)
     with pytest.raises(UserError, match="top_k is 271, but the vocabulary has only 270 tokens"):
         language_model.generate("the", top_k=271)
     with pytest.raises(UserError, match="batch_size"):
         language_model.generate("the", batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "options", "sentence"),
+    [
+        ("logits", ["Hello"], {}, r"tokens .*encode"),
+        ("logits", [[]], {}, r"tokens .*1 to 16 .*not 0"),
+        ("logits", [list(range(17))], {}, r"tokens .*1 to 16 .*not 17"),
+        ("logits", [[1, 270]], {}, r"tokens .*0 to 269, not 270"),
+        ("logits", [[-1]], {}, r"tokens .*0 to 269, not -1"),
+        ("logits", [[1.5]], {}, "tokens"),
+        ("logits", [["a"]], {}, "tokens"),
+        ("logits", [[True]], {}, "tokens"),
+        ("logits", [[[1], [2, 3]]], {}, "tokens"),
+        ("logits", [5], {}, "tokens"),
+        ("logits", [None], {}, "tokens"),
+        ("generate", [[3]], {}, "prompts .*3"),
+        ("generate", [3], {}, "prompts .*3"),
+        ("generate", [None], {}, "prompts .*None"),
+        ("generate", [b"the"], {}, "prompts .*the"),
+        ("generate", ["the"], {"stop": 5}, "stop .*5"),
+        ("generate", ["the"], {"stop": [5]}, "stop .*5"),
+        ("generate", ["the"], {"stop": ""}, "stop"),
+        ("generate", ["the"], {"beams": 2}, r"beams.*beam_search\(\)"),
+        ("generate", ["the"], {"num_return_sequences": 2}, r"num_return_.*beam_search\(\)"),
+        ("generate", ["the"], {"sampling": {}}, "unknown option 'sampling'"),
+        ("generate", ["the"], {"nsamples": -1}, "nsamples"),
+        ("generate", ["the"], {"nsamples": "2"}, "nsamples"),
+        ("generate", ["the"], {"batch_size": None}, "batch_size"),
+        ("generate", ["the"], {"length": "9"}, "length"),
+        ("generate", ["the"], {"seed": "x"}, "seed"),
+        ("generate", ["the"], {"logit_bias": 5}, "logit_bias"),
+        ("generate", ["the"], {"banned": 5}, "banned"),
+        ("generate", ["the"], {"banned": [5]}, "banned"),
+        ("stream", [3], {}, "prompt .*3"),
+        ("stream", ["the"], {"stop": 5}, "stop .*5"),
+        ("stream", ["the"], {"top_k": -1}, "top_k"),
+        ("beam_search", [3], {"beams": 2}, "prompt .*3"),
+        ("beam_search", ["the"], {"beams": "2"}, "beams"),
+        ("encode", [None], {}, "prompt .*None"),
+        ("score", [["the"]], {}, "text .*the"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_refused_by_its_name(
+    language_model: LanguageModel, method: str, arguments: list, options: dict, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        getattr(language_model, method)(*arguments, **options)
+
+
+def test_logits_take_any_sequence_of_ids(language_model: LanguageModel) -> None:
+    expected = language_model.logits([1, 2])
+    for tokens in ((1, 2), np.array([1, 2]), np.array([1, 2], np.uint16), range(1, 3)):
+        np.testing.assert_array_equal(language_model.logits(tokens), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "engine_name"),
+    [
+        ({"engine": "tensorflow"}, "tensorflow float32"),
+        ({"engine": "litert"}, "litert float32"),
+        ({"quantize": "int8"}, "litert int8"),
+    ],
+    ids=str,
+)
+def test_a_model_shows_its_name_size_and_engine(
+    folder: Path, options: dict[str, str], engine_name: str
+) -> None:
+    shown = repr(open_model(ModelFolder(folder), **options))
+    assert shown == f"LanguageModel(small, {HPARAMS.parameters:,} parameters, {engine_name})"
+
+
+def test_the_library_is_quiet_and_leaves_signals_and_keras_alone(folder: Path) -> None:
+    script = f"""
+import os, signal
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+from pathlib import Path
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.generation.loading import open_model
+for engine in ("litert", "tensorflow"):
+    open_model(ModelFolder(Path({str(folder)!r})), engine).generate("the", length=2)
+assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+assert "TF_USE_LEGACY_KERAS" not in os.environ
+"""
+    hidden = ("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment["PYTHONPATH"] = str(Path(gpt2.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_text_without_a_prompt_begins_after_endoftext_or_the_last_token(
@@ -305,8 +405,9 @@ def test_a_model_is_loaded_by_its_name(folder: Path, tmp_path: Path) -> None:
     )
     by_name = gpt2.load("small", models_dir=str(folder.parent))
     assert by_name.generate("the cat", **options)[0].text == expected
-    by_path = gpt2.load(str(folder), engine="litert")
-    assert by_path.generate("the cat", **options)[0].text == expected
+    for path in (str(folder), folder):
+        by_path = gpt2.load(path, engine="litert")
+        assert by_path.generate("the cat", **options)[0].text == expected
     with pytest.raises(UserError, match="no model 'large'"):
         gpt2.load("large", models_dir=str(tmp_path))
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
-from gpt2.quiet import quiet
+from gpt2.quiet import import_tensorflow
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
 
@@ -33,11 +33,11 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without its start-up log lines and without Keras.
+    """Import TensorFlow without Keras and without its log lines; see `import_tensorflow`.
 
-    To see the log lines, set TF_CPP_MIN_LOG_LEVEL, for example to 0. Keras is not used here, and
-    its import doubles the time. From here on Ctrl+C ends the process at once, unless a
-    `StopSignal` is active: TensorFlow may swallow a KeyboardInterrupt while it traces a graph.
+    Keras is not used here, and its import doubles the time. From here on Ctrl+C ends the process
+    at once, unless a `StopSignal` is active: TensorFlow may swallow a KeyboardInterrupt while it
+    traces a graph.
     """
     # TensorFlow then looks for Keras's predecessor instead, and does without if there is none.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -46,13 +46,7 @@ def load_tensorflow() -> None:
     for number in _TERMINATION:
         if signal.getsignal(number) == _interrupt:
             signal.signal(number, signal.SIG_DFL)
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with quiet():  # some lines are written before that variable is read
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
+    import_tensorflow()
 
 
 def _exit_at_once(stderr: int) -> NoReturn:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpt2 import randomness
+from gpt2.checks import check_count
 from gpt2.data.readers import normalize_line_ends
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.generation.beam_search import BeamSettings, beam_search
 from gpt2.generation.completions import (
     Completion,
@@ -27,7 +28,14 @@ from gpt2.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
 
+# The keyword options of generation; `length` and `seed` have defaults of their own.
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingSettings))
+GENERATION = tuple(
+    field.name
+    for field in dataclasses.fields(GenerationSettings)
+    if field.name not in ("length", "seed", "sampling")
+)
+BEAM_SEARCH = tuple(field.name for field in dataclasses.fields(BeamSettings))
 
 
 class LanguageModel:
@@ -39,10 +47,28 @@ class LanguageModel:
         ...     print(completion.text)
     """
 
-    def __init__(self, engine: Engine, hparams: HParams, tokenizer: Tokenizer):
+    def __init__(
+        self,
+        engine: Engine,
+        hparams: HParams,
+        tokenizer: Tokenizer,
+        name: str = "",
+        engine_name: str = "",
+    ):
+        """Combine the parts of a model; `open_model` does this for a model folder.
+
+        Args:
+            name, engine_name: shown by `repr`.
+        """
         self.engine = engine
         self.hparams = hparams
         self.tokenizer = tokenizer
+        self._names = (name, engine_name)
+
+    def __repr__(self) -> str:
+        name, engine_name = self._names
+        parts = (name, f"{self.hparams.parameters:,} parameters", engine_name)
+        return f"LanguageModel({', '.join(filter(None, parts))})"
 
     @property
     def start_token(self) -> int:
@@ -54,7 +80,12 @@ class LanguageModel:
         return self.hparams.n_vocab - 1 if endoftext is None else endoftext
 
     def encode(self, prompt: str) -> list[int]:
-        """Return the token ids of a prompt, which are `[start_token]` if it is empty."""
+        """Return the token ids of a prompt, which are `[start_token]` if it is empty.
+
+        Raises:
+            UserError: the prompt is not a string, or the vocabulary cannot encode it.
+        """
+        _check_text("prompt", prompt)
         return self.tokenizer.encode(prompt) or [self.start_token]
 
     def settings(
@@ -70,13 +101,21 @@ class LanguageModel:
         Raises:
             UserError: an option does not exist, or its value is not allowed.
         """
+        if unknown := sorted(set(options) - {*SAMPLING, *GENERATION}):
+            if unknown[0] in BEAM_SEARCH:
+                raise UserError(f"{unknown[0]}: not an option here. Call beam_search() instead.")
+            known = ", ".join(("length", "seed", *GENERATION, *SAMPLING))
+            raise UserError(f"unknown option {unknown[0]!r}. Available: {known}.")
         sampling = {name: options.pop(name) for name in SAMPLING if name in options}
-        known = {field.name for field in dataclasses.fields(GenerationSettings)}
-        if unknown := set(options) - known:
-            raise UserError(f"There is no option {min(unknown)!r} for generating text.")
+        if not isinstance(sampling.get("logit_bias", {}), Mapping):
+            raise UserError("logit_bias must be a dictionary of token ids and numbers.")
+        if "banned" in sampling:
+            try:
+                sampling["banned"] = tuple(map(tuple, sampling["banned"]))
+            except TypeError as error:
+                raise UserError("banned must be a list of lists of token ids.") from error
         if "stop" in options:
-            stop = options["stop"]
-            options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+            options["stop"] = tuple(_strings("stop", options["stop"]))
         return GenerationSettings(
             length=self.hparams.n_ctx // 2 if length is None else length,
             seed=randomness.check_seed(seed),
@@ -103,8 +142,10 @@ class LanguageModel:
         Raises:
             UserError: an option or a prompt is not valid.
         """
-        prompts = [prompts] if isinstance(prompts, str) else prompts
-        tokens = [self.encode(prompt) for prompt in prompts for _ in range(nsamples)]
+        check_count("nsamples", nsamples, least=0)
+        check_count("batch_size", batch_size, least=1)
+        encoded = [self.encode(prompt) for prompt in _strings("prompts", prompts)]
+        tokens = [prompt for prompt in encoded for _ in range(nsamples)]
         settings = self.settings(**options)
         return list(in_order(self.completions(enumerate(tokens), settings, batch_size)))
 
@@ -142,8 +183,12 @@ class LanguageModel:
         Raises:
             UserError: an option or the prompt is not valid.
         """
+        # The arguments are checked here, not when the first piece is asked for.
+        return self._pieces(self.encode(prompt), self.settings(**options))
+
+    def _pieces(self, prompt: Sequence[int], settings: GenerationSettings) -> Iterator[str]:
         shown = 0
-        for text in self.completions([(0, self.encode(prompt))], self.settings(**options), 1):
+        for text in self.completions([(0, prompt)], settings, 1):
             yield text.text[shown : text.stable_length]
             shown = max(shown, text.stable_length)
 
@@ -181,9 +226,33 @@ class LanguageModel:
         return in_order(texts, first_sample)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
-        """Return the logits of the token after 1 to n_ctx token ids, float32 [V]."""
+        """Return the logits of the token after 1 to n_ctx token ids, float32 [V].
+
+        Raises:
+            UserError: `tokens` is not a sequence of so many ids of this model.
+        """
+        ids = self._checked_ids(tokens)
         self.engine.reset(1)
-        return self.engine.prefill(0, tokens)
+        return self.engine.prefill(0, ids)
+
+    def _checked_ids(self, tokens: Sequence[int]) -> list[int]:
+        if isinstance(tokens, str):
+            raise UserError("tokens must be token ids, not text. Use model.encode(text).")
+        try:
+            ids = np.asarray(tokens)
+        except ValueError:  # lists of different lengths
+            ids = np.empty((0, 0))
+        n_vocab, n_ctx = self.hparams.n_vocab, self.hparams.n_ctx
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+            raise UserError(f"tokens must be a list of token ids, not {quoted(tokens)}.")
+        if not 1 <= len(ids) <= n_ctx:
+            raise UserError(
+                f"tokens must be 1 to {n_ctx} ids (the context window), not {len(ids)}."
+            )
+        outside = ids[(ids < 0) | (ids >= n_vocab)]
+        if len(outside):
+            raise UserError(f"tokens must be ids from 0 to {n_vocab - 1}, not {outside[0]}.")
+        return ids.tolist()
 
     def score(self, text: str) -> float:
         """Return the log-probability of a text, the sum over its tokens in nats.
@@ -195,6 +264,7 @@ class LanguageModel:
         Raises:
             UserError: there is no token to predict, or the vocabulary cannot encode the text.
         """
+        _check_text("text", text)
         endoftext = self.tokenizer.endoftext
         tokens = [] if endoftext is None else [endoftext]
         tokens += self.tokenizer.encode(normalize_line_ends(text))
@@ -211,3 +281,21 @@ class LanguageModel:
                 logits = self.engine.prefill(0, [token])
             total += log_probability(logits, following)
         return total
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"{name} must be a string, not {quoted(value)}.")
+
+
+def _strings(name: str, value: object) -> list[str]:
+    """Return a string, or several strings, as a list."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
+        raise UserError(f"{name} must be a string or a list of strings, not {quoted(value)}.")
+    strings = list(value)
+    for each in strings:
+        if not isinstance(each, str):
+            raise UserError(f"{name} must be a string or a list of strings, not of {quoted(each)}.")
+    return strings

@@ -12,6 +12,7 @@ from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
 from gpt2.checks import check_choice
 from gpt2.errors import UserError
 from gpt2.generation.language_model import LanguageModel
+from gpt2.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
@@ -64,13 +65,12 @@ def open_model(
     """
     check_engine(engine, quantize)
     hparams, tokenizer = model.hparams, model.tokenizer()
+    import_tensorflow()
     if engine == "auto":
         engine = _engine_for(model, quantize)
-    if engine == "litert":
-        return LanguageModel(_litert(model, quantize, progress), hparams, tokenizer)
-    from gpt2.generation.tensorflow_engine import TensorFlowEngine
-
-    return LanguageModel(TensorFlowEngine(model.weights(), hparams), hparams, tokenizer)
+    loaded = _litert(model, quantize, progress) if engine == "litert" else _tensorflow(model)
+    precision = "float32" if quantize == "none" else quantize
+    return LanguageModel(loaded, hparams, tokenizer, model.path.name, f"{engine} {precision}")
 
 
 def _engine_for(model: ModelFolder, quantize: str) -> str:
@@ -81,6 +81,12 @@ def _engine_for(model: ModelFolder, quantize: str) -> str:
     if tf.config.list_physical_devices("GPU") or not hasattr(tf.lite, "Interpreter"):
         return "tensorflow"
     return "litert" if model.hparams.parameters >= SMALL else "tensorflow"
+
+
+def _tensorflow(model: ModelFolder) -> Engine:
+    from gpt2.generation.tensorflow_engine import TensorFlowEngine
+
+    return TensorFlowEngine(model.weights(), model.hparams)
 
 
 def _litert(model: ModelFolder, quantize: str, progress: Callable[[Converting], object]) -> Engine:

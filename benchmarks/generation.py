@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import json
 import math
+import os
 import random
 import signal
 import sys
@@ -130,6 +131,8 @@ def measure(args: argparse.Namespace, temporary: Path) -> dict:
 
     plain = temporary / "plain"
     plain.mkdir()
+    if not args.model:  # keep a random model out of the user's cache
+        os.environ["GPT2_CACHE_DIR"] = str(temporary / "cache")
     with quiet():
         model = Path(args.model or _random_model(args.vocabulary, temporary)).resolve()
         write_plain_model(model, plain)

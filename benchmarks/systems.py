@@ -51,9 +51,7 @@ class System(Protocol):
     def open(self, model: Path, plain: Path) -> None:
         """Load the weights."""
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         """Go on from the prompts, all at once, by exactly so many tokens each.
 
         Args:
@@ -105,21 +103,19 @@ class ThisProject:
         del self._model
 
     def open(self, model: Path, plain: Path) -> None:
-        from command_line import load_tensorflow
-
-        load_tensorflow()  # as the commands do, without Keras
+        from gpt2.checkpoint.folder import ModelFolder
+        from gpt2.commands.signals import load_tensorflow
         from gpt2.generation.loading import open_model
 
-        self._model = open_model(model, self._engine, self._quantize)
+        load_tensorflow()  # as the commands do, without Keras
+        self._model = open_model(ModelFolder(model), self._engine, self._quantize)
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         settings = self._model.settings(
             length=new, seed=SEED, temperature=TEMPERATURE, top_k=top_k, ignore_endoftext=True
         )
         texts = {}
-        for text in self._model.write(enumerate(prompts), settings, len(prompts)):
+        for text in self._model.completions(enumerate(prompts), settings, len(prompts)):
             texts[text.number] = text
             if tick:
                 tick()
@@ -145,9 +141,7 @@ class Transformers:
         self._model = transformers.GPT2LMHeadModel.from_pretrained(hugging_face_folder(plain))
         self._model.generation_config.eos_token_id = None  # it writes on to the full length
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         import torch
 
         ids = torch.tensor(prompts)
@@ -262,9 +256,7 @@ class CTranslate2:
         vocabulary = json.loads((plain / VOCABULARY).read_text())
         self._tokens = {number: token for token, number in vocabulary.items()}
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         results = self._generator.generate_batch(
             [[self._tokens[number] for number in prompt] for prompt in prompts],
             min_length=new,
@@ -321,9 +313,7 @@ class LlamaCpp:
             self._contexts[rows] = llama_cpp.llama_init_from_model(self._model, params)
         return self._contexts[rows]
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         import llama_cpp
 
         context = self._context(len(prompts))
@@ -479,9 +469,7 @@ class GPT2Simple:
             self._loops[rows, top_k] = context, length, output
         return self._loops[rows, top_k]
 
-    def generate_completions(
-        self, prompts: Prompts, new: int, top_k: int, tick: Tick | None
-    ) -> Prompts:
+    def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         context, length, output = self._loop(len(prompts), top_k)
         tokens = self._session.run(output, feed_dict={context: prompts, length: new})
         return tokens[:, len(prompts[0]) :].tolist()

@@ -133,7 +133,7 @@ def _write(system: object, prompts: list[list[int]], new: int, top_k: int) -> di
             stamps.append(time.perf_counter() - start)
 
     start = time.perf_counter()
-    tokens = system.write(prompts, new, top_k, tick)
+    tokens = system.generate(prompts, new, top_k, tick)
     seconds = time.perf_counter() - start
     lengths = {len(row) for row in tokens}
     if len(tokens) != len(prompts) or lengths != {new}:

@@ -62,10 +62,13 @@ def combinations(**values: Sequence[Any]) -> list[Combination]:
     for chosen in itertools.product(*values.values()):
         combination = Combination(**dict(zip(values, chosen, strict=True)))
         combination.settings(seed=0)
-        # 1 and 1.0 are the same setting and share a file.
-        fractions = ("temperature", "top_p", "repetition_penalty")
-        changed = {name: float(getattr(combination, name)) for name in fractions}
-        found.append(dataclasses.replace(combination, **changed))
+        combination = dataclasses.replace(  # 1 and 1.0 are the same setting and share a file
+            combination,
+            temperature=float(combination.temperature),
+            top_p=float(combination.top_p),
+            repetition_penalty=float(combination.repetition_penalty),
+        )
+        found.append(combination)
     return list(dict.fromkeys(found))
 
 

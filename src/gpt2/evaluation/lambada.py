@@ -131,14 +131,14 @@ def measure(
     for passage, scores in zip(
         passages, scorer.score(passage.tokens for passage in passages), strict=True
     ):
-        word = slice(-passage.word, None)
+        last_word = slice(-passage.word, None)
         found.append(
             (
                 scores.ranks[-1] == 0,
                 scores.content_ranks[-1] == 0,
                 float(scores.nats[-1]),
-                bool(np.all(scores.ranks[word] == 0)),
-                float(scores.nats[word].sum(dtype="float64")),
+                bool(np.all(scores.ranks[last_word] == 0)),
+                float(scores.nats[last_word].sum(dtype="float64")),
             )
         )
         progress(1)

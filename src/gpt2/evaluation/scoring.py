@@ -125,8 +125,8 @@ class Scorer:
         ]
         for batch, shape in _batches(places, cut.window, batch_size):
             tokens = np.zeros((shape[0], shape[1] + 1), np.int32)
-            for row, (number, (start, _, end)) in zip(tokens, batch, strict=False):
-                row[: end - start + 1] = texts[number][start : end + 1]
+            for inputs, (number, (start, _, end)) in zip(tokens, batch, strict=False):
+                inputs[: end - start + 1] = texts[number][start : end + 1]
             found = self._read(tokens).reshape(4, *shape)
             for row, (number, (start, counted, end)) in enumerate(batch):
                 results[number][:, counted:end] = found[:, row, counted - start : end - start]

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
-
-from gpt2 import model
 from gpt2.checkpoint import bundle
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 VERSION = 1  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
@@ -35,6 +36,11 @@ TOKENS, POSITIONS = "tokens.npy", "positions.npy"
 def between(layer: int) -> str:
     """Return the name of the program between the attention of the previous layer and this one."""
     return f"between-{layer:02}.tflite"
+
+
+def layer_names(hparams: HParams) -> list[str]:
+    """Return the names of the programs of the layers, in order."""
+    return [FIRST, *map(between, range(1, hparams.n_layer)), LAST]
 
 
 def head(part: int) -> str:
@@ -49,8 +55,8 @@ def head_parts(hparams: HParams) -> int:
 
 def program_files(hparams: HParams) -> set[str]:
     """Return the names of all files that `convert` writes."""
-    layers = map(between, range(1, hparams.n_layer))
-    return {FIRST, LAST, TOKENS, POSITIONS, *layers, *map(head, range(head_parts(hparams)))}
+    heads = map(head, range(head_parts(hparams)))
+    return {TOKENS, POSITIONS, *layer_names(hparams), *heads}
 
 
 def cache_key(checkpoint: Path, quantize: str) -> str:
@@ -86,6 +92,7 @@ def _programs(
     weights: Mapping[str, np.ndarray], hparams: HParams
 ) -> dict[str, tuple[Callable, int]]:
     """Return for each program its function over rows [N, C] and the number of its inputs."""
+    from gpt2 import model
 
     def from_layer(layer: int) -> Callable:
         def program(x: tf.Tensor, attended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,6 +118,8 @@ def _programs(
 
 
 def _converted(function: Callable, inputs: int, hparams: HParams, quantize: str) -> bytes:
+    import tensorflow as tf
+
     rows = tf.TensorSpec([None, hparams.n_embd], tf.float32)
     traced = tf.function(function, input_signature=[rows] * inputs).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], traced)

@@ -71,7 +71,12 @@ def main() -> None:
         f"{name}, {quantize}": [
             sys.executable,
             str(root / "src" / "interactive_conditional_samples.py"),
-            *("--model_name", args.model_name, "--models_dir", str(Path(args.models_dir).absolute())),
+            *(
+                "--model_name",
+                args.model_name,
+                "--models_dir",
+                str(Path(args.models_dir).absolute()),
+            ),
             *("--length", "1", "--quantize", quantize, "--top_k", "40"),
         ]
         for quantize in args.quantize
@@ -86,7 +91,9 @@ def main() -> None:
         for name, command in commands.items():
             found[name].append(seconds_and_memory(command, folder))
     machine = describe()
-    print(f"{datetime.date.today()}, {machine['cpu']}, {machine['cores']} cores, load {taken():.2f}")
+    print(
+        f"{datetime.date.today()}, {machine['cpu']}, {machine['cores']} cores, load {taken():.2f}"
+    )
     for name, rounds in found.items():
         wall, memory = (statistics.median(values) for values in zip(*rounds, strict=True))
         print(f"{name:20} {wall:.2f} s  {memory:.0f} MB")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from text_flags import TextFlags, note_window
 from tqdm import tqdm
 
 from command_line import StopSignal, model_folder, shown
@@ -20,7 +21,6 @@ from gpt2.data.tokenization import find_files
 from gpt2.evaluation.grid import CombinationFile, Origin, combinations
 from gpt2.generation.loading import check_engine
 from gpt2.workspace import Workspace
-from text_flags import TextFlags, note_window
 
 
 @with_reading_flags

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.generation.loading import open_model
 from tests.commands.toolkit_copy import Home, Toolkit
 
@@ -64,7 +65,7 @@ def test_perplexity_is_that_of_the_model(home: Home, tmp_path: Path) -> None:
     command = f"{DIVERSITY} --samples {tmp_path}/two.jsonl --model_name 117M"
     done = toolkit.run(f"{command} --dataset text.npz --json {tmp_path}/d.json")
     assert done.code == 0, done
-    model = open_model(toolkit.root / "models" / "117M", "tensorflow")
+    model = open_model(ModelFolder(toolkit.root / "models" / "117M"), "tensorflow")
     tokens = sum(len(model.tokenizer.encode(sample)) for sample in samples)
     expected = math.exp(-sum(model.score(sample) for sample in samples if sample) / tokens)
     [row] = json.loads((tmp_path / "d.json").read_text())["rows"]

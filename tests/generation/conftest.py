@@ -15,13 +15,14 @@ from gpt2 import model
 from gpt2.generation import litert_conversion
 from gpt2.generation.engine import Engine
 from gpt2.generation.litert_engine import LiteRTEngine
+from gpt2.generation.numpy_engine import NumPyEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
 from tests.golden_model import Golden
 
-ENGINES = ("tensorflow", "litert")
+ENGINES = ("tensorflow", "litert", "numpy")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +46,8 @@ def engine(request: pytest.FixtureRequest, golden: Golden, converted: Path) -> E
     """An engine over the golden model; each test that asks for one runs with both."""
     if request.param == "litert":
         return LiteRTEngine(converted, golden.hparams, threads=2)
+    if request.param == "numpy":
+        return NumPyEngine(golden.tensors("weights"), golden.hparams)
     return TensorFlowEngine(golden.tensors("weights"), golden.hparams)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import litert_conversion, litert_engine
+from gpt2.generation import cached_engine, litert_conversion
 from gpt2.generation.engine import Engine
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_independent_implementation_however_tokens_are_f
 def test_where_a_prompt_is_cut_into_chunks_changes_nothing(
     golden: Golden, converted: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(litert_engine, "CHUNK", chunk)
+    monkeypatch.setattr(cached_engine, "CHUNK", chunk)
     engine = LiteRTEngine(converted, golden.hparams)
     for size in range(1, N_CTX):
         texts = [golden.tokens[0, 0, :size].tolist(), golden.tokens[1, 0, : N_CTX - size].tolist()]

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_model(tmp_path_factory.mktemp("models") / "small")
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "litert"])
+@pytest.fixture(scope="module", params=["tensorflow", "litert", "numpy"])
 def language_model(request: pytest.FixtureRequest, folder: Path) -> LanguageModel:
     return open_model(ModelFolder(folder), engine=request.param)
 
@@ -260,11 +260,11 @@ def test_beams_find_a_text_at_least_as_likely_as_the_greedy_one(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"temperature": 0}, "temperature cannot go with it"),
-        ({"top_k": 5}, "top_k cannot go with it"),
-        ({"stop": "a"}, "ends texts at"),
-        ({"num_return_sequences": 5}, "5 texts cannot come back from 4 beams"),
-        ({"length": 17}, "cannot slide"),
+        ({"temperature": 0}, "temperature.*beams"),
+        ({"top_k": 5}, "top_k.*beams"),
+        ({"stop": "a"}, "stop.*beams"),
+        ({"num_return_sequences": 5}, "4 beams.* 5 "),
+        ({"length": 17}, "context window.*length is 17"),
         ({"warmth": 1}, "unknown option 'warmth'"),
     ],
     ids=str,
@@ -282,7 +282,7 @@ def test_options_that_beams_have_no_use_for_are_refused(
 def test_options_that_do_not_exist_are_refused_by_name(language_model: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"unknown option 'warmth'.*temperature"):
         language_model.generate("the", warmth=1)
-    with pytest.raises(UserError, match="top_k is 271, but the vocabulary has only 270 tokens"):
+    with pytest.raises(UserError, match="top_k.*271.*270"):
         language_model.generate("the", top_k=271)
     with pytest.raises(UserError, match="batch_size"):
         language_model.generate("the", batch_size=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from gpt2.generation import conversion_cache, litert_conversion, loading
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.loading import Converting, open_model
+from gpt2.generation.numpy_engine import NumPyEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from tests.generation.model_folders import HPARAMS, small_weights, write_small_model
 
@@ -448,37 +450,80 @@ def engine_of(folder: Path, **options) -> type:
     return type(open_model(ModelFolder(folder), **options).engine)
 
 
-def test_auto_does_not_make_a_small_model_wait(fresh_folder: Path, cache: Path) -> None:
+def test_auto_runs_a_small_model_in_numpy_without_a_conversion(
+    fresh_folder: Path, cache: Path
+) -> None:
     assert HPARAMS.parameters < loading.SMALL
-    assert engine_of(fresh_folder) is TensorFlowEngine
+    assert engine_of(fresh_folder) is NumPyEngine
     assert entries(cache) == []
 
 
-def test_auto_takes_litert_where_it_is_faster(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_runs_a_large_model_in_litert(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine_of(folder, quantize="int8") is LiteRTEngine
-    monkeypatch.setattr(loading, "SMALL", HPARAMS.parameters)
-    if not tf.config.list_physical_devices("GPU"):
-        assert engine_of(folder) is LiteRTEngine
+    monkeypatch.setattr(loading, "SMALL", 0)
+    monkeypatch.setattr(loading, "_may_have_gpu", lambda: False)
+    assert engine_of(folder) is LiteRTEngine
+
+
+def test_auto_uses_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_may_have_gpu", lambda: True)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
     assert engine_of(folder) is TensorFlowEngine
 
 
-def test_auto_does_without_litert_where_there_is_none(
+def test_without_litert_auto_uses_tensorflow_and_int8_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "SMALL", 0)
-    monkeypatch.delattr(tf.lite, "Interpreter")
+    monkeypatch.setattr(loading, "_may_have_gpu", lambda: False)
+    monkeypatch.setattr(loading, "_has_litert", lambda: False)
     assert engine_of(folder) is TensorFlowEngine
+    with pytest.raises(UserError, match="pip install ai-edge-litert"):
+        engine_of(folder, quantize="int8")
+
+
+@pytest.mark.parametrize("options", [{}, {"engine": "numpy"}])
+def test_a_small_model_answers_without_tensorflow(folder: Path, options: dict) -> None:
+    assert not imports_tensorflow(folder, options)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"
+)
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_a_converted_model_answers_without_tensorflow(folder: Path, quantize: str) -> None:
+    options = {"engine": "litert", "quantize": quantize}
+    open_model(ModelFolder(folder), **options)
+    assert not imports_tensorflow(folder, options)
+
+
+def imports_tensorflow(folder: Path, options: dict) -> bool:
+    """Return whether a process of its own needs TensorFlow to generate a text."""
+    script = f"""
+import sys
+from pathlib import Path
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.generation.loading import open_model
+open_model(ModelFolder(Path({str(folder)!r})), **{options!r}).generate("the", length=3)
+print("tensorflow" in sys.modules)
+"""
+    source = Path(loading.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip() == "True"
 
 
 @pytest.mark.parametrize(
     ("engine", "quantize", "sentence"),
     [
-        ("pytorch", "none", "engine .*auto, tensorflow, litert.*'pytorch'"),
+        ("pytorch", "none", "engine .*auto, .*litert.*pytorch"),
         ("litert", "int4", "quantize .*none, int8.*'int4'"),
-        ("tensorflow", "int8", "tensorflow .*int8.* litert"),
+        ("tensorflow", "int8", "int8.*tensorflow.*litert"),
     ],
 )
 def test_engines_that_do_not_exist_are_refused(

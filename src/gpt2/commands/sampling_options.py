@@ -15,7 +15,7 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.flags import Option, Values, build, options_of
-from gpt2.commands.signals import load_tensorflow
+from gpt2.commands.signals import prepare_tensorflow
 from gpt2.commands.terminal import notice, shown
 from gpt2.errors import UserError
 from gpt2.generation.beam_search import BeamSettings, beam_search
@@ -84,7 +84,7 @@ def open_model(values: Values, share: float = 0.5) -> LanguageModel:
 
 def load_model(model: ModelFolder, engine: EngineSettings) -> LanguageModel:
     """Load a model into its engine, with a progress bar while it is converted for LiteRT."""
-    load_tensorflow()
+    prepare_tensorflow()
     bar: tqdm | None = None
 
     def show(event: Converting) -> None:
@@ -99,7 +99,7 @@ def load_model(model: ModelFolder, engine: EngineSettings) -> LanguageModel:
         if event.done == event.of:
             bar.close()
 
-    return load_into_engine(model.path, engine.engine, engine.quantize, show)
+    return load_into_engine(model, engine.engine, engine.quantize, show)
 
 
 def generation_settings(

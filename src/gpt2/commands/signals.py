@@ -33,7 +33,13 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow without Keras and without its log lines; see `import_tensorflow`.
+    """Import TensorFlow without Keras and without its log lines; see `prepare_tensorflow`."""
+    prepare_tensorflow()
+    import_tensorflow()
+
+
+def prepare_tensorflow() -> None:
+    """Set what has to be set before TensorFlow is imported, if it is.
 
     Keras is not used here, and its import doubles the time. From here on Ctrl+C ends the process
     at once, unless a `StopSignal` is active: TensorFlow may swallow a KeyboardInterrupt while it
@@ -46,7 +52,6 @@ def load_tensorflow() -> None:
     for number in _TERMINATION:
         if signal.getsignal(number) == _interrupt:
             signal.signal(number, signal.SIG_DFL)
-    import_tensorflow()
 
 
 def _exit_at_once(stderr: int) -> NoReturn:

@@ -46,17 +46,17 @@ class CachedEngine:
         self.lengths = np.zeros(0, np.int64)
         self.reset(1)
 
-    def reset(self, rows: int) -> None:
+    def reset(self, slots: int) -> None:
         """See `Engine.reset`."""
-        if rows != len(self.lengths):
-            self._cache = self._empty_cache(rows)
-        self.lengths = np.zeros(rows, np.int64)
+        if slots != len(self.lengths):
+            self._cache = self._empty_cache(slots)
+        self.lengths = np.zeros(slots, np.int64)
 
-    def prefill(self, row: int, tokens: Sequence[int]) -> np.ndarray:
+    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """See `Engine.prefill`."""
-        self.lengths[row] = 0
+        self.lengths[slot] = 0
         for start in range(0, len(tokens), CHUNK):
-            x = self._prefill_chunk(row, np.array(tokens[start : start + CHUNK]))
+            x = self._prefill_chunk(slot, np.array(tokens[start : start + CHUNK]))
         return self._logits(x[-1:])[0]
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ class EngineSettings:
 
     engine: str = setting(
         "auto",
-        "tensorflow (any device), litert (CPU; converts the model once), or auto",
-        choices=("auto", "tensorflow", "litert"),
+        "litert (CPU; converts the model once), tensorflow (any device), numpy (small models), or "
+        "auto",
+        choices=("auto", "tensorflow", "litert", "numpy"),
     )
     quantize: str = setting(
         "none",
@@ -26,8 +27,8 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.engine == "tensorflow" and self.quantize != "none":
+        if self.engine not in ("auto", "litert") and self.quantize != "none":
             raise UserError(
-                f"quantize {self.quantize} is not available with engine tensorflow. Use engine "
-                "litert or auto."
+                f"quantize {self.quantize} is not available with engine {self.engine}. Use "
+                "engine litert or auto."
             )

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from gpt2.checkpoint import bundle
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet

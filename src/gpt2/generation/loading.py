@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
-from gpt2.checks import check_choice
 from gpt2.errors import UserError
+from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.language_model import LanguageModel
 from gpt2.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
 
-ENGINES = ("auto", "tensorflow", "litert")
-QUANTIZE = ("none", "int8")
-# Number of parameters below which a model is fast without a conversion.
+# Number of parameters below which NumPy is fast enough, and starts in no time.
 SMALL = 20_000_000
 
 
@@ -32,64 +33,94 @@ class Converting:
     of: int  # programs in total
 
 
-def check_engine(engine: str, quantize: str) -> None:
-    """Check the two options.
-
-    Raises:
-        UserError: one is not among the allowed values, or the engine lacks this quantization.
-    """
-    check_choice("engine", engine, ENGINES)
-    check_choice("quantize", quantize, QUANTIZE)
-    if engine == "tensorflow" and quantize != "none":
-        raise UserError(
-            f"engine tensorflow does not support quantize {quantize}. Use engine litert or auto."
-        )
+Progress = Callable[[Converting], object]
 
 
 def open_model(
     model: ModelFolder,
     engine: str = "auto",
     quantize: str = "none",
-    progress: Callable[[Converting], object] = lambda event: None,
+    progress: Progress = lambda event: None,
 ) -> LanguageModel:
     """Load a model into an engine.
 
+    TensorFlow is imported only by the engine of that name and by a conversion.
+
     Args:
-        engine: "tensorflow" for any device; "litert" for CPUs, faster, after a conversion that is
-            done once; "auto" for litert where there is no GPU, unless the model is small.
+        engine: "litert" for CPUs, after a conversion that is done once; "tensorflow" for any
+            device; "numpy" for small models; "auto" for TensorFlow on a GPU, NumPy for a small
+            model, and LiteRT otherwise.
         quantize: "none" for float32 weights; "int8" for a quarter of the memory (litert only).
         progress: called during a conversion.
 
     Raises:
-        UserError: an option is not valid, or a file is missing or corrupted.
+        UserError: an option is invalid, a file is missing or corrupted, or LiteRT is needed and
+            not installed.
     """
-    check_engine(engine, quantize)
+    EngineSettings(engine, quantize)  # checks the options
     hparams, tokenizer = model.hparams, model.tokenizer()
-    import_tensorflow()
     if engine == "auto":
         engine = _engine_for(model, quantize)
-    loaded = _litert(model, quantize, progress) if engine == "litert" else _tensorflow(model)
+    loaders = {"tensorflow": _tensorflow, "numpy": _numpy, "litert": _litert}
+    loaded = loaders[engine](model, quantize, progress)
     precision = "float32" if quantize == "none" else quantize
     return LanguageModel(loaded, hparams, tokenizer, model.path.name, f"{engine} {precision}")
 
 
 def _engine_for(model: ModelFolder, quantize: str) -> str:
-    import tensorflow as tf
-
     if quantize != "none":
         return "litert"
-    if tf.config.list_physical_devices("GPU") or not hasattr(tf.lite, "Interpreter"):
-        return "tensorflow"
-    return "litert" if model.hparams.parameters >= SMALL else "tensorflow"
+    if _may_have_gpu():
+        import_tensorflow()
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return "tensorflow"
+    if model.hparams.parameters < SMALL:
+        return "numpy"
+    return "litert" if _has_litert() else "tensorflow"
 
 
-def _tensorflow(model: ModelFolder) -> Engine:
+def _may_have_gpu() -> bool:
+    """Return whether TensorFlow, whose import takes seconds, might find a GPU."""
+    if sys.platform.startswith("linux"):
+        return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+    try:
+        importlib.metadata.version("tensorflow-metal")
+    except importlib.metadata.PackageNotFoundError:
+        return False  # on Windows, TensorFlow has had no GPU since 2.11
+    return True
+
+
+def _has_litert() -> bool:
+    """Return whether LiteRT is installed, as a package of its own or inside TensorFlow."""
+    if importlib.util.find_spec("ai_edge_litert") is not None:
+        return True
+    import_tensorflow()
+    import tensorflow as tf
+
+    return hasattr(tf.lite, "Interpreter")
+
+
+def _tensorflow(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+    import_tensorflow()
     from gpt2.generation.tensorflow_engine import TensorFlowEngine
 
     return TensorFlowEngine(model.weights(), model.hparams)
 
 
-def _litert(model: ModelFolder, quantize: str, progress: Callable[[Converting], object]) -> Engine:
+def _numpy(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+    from gpt2.generation.numpy_engine import NumPyEngine
+
+    return NumPyEngine(model.weights(), model.hparams)
+
+
+def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+    if not _has_litert():
+        raise UserError(
+            "LiteRT is not installed, which engine litert and quantize int8 need. Install it with: "
+            "pip install ai-edge-litert"
+        )
     from gpt2.generation import conversion_cache, litert_conversion
     from gpt2.generation.litert_engine import LiteRTEngine
 
@@ -101,6 +132,7 @@ def _litert(model: ModelFolder, quantize: str, progress: Callable[[Converting], 
         def report(done: int, of: int) -> None:
             progress(Converting(entry, done, of))
 
+        import_tensorflow()
         litert_conversion.convert(model.weights(), hparams, folder, quantize, report)
 
     names = litert_conversion.program_files(hparams)

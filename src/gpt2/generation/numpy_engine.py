@@ -32,7 +32,9 @@ def _layers(weights: Mapping[str, np.ndarray], hparams: HParams) -> Sequence[Pro
     def normalized(name: str, x: np.ndarray) -> np.ndarray:
         x = x - x.mean(axis=-1, keepdims=True)
         variance = np.square(x).mean(axis=-1, keepdims=True)
-        return x / np.sqrt(variance + np.float32(1e-5)) * weights[f"{name}/g"] + weights[f"{name}/b"]
+        return (
+            x / np.sqrt(variance + np.float32(1e-5)) * weights[f"{name}/g"] + weights[f"{name}/b"]
+        )
 
     def qkv(layer: int, x: np.ndarray) -> np.ndarray:
         return linear(f"model/h{layer}/attn/c_attn", normalized(f"model/h{layer}/ln_1", x))

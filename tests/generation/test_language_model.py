@@ -282,7 +282,7 @@ def test_options_that_beams_have_no_use_for_are_refused(
 def test_options_that_do_not_exist_are_refused_by_name(language_model: LanguageModel) -> None:
     with pytest.raises(UserError, match=r"unknown option 'warmth'.*temperature"):
         language_model.generate("the", warmth=1)
-    with pytest.raises(UserError, match="top_k.*271.*270"):
+    with pytest.raises(UserError, match=r"top_k.*271.*270"):
         language_model.generate("the", top_k=271)
     with pytest.raises(UserError, match="batch_size"):
         language_model.generate("the", batch_size=0)

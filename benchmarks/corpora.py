@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Encode a large text and watch the memory of all processes, on Linux.
+"""Measure time and peak memory of encoding a large text, on Linux.
 
     python benchmarks/corpora.py --text T.txt --size 2000 --write docs/benchmarks/encoding.md
 
-The text is made of others and deleted afterwards. Without any, they are the source files of Python
-and of the packages that are installed.
+The text is a temporary file with the lines of other texts, by default of the source files of Python
+and of the installed packages.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ sys.path.insert(0, str(ROOT / "src"))
 import machine
 import report
 
-PAUSE = 0.1  # seconds between two looks at the memory
+PAUSE = 0.1  # seconds between memory measurements
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--text", type=Path, nargs="+", help="texts to make it of (default: sources of Python)")
-    add("--size", type=int, default=2000, help="of the text that is made, in MB")
-    add("--models_dir", default="models", help="where 117M is")
+    add(
+        "--text", type=Path, nargs="+", help="texts with the lines to use (default: Python sources)"
+    )
+    add("--size", type=int, default=2000, help="size of the text (MB)")
+    add("--models_dir", default="models", help="folder of the models, with 117M")
     add("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes")
-    add("--outputs", nargs="+", default=["tokens/", "tokens.npz"], help="what is written")
-    add("--write", type=Path, help="Markdown file whose section is replaced")
+    add("--outputs", nargs="+", default=["tokens/", "tokens.npz"], help="outputs to measure")
+    add("--write", type=Path, help="Markdown file to write the table to")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.txt"
@@ -65,14 +67,14 @@ def main() -> None:
 
 
 def sources() -> list[Path]:
-    """The source files of Python's library, and then of the packages that are installed."""
+    """Return the source files of Python's library, then those of the installed packages."""
     library, packages = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib"))
     own = [file for file in library.rglob("*.py") if "site-packages" not in file.parts]
     return sorted(own) + sorted(packages.rglob("*.py"))
 
 
 def make_corpus(path: Path, texts: Iterable[Path], size: int) -> int:
-    """Write a text of that many bytes, up to a line; returns how many."""
+    """Write a text of at least `size` bytes that ends with a line; return its size."""
     written = 0
     with open(path, "wb") as file:
         for line in endless_lines(texts):
@@ -83,7 +85,7 @@ def make_corpus(path: Path, texts: Iterable[Path], size: int) -> int:
 
 
 def endless_lines(texts: Iterable[Path]) -> Iterator[bytes]:
-    """The lines of those texts that are in UTF-8, and then again in one order after the other."""
+    """Yield the lines of the UTF-8 texts, then all of them again and again in random order."""
     lines: list[bytes] = []
     for text in texts:
         with contextlib.suppress(UnicodeDecodeError):
@@ -99,7 +101,7 @@ def endless_lines(texts: Iterable[Path]) -> Iterator[bytes]:
 def measure(
     corpus: Path, folder: Path, out: str, workers: int, models_dir: str
 ) -> tuple[str, int, float, int, int]:
-    """Encode; returns what, by how many, the seconds, the most memory and the size in bytes."""
+    """Encode the corpus; return output, workers, seconds, peak memory and output size in bytes."""
     name = f"{workers}-{out}"
     command = [sys.executable, ROOT / "src" / "encode.py", corpus, f"{folder}/{name}"]
     command += ["--models_dir", models_dir, "--workers", workers]
@@ -110,7 +112,7 @@ def measure(
 
 
 def watch(command: Sequence[object]) -> tuple[float, int]:
-    """Run a command; returns the seconds it took and the most memory that it had, in bytes."""
+    """Run a command; return its time in seconds and its peak memory in bytes."""
     words = list(map(str, command))
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -119,12 +121,12 @@ def watch(command: Sequence[object]) -> tuple[float, int]:
         most = max(most, memory(process.pid))
         time.sleep(PAUSE)
     if process.returncode:
-        sys.exit(f"{' '.join(words)} ended with {process.returncode}")
+        sys.exit(f"{' '.join(words)} failed with exit code {process.returncode}")
     return time.perf_counter() - start, most
 
 
 def memory(process: int) -> int:
-    """The bytes of memory that a process and those it has started take now."""
+    """Return the memory of a process and its children in bytes."""
     try:
         place = Path(f"/proc/{process}")
         children = [
@@ -135,7 +137,7 @@ def memory(process: int) -> int:
         status = (place / "status").read_text()
         own = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         return int(own.split()[1]) * 1024 + sum(map(memory, children))
-    except (OSError, StopIteration):  # it has just ended
+    except (OSError, StopIteration):  # the process has just ended
         return 0
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How fast text becomes tokens: this tokenizer, the algorithm of 2019, tiktoken and tokenizers.
+"""Measure tokenization speed: this tokenizer, the algorithm of 2019, tiktoken and tokenizers.
 
     python benchmarks/encoding.py models/117M shakespeare.txt more.txt --made 32 64
 
-All start without any word in memory and read the file anew, each once in a round; the median of the
-rounds is shown. The texts that --made asks for are of the source files of Python. What would take
-too long for a text, by its speed on the one before, is left out, and so are tiktoken and tokenizers
-if they are not installed. All ids are compared.
+Each round runs every tokenizer once, with an empty cache and including reading the file; the table
+shows the median of the rounds. --made creates texts from the source files of Python. Tokenizers
+that would take too long for a text, judged by their speed on the previous one, are left out, as are
+tiktoken and tokenizers if they are not installed. All token ids are compared.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from gpt2.tokenizer.vocabulary import spelled, token_bytes
 
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-_PATIENCE = 8  # seconds; what takes longer for a text is left out
+_PATIENCE = 8  # seconds; tokenizers that take longer for a text are left out
 
 Encode = Callable[[Path], np.ndarray]
 
 
 class Original:
-    """Byte-pair encoding as it was done in 2019: word by word, every round over the whole word."""
+    """Byte-pair encoding as in 2019: word by word, with every merge a pass over the whole word."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._ids = tokenizer.vocabulary
@@ -52,7 +52,7 @@ class Original:
         self._known: dict[str, list[str]] = {}
 
     def encode(self, content: str) -> list[int]:
-        """The ids of a text, in which nothing is special."""
+        """Return the token ids of a text without special tokens."""
         ids: list[int] = []
         for word in self._pattern.findall(content):
             ids.extend(self._ids[token] for token in self._tokens(spelled(word)))
@@ -78,7 +78,7 @@ class Original:
 
 
 def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Encode]]]:
-    """The name of each, and what makes a new one."""
+    """Yield the name of each tokenizer, and a function that creates it."""
     loaded = Tokenizer.load(folder)
 
     def read(path: Path) -> str:
@@ -87,10 +87,10 @@ def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Enco
     def ours(count: int) -> Callable[[], Encode]:
         def make() -> Encode:
             tokenizer = Tokenizer(loaded.vocabulary, loaded.merges)
-            tokenizer.encode("Its tables are made when they are first needed.")
+            tokenizer.encode("The first call builds the tables.")
 
             def encode(path: Path) -> np.ndarray:
-                # As encode.py does it, but for <|endoftext|> at the end.
+                # As in encode.py, without <|endoftext|> at the end.
                 parts = tokenization.read_parts(
                     [path], tokenizer, len(loaded.vocabulary), workers=count
                 )
@@ -141,7 +141,7 @@ def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Enco
 
 
 def measure(path: Path, made: dict[str, Callable[[], Encode]], rounds: int) -> dict[str, float]:
-    """The median speed of each in bytes a second."""
+    """Return the median speed of each tokenizer in bytes per second."""
     size = path.stat().st_size
     speeds: dict[str, list[float]] = {name: [] for name in made}
     expected = None
@@ -153,7 +153,7 @@ def measure(path: Path, made: dict[str, Callable[[], Encode]], rounds: int) -> d
             speeds[name].append(size / (time.perf_counter() - start))
             expected = ids if expected is None else expected
             if not np.array_equal(ids, expected):
-                sys.exit(f"{name} gives other ids for {path}.")
+                sys.exit(f"{name}: different token ids for {path}.")
     return {name: statistics.median(found) for name, found in speeds.items()}
 
 
@@ -162,13 +162,18 @@ def main() -> None:
     parser.add_argument("vocabulary", type=Path, help="folder with encoder.json and vocab.bpe")
     parser.add_argument("texts", nargs="+", type=Path, help="files of UTF-8 text")
     parser.add_argument(
-        "--made", metavar="MB", nargs="+", type=int, default=[], help="texts to make"
+        "--made",
+        metavar="MB",
+        nargs="+",
+        type=int,
+        default=[],
+        help="sizes of texts to create (MB)",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--workers", type=int, default=2, help="processes of the second measurement"
+        "--workers", type=int, default=2, help="number of processes of the second measurement"
     )
-    parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
+    parser.add_argument("--docs", type=Path, help="Markdown file to write the table to")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"sources-{size}.txt" for size in args.made]
@@ -178,11 +183,11 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, texts: list[Path]) -> None:
-    """Measure all systems with all texts, the shortest first, and show the table."""
+    """Measure all tokenizers on all texts, the shortest first, and print the table."""
     others = taken()
     made = dict(systems(args.vocabulary, args.workers))
     columns: dict[Path, dict[str, float]] = {}
-    last: dict[str, float] = {}  # the speed of each on the text before
+    last: dict[str, float] = {}  # speed of each on the previous text
     for path in sorted(texts, key=lambda path: path.stat().st_size):
         longest = {name: path.stat().st_size / last.get(name, math.inf) for name in made}
         quick = {name: make for name, make in made.items() if longest[name] < _PATIENCE}

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""How long it takes to learn a vocabulary from a large text, and how much memory, on Linux.
+"""Measure time and peak memory of training a vocabulary on a large text, on Linux.
 
     python benchmarks/vocabularies.py --size 100 --merges 30000 --write docs/benchmarks/encoding.md
 
-The text is made of the source files of Python and of the packages that are installed.
+The text consists of the source files of Python and of the installed packages.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TINY = ["--n_ctx", 16, "--n_embd", 4, "--n_head", 1, "--n_layer", 1]  # the weig
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--size", type=int, default=100, help="of the text that is made, in MB")
-    add("--merges", type=int, default=30000, help="to be learnt")
+    add("--size", type=int, default=100, help="size of the text (MB)")
+    add("--merges", type=int, default=30000, help="number of merges to learn")
     add("--workers", type=int, nargs="+", default=[2], help="numbers of processes")
-    add("--write", type=Path, help="Markdown file whose section is replaced")
+    add("--write", type=Path, help="Markdown file to write the table to")
     args = parser.parse_args()
     others = machine.taken()
     rows = []

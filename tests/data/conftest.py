@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 import pytest
 
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
 
 BYTES = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+
+
+def whole_chunks(chunks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """The chunks as parts, each the last of its chunk, as `write_parts` takes them."""
+    return ((chunk, True) for chunk in chunks)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""DocumentSet and lines are found, kept apart, given codes and held out as promised."""
+"""Documents and lines are found, kept apart, given codes and held out as promised."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gpt2.data.samplers import (
 from gpt2.data.sources import find_files, total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
+from tests.data.conftest import whole_chunks
 
 END = 256
 _ = PADDING
@@ -295,7 +296,7 @@ def test_both_parts_know_every_control_code(bytes_and_endoftext: Tokenizer) -> N
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 3, float("nan")])
 def test_a_share_is_between_0_and_1(share: float) -> None:
     for data in (TokenStream(arrays(list(range(100)))), documents_of([1, 2, 0], [3, 4, 0])):
-        with pytest.raises(UserError, match="val_split should be a share between 0 and 1"):
+        with pytest.raises(UserError, match="val_split must be a number between 0 and 1"):
             data.split(share)
 
 
@@ -313,8 +314,8 @@ def test_encoded_text_is_read_from_either_kind(
     tmp_path: Path, bytes_and_endoftext: Tokenizer
 ) -> None:
     chunks = arrays([1, 2, END, 3, END], [4, 5, END])
-    npz.write(tmp_path / "tokens.npz", chunks)
-    shards.write(tmp_path / "tokens", chunks, 257)
+    npz.write_parts(tmp_path / "tokens.npz", whole_chunks(chunks))
+    shards.write_parts(tmp_path / "tokens", whole_chunks(chunks), 257)
     for name in ("tokens.npz", "tokens"):
         data = datasets.read(str(tmp_path / name), DatasetSettings(), bytes_and_endoftext, 257)
         assert [chunk.tolist() for chunk in data.chunks] == [chunk.tolist() for chunk in chunks]
@@ -326,14 +327,14 @@ def test_encoded_text_is_read_from_either_kind(
     assert isinstance(make_sampler(data, 8, 0), DocumentSampler)
 
 
-@pytest.mark.parametrize("name", ["tokenization.txt", "tokens.npz", "tokens"])
+@pytest.mark.parametrize("name", ["text.txt", "tokens.npz", "tokens"])
 @pytest.mark.parametrize("settings", [DatasetSettings(), DatasetSettings(respect_documents=True)])
 def test_reading_tells_all_bytes_there_are(
     tmp_path: Path, bytes_and_endoftext: Tokenizer, name: str, settings: DatasetSettings
 ) -> None:
-    (tmp_path / "tokenization.txt").write_text("One text, and one more.")
-    npz.write(tmp_path / "tokens.npz", arrays([1, 2, END]))
-    shards.write(tmp_path / "tokens", arrays([1, 2, END], [3, END]), 257)
+    (tmp_path / "text.txt").write_text("One text, and one more.")
+    npz.write_parts(tmp_path / "tokens.npz", whole_chunks(arrays([1, 2, END])))
+    shards.write_parts(tmp_path / "tokens", whole_chunks(arrays([1, 2, END], [3, END])), 257)
     path, told = str(tmp_path / name), []
     datasets.read(path, settings, bytes_and_endoftext, 257, progress=told.append)
     assert sum(told) == total_size(find_files(path))
@@ -354,15 +355,15 @@ def test_what_can_be_read_only_once_is_refused(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (DatasetSettings(control_code_from="filename"), "without the names of their files"),
+        (DatasetSettings(control_code_from="filename"), "without file names"),
         (DatasetSettings(line_by_line=True), "tokens, which have no lines.*--respect_documents"),
     ],
 )
 def test_tokens_have_neither_names_nor_lines(
     tmp_path: Path, bytes_and_endoftext: Tokenizer, settings: DatasetSettings, sentence: str
 ) -> None:
-    npz.write(tmp_path / "tokens.npz", arrays([1, END]))
-    shards.write(tmp_path / "tokens", arrays([1, END]), 257)
+    npz.write_parts(tmp_path / "tokens.npz", whole_chunks(arrays([1, END])))
+    shards.write_parts(tmp_path / "tokens", whole_chunks(arrays([1, END])), 257)
     for name in ("tokens.npz", "tokens"):
         with pytest.raises(UserError, match=sentence):
             datasets.read(str(tmp_path / name), settings, bytes_and_endoftext, 257)

@@ -282,7 +282,7 @@ def test_texts_for_a_vocabulary_are_the_texts_whole(
     assert len(found) > 10
     assert "".join(found) == ("\ufefffirst text " * 100).removeprefix("\ufeff") + "second"
     np.savez(tmp_path / "c.npz", np.array([1]))
-    with pytest.raises(UserError, match=r"c\.npz holds tokens"):
+    with pytest.raises(UserError, match=r"c\.npz contains tokens"):
         list(read_texts(tokenization.find_files(str(tmp_path))))
 
 
@@ -307,7 +307,7 @@ def test_tokens_become_the_text_again_in_parts_that_cut_no_word(
     assert split == [word for some in words(whole) for word in some]
 
 
-def test_a_binary_file_is_skipped_only_among_others(
+def test_a_binary_file_is_skipped_among_others_and_refused_alone(
     tmp_path: Path, bytes_and_endoftext: Tokenizer
 ) -> None:
     (tmp_path / "a.txt").write_text("one")
@@ -318,8 +318,9 @@ def test_a_binary_file_is_skipped_only_among_others(
     assert chunk.tolist() == [*b"one", END]
     assert [notice.partition(" is skipped")[0] for notice in notices] == [str(files[1])]
     (tmp_path / "c.txt").write_bytes(b"a\0b")
-    [chunk] = read_chunks([tmp_path / "c.txt"], bytes_and_endoftext, 257)
-    assert chunk.tolist() == [*b"a\0b", END]
+    with pytest.raises(UserError, match=r"c\.txt: a binary file"):
+        tokens_of(bytes_and_endoftext, tmp_path / "c.txt")
+    assert tokens_of(bytes_and_endoftext, tmp_path / "c.txt", format="text") == [*b"a\0b", END]
 
 
 def test_standard_input_is_a_file_like_others() -> None:

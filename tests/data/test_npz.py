@@ -13,6 +13,7 @@ import pytest
 
 from gpt2.data import npz
 from gpt2.errors import UserError
+from tests.data.conftest import whole_chunks
 
 CHUNKS = [[1, 2, 3], [], [50256] * 1000, list(range(300)), [0]]
 
@@ -22,14 +23,16 @@ def test_a_written_file_is_numpys_to_the_byte(tmp_path: Path, given: type) -> No
     # Twelve, so that names with two digits occur.
     chunks = [np.array(chunk, np.int64) for chunk in [*CHUNKS, *CHUNKS, [7], [8]]]
     np.savez_compressed(tmp_path / "numpy.npz", *chunks)
-    tokens = npz.write(tmp_path / "ours.npz", (chunk.astype(given) for chunk in chunks))
+    tokens = npz.write_parts(
+        tmp_path / "ours.npz", whole_chunks(chunk.astype(given) for chunk in chunks)
+    )
     assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
     assert tokens == 2 * 1304 + 2
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "tokens.npz"
-    npz.write(path, (np.array(chunk, np.uint16) for chunk in CHUNKS))
+    npz.write_parts(path, whole_chunks(np.array(chunk, np.uint16) for chunk in CHUNKS))
     chunks = list(npz.read(path, 50257))
     assert [chunk.tolist() for chunk in chunks] == CHUNKS
     assert {chunk.dtype for chunk in chunks} == {np.dtype(np.uint16)}
@@ -37,7 +40,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
 
 def test_no_chunks_make_a_file_without_chunks(tmp_path: Path) -> None:
     path = tmp_path / "tokens.npz"
-    assert npz.write(path, []) == 0
+    assert npz.write_parts(path, []) == 0
     assert list(npz.read(path, 10)) == []
 
 
@@ -50,7 +53,7 @@ def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
         raise UserError("a later file is not UTF-8")
 
     with pytest.raises(UserError, match="not UTF-8"):
-        npz.write(path, chunks())
+        npz.write_parts(path, whole_chunks(chunks()))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -71,10 +74,10 @@ def test_every_integer_type_is_read(tmp_path: Path, dtype) -> None:
         (np.array(3), "arr_0 is an array of int64 with 0 dimensions"),
         (np.array([True]), "arr_0 is an array of bool"),
         (np.array(["1"]), "arr_0 is an array of <U1"),
-        (np.array([5, -1]), "arr_0 holds the token id -1, .* ends at 9"),
-        (np.array([5, 10]), "arr_0 holds the token id 10, .* ends at 9"),
-        (np.array([-7, 2**40]), "arr_0 holds the token id 1099511627776"),
-        (np.array([2**64 - 1], np.uint64), "arr_0 holds the token id 18446744073709551615"),
+        (np.array([5, -1]), "arr_0 contains token id -1, .* ends at 9"),
+        (np.array([5, 10]), "arr_0 contains token id 10, .* ends at 9"),
+        (np.array([-7, 2**40]), "arr_0 contains token id 1099511627776"),
+        (np.array([2**64 - 1], np.uint64), "arr_0 contains token id 18446744073709551615"),
     ],
     ids=str,
 )
@@ -83,7 +86,7 @@ def test_arrays_that_are_no_lists_of_ids_are_refused(
 ) -> None:
     path = tmp_path / "tokens.npz"
     np.savez(path, array)
-    with pytest.raises(UserError, match=rf"tokens\.npz: {sentence}.*encode"):
+    with pytest.raises(UserError, match=rf"tokens\.npz: {sentence}.*Encode"):
         list(npz.read(path, 10))
 
 
@@ -100,7 +103,7 @@ class Payload:
 def test_objects_are_refused_and_never_unpickled(tmp_path: Path) -> None:
     trap, path = tmp_path / "unpickled", tmp_path / "tokens.npz"
     np.savez(path, np.array([1, 2]), np.array([Payload(trap)], dtype=object))
-    with pytest.raises(UserError, match=r"tokens\.npz is not a file of encoded text.*encode\.py"):
+    with pytest.raises(UserError, match=r"tokens\.npz: not a .npz dataset.*encode\.py"):
         list(npz.read(path, 10))
     assert not trap.exists()
     with np.load(path, allow_pickle=True) as archive:  # the trap works
@@ -114,7 +117,7 @@ def test_a_pickle_under_the_name_of_an_npz_is_never_unpickled(
 ) -> None:
     trap, path = tmp_path / "unpickled", tmp_path / "tokens.npz"
     path.write_bytes(pickle.dumps(Payload(trap), protocol=protocol))
-    with pytest.raises(UserError, match=r"tokens\.npz is not a file of encoded text"):
+    with pytest.raises(UserError, match=r"tokens\.npz: not a .npz dataset"):
         list(npz.read(path, 10))
     assert not trap.exists()
     pickle.loads(path.read_bytes())  # the trap works
@@ -124,7 +127,7 @@ def test_a_pickle_under_the_name_of_an_npz_is_never_unpickled(
 def test_a_single_array_under_the_name_of_an_npz_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.arange(5))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    with pytest.raises(UserError, match=r"one\.npz is not a file of encoded text.*encode\.py"):
+    with pytest.raises(UserError, match=r"one\.npz: not a .npz dataset.*encode\.py"):
         list(npz.read(tmp_path / "one.npz", 10))
 
 
@@ -132,7 +135,7 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokens.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "no tokens here")
-    with pytest.raises(UserError, match=r"tokens\.npz is not a file of encoded text"):
+    with pytest.raises(UserError, match=r"tokens\.npz: not a .npz dataset"):
         list(npz.read(path, 10))
 
 
@@ -144,7 +147,7 @@ def test_an_array_with_something_behind_it_is_refused(tmp_path: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("arr_0.npy", array.getvalue() + behind)
         if behind:
-            with pytest.raises(UserError, match=r"arr_0\.npy goes on after its array"):
+            with pytest.raises(UserError, match=r"arr_0\.npy has data after its array"):
                 list(npz.read(path, 10))
         else:
             assert [chunk.tolist() for chunk in npz.read(path, 10)] == [[0, 1, 2, 3, 4]]
@@ -154,7 +157,7 @@ def test_an_array_with_something_behind_it_is_refused(tmp_path: Path) -> None:
 def test_files_that_are_no_archives_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tokens.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tokens\.npz is not a file of encoded text.*encode\.py"):
+    with pytest.raises(UserError, match=r"tokens\.npz: not a .npz dataset.*encode\.py"):
         list(npz.read(path, 10))
 
 
@@ -165,17 +168,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.npz", tmp_path / "cut.npz"
-    npz.write(whole, [np.arange(200), np.arange(100, 300)])
+    npz.write_parts(whole, whole_chunks([np.arange(200), np.arange(100, 300)]))
     content = whole.read_bytes()
     for size in range(len(content)):
         cut.write_bytes(content[:size])
-        with pytest.raises(UserError, match=r"cut\.npz is not a file of encoded text"):
+        with pytest.raises(UserError, match=r"cut\.npz: not a .npz dataset"):
             list(npz.read(cut, 300))
 
 
 def test_no_single_damaged_byte_changes_a_token_or_goes_without_a_sentence(tmp_path: Path) -> None:
     whole, damaged = tmp_path / "whole.npz", tmp_path / "damaged.npz"
-    npz.write(whole, [np.arange(20), np.arange(10, 30)])
+    npz.write_parts(whole, whole_chunks([np.arange(20), np.arange(10, 30)]))
     content = whole.read_bytes()
     tokens = [list(range(20)), list(range(10, 30))]
     for place in range(len(content)):

@@ -11,6 +11,7 @@ import pytest
 from gpt2.data import shards
 from gpt2.data.samplers import StreamSampler, join_short
 from gpt2.errors import UserError
+from tests.data.conftest import whole_chunks
 
 
 def arrays(*chunks: list[int]) -> list[np.ndarray]:
@@ -145,7 +146,7 @@ def test_rows_are_described_by_where_they_are_from() -> None:
 
 def test_long_chunks_are_read_from_the_disk_and_never_copied(tmp_path: Path) -> None:
     chunks = arrays(list(range(5000)), [7, 8], list(range(9000)), [9])
-    shards.write(tmp_path / "tokens", chunks, 10000)
+    shards.write_parts(tmp_path / "tokens", whole_chunks(chunks), 10000)
     mapped = shards.read(tmp_path / "tokens", 10000)
     sampler = StreamSampler(mapped, 10, seed=0)
     assert sampler.total_size == 14003

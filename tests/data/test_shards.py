@@ -11,6 +11,7 @@ import pytest
 
 from gpt2.data import shards
 from gpt2.errors import UserError
+from tests.data.conftest import whole_chunks
 
 CHUNKS = [[0, 1, 2], [3], [4, 5, 6, 7], [8, 9]]
 
@@ -51,14 +52,14 @@ def test_chunks_come_back_as_views_of_the_files(folder: Path) -> None:
 
 def test_large_vocabularies_have_wider_tokens(tmp_path: Path) -> None:
     ids = [0, 65535, 65536, 99999]
-    shards.write(tmp_path / "wide", arrays(ids), 100000)
+    shards.write_parts(tmp_path / "wide", whole_chunks(arrays(ids)), 100000)
     [chunk] = shards.read(tmp_path / "wide", 100000)
     assert chunk.tolist() == ids
     assert chunk.dtype == np.uint32
 
 
 def test_no_chunks_are_an_empty_folder(tmp_path: Path) -> None:
-    assert shards.write(tmp_path / "none", [], 10) == 0
+    assert shards.write_parts(tmp_path / "none", [], 10) == 0
     assert shards.read(tmp_path / "none", 10) == []
 
 
@@ -74,13 +75,13 @@ def test_nothing_is_left_of_a_folder_that_was_not_finished(tmp_path: Path) -> No
         raise UserError("a file vanished")
 
     with pytest.raises(UserError, match="a file vanished"):
-        shards.write(tmp_path / "broken", breaking(), 300)
+        shards.write_parts(tmp_path / "broken", whole_chunks(breaking()), 300)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_there_is_not_written_over(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"tokens exists already.*write elsewhere"):
-        shards.write(folder, arrays([1]), 300)
+    with pytest.raises(UserError, match=r"tokens already exists.*another folder"):
+        shards.write_parts(folder, whole_chunks(arrays([1])), 300)
     assert [chunk.tolist() for chunk in shards.read(folder, 300)] == CHUNKS
 
 
@@ -97,20 +98,20 @@ def change(folder: Path, **entries: object) -> None:
         (lambda folder: (folder / "shard-00002.npy").unlink(), "shard-00002.npy is damaged"),
         (
             lambda folder: (folder / "shard-00000.npy").open("ab").write(b"xy"),
-            "shard-00000.npy is damaged .it has 138 bytes, not 136",
+            "shard-00000.npy is damaged .138 bytes, expected 136",
         ),
         (
             lambda folder: np.save(folder / "shard-00000.npy", np.zeros(4)),
             "shard-00000.npy is damaged .*float64",
         ),
         (lambda folder: os.truncate(folder / "shards.json", 9), "shards.json is not valid JSON"),
-        (lambda folder: change(folder, version=2), "version 2, .*knows only 1; make the folder"),
+        (lambda folder: change(folder, version=2), r"version 2 .*only 1\. Encode"),
         (lambda folder: change(folder, type="float32"), "shards.json is damaged"),
         (lambda folder: change(folder, chunk_lengths=[[3, -1]]), "shards.json is damaged"),
         (lambda folder: change(folder, chunk_lengths=[4]), "shards.json is damaged"),
         (lambda folder: change(folder, chunk_lengths=[[3, 2]]), "shard-00000.npy is damaged"),
         (lambda folder: change(folder, n_vocab=None), "shards.json is damaged"),
-        (lambda folder: change(folder, n_vocab=301), "301 tokens, but the model knows 300"),
+        (lambda folder: change(folder, n_vocab=301), "301 tokens, but the model has 300"),
     ],
 )
 def test_damage_is_told_in_a_sentence(folder: Path, damage: object, sentence: str) -> None:

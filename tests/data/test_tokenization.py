@@ -204,7 +204,7 @@ def test_ids_beyond_the_models_vocabulary_are_refused(
         list(read_chunks(files, bytes_and_endoftext, 256))
     files = write_files(tmp_path, [[[3, 100]]])
     assert as_lists(read_chunks(files, bytes_and_endoftext, 101)) == [[3, 100]]
-    with pytest.raises(UserError, match=r"000\.npz: arr_0 holds the token id 100, .* ends at 99"):
+    with pytest.raises(UserError, match=r"000\.npz: arr_0 contains token id 100, .* ends at 99"):
         list(read_chunks(files, bytes_and_endoftext, 100))
 
 

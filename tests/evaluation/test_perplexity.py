@@ -89,7 +89,7 @@ def test_perplexity_is_the_quotient_of_sums_whatever_batch_window_and_file(
     tokens = letters.encode(plain)
     (tmp_path / "a.txt").write_bytes(TEXT.encode())
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": TEXT}))
-    npz.write(tmp_path / "a.npz", [np.array([*tokens, letters.endoftext])])
+    npz.write_parts(tmp_path / "a.npz", [(np.array([*tokens, letters.endoftext]), True)])
     text = TextEncoder(letters, golden.hparams).read(str(tmp_path / f"a.{form}"))
     scorer = Scorer(golden.tensors("weights"), golden.hparams, batch_size)
     found = measure(scorer, [text], WindowSettings(window, stride))

@@ -38,7 +38,9 @@ def test_encoded_text_has_the_same_tokens_and_sizes(
     (tmp_path / "1.txt").write_bytes(f"a é\n{END}b c".encode())
     plain = byte_vocabulary.read(str(tmp_path / "1.txt"))
     end = byte_tokenizer.endoftext
-    npz.write(tmp_path / "1.npz", [np.array([*byte_tokenizer.encode(f"a é\n{END}b c"), end])])
+    npz.write_parts(
+        tmp_path / "1.npz", [(np.array([*byte_tokenizer.encode(f"a é\n{END}b c"), end]), True)]
+    )
     encoded = byte_vocabulary.read(str(tmp_path / "1.npz"))
     np.testing.assert_array_equal(encoded.tokens, plain.tokens)
     assert (encoded.words, encoded.size) == (plain.words, plain.size) == (4, 8)
@@ -63,8 +65,8 @@ def test_bad_texts_are_told(
     byte_vocabulary: TextEncoder, byte_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
-    npz.write(tmp_path / "end.npz", [np.array([byte_tokenizer.endoftext])])
-    npz.write(tmp_path / "beyond.npz", [np.array([5, 300, 4])])
+    npz.write_parts(tmp_path / "end.npz", [(np.array([byte_tokenizer.endoftext]), True)])
+    npz.write_parts(tmp_path / "beyond.npz", [(np.array([5, 300, 4]), True)])
     for name, sentence in {
         "empty.txt": "no text",
         "end.npz": "no text",
@@ -86,7 +88,7 @@ def test_a_text_of_one_token_is_predicted_from_endoftext(
 ) -> None:
     (tmp_path / "one.txt").write_text("a")
     end = byte_tokenizer.endoftext
-    npz.write(tmp_path / "one.npz", [np.array([*byte_tokenizer.encode("a"), end])])
+    npz.write_parts(tmp_path / "one.npz", [(np.array([*byte_tokenizer.encode("a"), end]), True)])
     text = byte_vocabulary.read(str(tmp_path / f"one.{form}"))
     assert spelled(text, byte_tokenizer) == f"{END}a"
     assert (text.predicted, text.words, text.size) == (1, 1, 1)
@@ -125,7 +127,7 @@ def test_blank_documents_and_marks_at_the_ends_count_in_no_form_of_a_file(
 ) -> None:
     content = f"{END}{END}a b{END} \n{END}c{END}"
     (tmp_path / "a.txt").write_text(content)
-    npz.write(tmp_path / "a.npz", [np.array(byte_tokenizer.encode(content))])
+    npz.write_parts(tmp_path / "a.npz", [(np.array(byte_tokenizer.encode(content)), True)])
     plain, encoded = (byte_vocabulary.read(str(tmp_path / name)) for name in ("a.txt", "a.npz"))
     assert spelled(plain, byte_tokenizer) == f"{END}a b{END}c"
     np.testing.assert_array_equal(encoded.tokens, plain.tokens)

@@ -17,7 +17,7 @@ import pytest
 
 from gpt2.errors import UserError
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer, bpe
-from gpt2.tokenizer.bpe import _WordMemory
+from gpt2.tokenizer.bpe import _WordCache
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE, spelled, token_bytes
 from tests.tokenizer.references import GPT2_PATTERN, random_text, ranked, slow_merge, slow_words
 
@@ -178,13 +178,13 @@ def test_the_memory_for_words_is_bounded_and_changes_nothing(
     limit: str,
 ):
     tokenizer = Tokenizer(gpt2_tokenizer.vocabulary, gpt2_tokenizer.merges)
-    monkeypatch.setattr(_WordMemory, limit, 20)
+    monkeypatch.setattr(_WordCache, limit, 20)
     sizes = []
     for _ in range(50):
         text = random_text(generator)
-        before = len(tokenizer._memory)
+        before = len(tokenizer._cache)
         assert tokenizer.encode(text) == gpt2_tokenizer.encode(text)
-        sizes.append((before, len(tokenizer._memory), len(slow_words(text)) + 2))
+        sizes.append((before, len(tokenizer._cache), len(slow_words(text)) + 2))
     assert all(after <= before + new for before, after, new in sizes)
     # Whatever is above the limit is forgotten before the next text.
     assert all(after <= new for before, after, new in sizes if before > 22)

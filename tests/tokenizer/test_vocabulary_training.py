@@ -169,11 +169,11 @@ def test_special_tokens_come_last_and_only_separate():
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["poem"], "'poem' cannot be a special token"),
-        (["<|two words|>"], "cannot be a special token"),
-        (["<|" + "x" * 64 + "|>"], "cannot be a special token"),
-        ([ENDOFTEXT], "is there already"),
-        (["<|a|>", "<|b|>", "<|a|>"], r"special token <\|a\|> is there already"),
+        (["poem"], "'poem' is not a valid special token"),
+        (["<|two words|>"], "is not a valid special token"),
+        (["<|" + "x" * 64 + "|>"], "is not a valid special token"),
+        ([ENDOFTEXT], "already exists"),
+        (["<|a|>", "<|b|>", "<|a|>"], r"special token <\|a\|> already exists"),
     ],
 )
 def test_special_tokens_that_cannot_be_are_refused(names: list[str], sentence: str):

@@ -1,1 +1,1 @@
-"""From text files and `.npz` files to batches of tokens."""
+"""Text files and `.npz` files to documents, tokens, datasets and training batches."""

@@ -1,4 +1,4 @@
-"""What is trained on: one continuous text, or documents that are to be kept apart."""
+"""Datasets for training: a stream of tokens, or a set of separate documents."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from gpt2.data import shards, tokenization
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
+from gpt2.workspace import command_line
 
-_BLOCK = 2**22  # tokens of short documents that are kept in one array, or searched at a time
+_BLOCK = 2**22  # tokens of short documents stored in one array, and tokens searched at a time
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,24 @@ class TokenStream:
     """Continuous text, in chunks.
 
     Attributes:
-        chunks: token ids, each an integer array of shape [tokens], perhaps mapped from the disk.
+        chunks: token ids, each an integer array of shape [tokens], in memory or mapped from disk.
     """
 
     chunks: list[np.ndarray]
 
     @property
     def tokens(self) -> int:
-        """How many there are."""
+        """Number of tokens."""
         return sum(map(len, self.chunks))
 
     def split(self, share: float) -> tuple[TokenStream, TokenStream]:
-        """Hold out the last `share` of the tokens: what to train on, and what to validate on.
+        """Return a training set and a validation set, which is the last `share` of the tokens.
+
+        Args:
+            share: fraction to hold out, between 0 and 1.
 
         Raises:
-            UserError: the share is none, or one part would have less than two tokens.
+            UserError: the fraction is out of range, or a part would have fewer than two tokens.
         """
         border = self.tokens - _held_out(self.tokens, share)
         parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -115,15 +119,15 @@ class TokenStream:
 
 @dataclass(frozen=True)
 class DocumentSet:
-    """DocumentSet, each a stretch of a chunk.
+    """Separate documents, each a part of a chunk.
 
     Attributes:
         chunks: as in `TokenStream`.
-        places: int64 [documents, 3]; number of its chunk, begin and end there.
-        sources: names of files.
-        source: int32 [documents]; number of the file that each is from.
-        codes: of each file, the tokens in front of its examples, integers of shape [tokens].
-        endoftext: the token before the first document and after each; None if there is no such.
+        places: chunk index, start and end of each document, int64 [documents, 3].
+        sources: names of the files.
+        source: index in `sources` of each document's file, int32 [documents].
+        codes: control code of each file, put before its examples; integers of shape [tokens].
+        endoftext: id of the token before the first document and after each, or None.
     """
 
     chunks: list[np.ndarray]
@@ -135,19 +139,20 @@ class DocumentSet:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each document, int64 [documents]."""
+        """Number of tokens of each document, int64 [documents]."""
         return self.places[:, 2] - self.places[:, 1]
 
     @property
     def tokens(self) -> int:
-        """How many there are, control codes not counted."""
+        """Number of tokens, control codes not counted."""
         return int(self.lengths.sum())
 
     def split(self, share: float) -> tuple[DocumentSet, DocumentSet]:
-        """Hold out the last documents, about `share` of the tokens; see `Text.split`.
+        """Return a training set and a validation set; see `TokenStream.split`.
 
-        With control codes these are the last ones of each file, so that both parts know every code.
-        Only where there is but one document (of the file, or at all) it is cut itself.
+        Holds out the last documents, about `share` of the tokens. With control codes, these are the
+        last documents of each file, so that both sets have every code. A file (without codes, a
+        dataset) of a single document is split within it.
         """
         _held_out(self.tokens, share)
         coded = any(map(len, self.codes))
@@ -164,7 +169,7 @@ class DocumentSet:
                 training.append((head, numbers))
                 validation.append((tail, numbers))
             else:
-                # The border between two documents that is nearest, with one at least on each side.
+                # The nearest border between documents, with at least one on each side.
                 before = np.cumsum((places[:, 2] - places[:, 1])[::-1])[::-1]
                 cut = 1 + int(np.argmin(np.abs(before[1:] - held_out)))
                 training.append((places[:cut], numbers[:cut]))
@@ -182,7 +187,7 @@ class DocumentSet:
 
 def _held_out(tokens: int, share: float) -> int:
     if not 0 < share < 1:
-        raise UserError(f"val_split should be a share between 0 and 1, not {share!r}.")
+        raise UserError(f"val_split must be a number between 0 and 1, not {share!r}.")
     held_out = round(tokens * share)
     if not 2 <= held_out <= tokens - 2:
         raise _too_little(tokens, share)
@@ -191,13 +196,13 @@ def _held_out(tokens: int, share: float) -> int:
 
 def _too_little(tokens: int, share: float) -> UserError:
     return UserError(
-        f"The dataset of {tokens} tokens is too small to hold out a share of {share} of it; "
-        "validate on another text with --val_dataset."
+        f"The dataset of {tokens} tokens is too small to hold out a fraction of {share}. Validate "
+        "on another text with --val_dataset."
     )
 
 
 def documents_in(chunks: list[np.ndarray], endoftext: int, source: str = "") -> DocumentSet:
-    """The documents of chunks, cut after each `<|endoftext|>`; the tokens stay where they are."""
+    """Return the documents in chunks, split after each `<|endoftext|>`; tokens are not copied."""
     places = [np.zeros((0, 3), np.int64)]
     for number, chunk in enumerate(chunks):
         found = [
@@ -219,10 +224,11 @@ def collect(
     code: Tokenizer | None = None,
     endoftext: int | None = None,
 ) -> DocumentSet:
-    """Take in documents as `tokenization.read_documents` gives them: their tokens, and their file's name.
+    """Return the document set of tokenized documents.
 
     Args:
-        code: makes control codes of the names; None for no codes.
+        documents: tokens and file name of each, as from `tokenization.read_documents`.
+        code: tokenizer for the control codes of the files; None for no codes.
         endoftext: see `DocumentSet`.
     """
     chunks: list[np.ndarray] = []
@@ -248,9 +254,9 @@ def collect(
 
 
 def control_code(source: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens that stand for a file: `poems.txt` is `<|poems|>`, or the text "poems" as a line.
+    """Return the control code of a file: for `poems.txt`, `<|poems|>` or else the line "poems".
 
-    A sample of that kind is had by beginning its prompt so.
+    Prompts that start with it give samples of that kind.
     """
     stem = PurePath(source).stem
     token = tokenizer.vocabulary.get(f"<|{stem}|>")
@@ -268,36 +274,39 @@ def read(
     progress: Callable[[int], object] = lambda size: None,
     **options: Any,
 ) -> TokenStream | DocumentSet:
-    """Read a dataset: text, `.npz`, or a folder of shards, which stays on the disk.
+    """Return the dataset of text files, `.npz` files, or a folder of shards (left on disk).
 
     Args:
         path: as for `tokenization.find_files`, or a folder of shards.
-        n_vocab: tokens the model knows.
-        legacy_endoftext, combine: of continuous text; see `tokenization.read_chunks`.
-        progress: called with the size in bytes of what has been read.
+        settings: whether documents or lines are kept apart.
+        tokenizer: encodes the text.
+        n_vocab: vocabulary size of the model.
+        legacy_endoftext, combine: for continuous text; see `tokenization.read_chunks`.
+        progress: called with the number of bytes read since the last call.
         options: others that `tokenization.read_chunks` and `tokenization.read_documents` share.
 
     Raises:
-        UserError: it cannot be read, or not with these settings, or not a second time.
+        UserError: the dataset cannot be read, not with these settings, or only once.
     """
     settings.check_vocabulary(tokenizer.endoftext, legacy_endoftext)
     encoded = shards.is_shards(Path(path))
     files = [] if encoded else tokenization.find_files(path)
     if total_size(files) is None:
         raise UserError(
-            f"{path} can be read only once, but a run that goes on needs its text again; encode it "
-            f"first with: python src/encode.py {path} OUT.npz"
+            f"{path} can be read only once, but resuming a run needs the text again. Encode it "
+            f"first with: {command_line('encode')} {path} OUT.npz"
         )
     if encoded or any(file.suffix == ".npz" for file in files):
         if settings.control_code_from:
             raise UserError(
-                f"{path} holds tokens without the names of their files, from which control codes "
-                "are made; train on the text itself."
+                f"{path} contains tokens without file names, which control codes need. Train on "
+                "the text itself."
             )
         if settings.line_by_line:
             raise UserError(
-                f"{path} holds tokens, which have no lines; train on the text itself, or encode it "
-                "with src/encode.py --lines and train with --respect_documents instead of --lines."
+                f"{path} contains tokens, which have no lines. Train on the text itself, or encode "
+                f"it with {command_line('encode')} --lines and train with --respect_documents "
+                "instead of --lines."
             )
     if encoded:
         chunks = shards.read(Path(path), n_vocab, progress)

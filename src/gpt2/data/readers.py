@@ -1,9 +1,8 @@
-"""From files to documents: whole texts, lines, cells of a table or fields of JSON records."""
+"""Read files as documents: whole texts, lines, cells of a table, or fields of JSON records."""
 
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 import itertools
 import json
@@ -14,22 +13,28 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from gpt2.checks import check_fields, setting
+from gpt2.data.file_types import (
+    PROBE,
+    binary_kind,
+    is_text_encoding,
+    marked_encoding,
+    unmarked_encoding,
+)
 from gpt2.data.sources import Source, open_sources
+from gpt2.data.tables import check_delimiter, listed, read_column
 from gpt2.errors import UserError, quoted
 
 FORMATS = ("auto", "text", "csv", "tsv", "jsonl", "json")
 HEADERS = ("auto", "yes", "no")
+QUOTING = ("auto", "none")
 ERRORS = ("strict", "replace")
 NORMALIZATIONS = ("none", "nfc")
 
 BYTE_ORDER_MARK = "\ufeff"
 
-# Characters: a record has to be held as a whole, unlike a text. ReaderSettings one takes several times
-# its size.
-LONGEST_RECORD = 50_000_000
+LONGEST_RECORD = 50_000_000  # characters; a record, unlike a text, has to be in memory as a whole
 
-_FIELD = "text"  # what most call the field, or the column, that holds the text
-_BINARY_WITHIN = 2**13  # bytes at the beginning, a zero among which tells that a file is no text
+_FIELD = "text"  # the usual name of the field or column with the text
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -55,6 +60,16 @@ class ReaderSettings:
     header: str = setting(
         "auto", "whether the first row of a table has the column names", choices=HEADERS
     )
+    delimiter: str = setting(
+        "auto",
+        "cell delimiter of a table: a character, tab, or auto to detect it",
+        metavar="CHAR",
+    )
+    quoting: str = setting(
+        "auto",
+        "quotes in a table: auto if they enclose cells, none if they are ordinary characters",
+        choices=QUOTING,
+    )
     field: str = setting(_FIELD, "JSON field with the text", metavar="NAME")
     lines: bool = setting(
         False,
@@ -70,15 +85,14 @@ class ReaderSettings:
             UserError: one of them is not valid.
         """
         check_fields(self)
-        try:
-            b" ".decode(self.encoding, "replace")
-        except LookupError as error:
+        check_delimiter(self.delimiter)
+        if not is_text_encoding(self.encoding):
             raise UserError(
-                f"Unknown text encoding {self.encoding!r}; the usual one is utf-8."
-            ) from error
+                f"Unknown text encoding {quoted(self.encoding)}. Use utf-8, or for example cp1252."
+            )
 
     def format_of(self, source: Source) -> str:
-        """The format of a file, by what it is called."""
+        """Return the format of a file, by its name unless `format` is set."""
         ending = PurePath(source.name.lower()).suffix.removeprefix(".")
         return self.format if self.format != "auto" else ending if ending in FORMATS else "text"
 
@@ -89,9 +103,9 @@ UTF_8 = ReaderSettings()
 class Piece(NamedTuple):
     """A part of a document; the pieces of a document follow each other."""
 
-    text: str  # or, from a file of tokens, an array of them
-    source: str  # the name of the file
-    ends: bool  # whether it is the last of its document
+    text: Any  # a string or, from an .npz file, an array of tokens
+    source: str  # name of the file
+    ends: bool  # whether it is the last piece of its document
 
 
 def read_pieces(
@@ -103,35 +117,51 @@ def read_pieces(
     skip_binary: bool = False,
     keep_line_ends: bool = False,
 ) -> Iterator[Piece]:
-    """The documents of a file in pieces of bounded size, so that a document may be of any.
+    """Yield the documents of a file in pieces of bounded size.
 
-    Every line end has become a single newline. A text's byte order mark is still there.
+    Line ends become newlines. The byte order mark of a text is kept.
 
     Args:
+        file: a text file, table or JSON file, perhaps compressed or in an archive.
+        reading: how the file becomes documents.
+        progress: called with the number of bytes read since the last call.
+        notice: called with sentences that the user may want to see.
+        skip_binary: whether to skip a binary file, with a notice.
         keep_line_ends: leave the line ends within whole texts and JSON strings as they are.
-        progress: called with the size in bytes of what has been read.
-        notice: called with a sentence on what the user may want to know.
-        skip_binary: whether to pass over, with a notice, a file that is no text.
 
     Raises:
-        UserError: the file cannot be read, or is not what its name or the settings say.
+        UserError: the file cannot be read, or does not match its name or the settings.
     """
-    wide = b"\0" in "a".encode(reading.encoding)  # as in UTF-16, where zeros are part of text
     for source in open_sources(file, progress):
-        first = next(source.blocks, b"")
-        if (skip_binary or source.inside) and not wide and b"\0" in first[:_BINARY_WITHIN]:
-            notice(f"{source.name} is skipped: it is no text, but a binary file.")
+        first = _first_blocks(source.blocks)
+        among_others = skip_binary or source.inside
+        encoding = _encoding_of(first[0], reading)
+        problem = _not_text(first[0], encoding, reading, among_others)
+        if problem and among_others:
+            notice(f"{source.name} is skipped: {problem[0]}.")
             continue
+        if problem:
+            raise UserError(f"{source.name}: {problem[0]}. {problem[1]}")
         kind = reading.format_of(source)
         translate = not (keep_line_ends and kind == "text" and not reading.lines)
-        blocks = itertools.chain([first], source.blocks)
-        texts = _decoded(blocks, source.name, reading, translate)
+        blocks = itertools.chain(first[1], source.blocks)
+        texts = _decoded(blocks, source.name, encoding, reading.errors, translate)
         if kind == "text":
             yield from _lines(texts, source.name) if reading.lines else _whole(texts, source.name)
             continue
         texts = _without_mark(texts)
         if kind in _DELIMITERS:
-            records = _cells(texts, source.name, _DELIMITERS[kind], reading, notice)
+            records = read_column(
+                _record_lines(texts, source.name),
+                source.name,
+                default=_DELIMITERS[kind],
+                delimiter=reading.delimiter,
+                quoting=reading.quoting,
+                column=reading.column,
+                header=reading.header,
+                longest_cell=LONGEST_RECORD,
+                notice=notice,
+            )
         elif kind == "jsonl":
             records = _fields(_json_lines(texts, source.name), source.name, reading)
         else:
@@ -146,11 +176,45 @@ def normalize_line_ends(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _first_blocks(blocks: Iterator[bytes]) -> tuple[bytes, list[bytes]]:
+    """Return the start of a file, at least `PROBE` bytes if it has them, and its blocks."""
+    first: list[bytes] = []
+    while sum(map(len, first)) < PROBE and (block := next(blocks, b"")):
+        first.append(block)
+    return (first[0] if len(first) == 1 else b"".join(first)), first
+
+
+def _encoding_of(start: bytes, reading: ReaderSettings) -> str:
+    """Return the encoding of a file: that of its byte order mark, if none but UTF-8 is set."""
+    marked = marked_encoding(start) if codecs.lookup(reading.encoding).name == "utf-8" else None
+    return marked or reading.encoding
+
+
+def _not_text(
+    start: bytes, encoding: str, reading: ReaderSettings, among_others: bool
+) -> tuple[str, str] | None:
+    """Return what a file is and what to do if it is not text in this encoding; otherwise None."""
+    if known := binary_kind(start):
+        return f"{known[0]}, not text", known[1]
+    wide = b"\0" in "a".encode(encoding)  # as in UTF-16, where text contains NUL bytes
+    if wide or b"\0" not in start[:PROBE]:
+        return None
+    if guess := unmarked_encoding(start):
+        text = f"probably {guess} text without a byte order mark"
+        return text, f"Read it with --encoding {guess}, or save it as UTF-8."
+    if reading.format == "text" and not among_others:
+        return None
+    return (
+        "a binary file (it contains NUL bytes), not text",
+        "Save it as plain text (UTF-8) first, or use --format text to keep the NUL bytes.",
+    )
+
+
 def _decoded(
-    blocks: Iterable[bytes], name: str, reading: ReaderSettings, translate: bool
+    blocks: Iterable[bytes], name: str, encoding: str, errors: str, translate: bool
 ) -> Iterator[str]:
-    """The text of the bytes, a block at a time; `translate` makes every line end a newline."""
-    codec = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
+    """Yield the text of the blocks; `translate` makes every line end a newline."""
+    codec = codecs.getincrementaldecoder(encoding)(errors)
     decoder = io.IncrementalNewlineDecoder(codec, translate=translate)
     end = 0
     for block in itertools.chain(blocks, [b""]):
@@ -158,17 +222,15 @@ def _decoded(
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            # What the decoder was given ends where we are, and begins with what was left over.
+            # The decoder's input starts with the bytes left over from the last block.
             offset = end - len(error.object) + error.start
             raise UserError(
-                f"{name} is not {reading.encoding} text: the byte at offset {offset} cannot be "
-                "decoded; give the file's --encoding (for example cp1252), convert it to UTF-8, or "
-                "let --errors replace put a mark in its place."
+                f"{name} is not {encoding} text: the byte at offset {offset} cannot be "
+                "decoded. Set --encoding (for example cp1252), convert the file to UTF-8, or use "
+                "--errors replace."
             ) from error
         except UnicodeError as error:
-            raise UserError(
-                f"{name} is not {reading.encoding} text ({error}); give the file's --encoding."
-            ) from error
+            raise UserError(f"{name} is not {encoding} text ({error}). Set --encoding.") from error
         if text:
             yield text
 
@@ -196,7 +258,7 @@ def _lines(texts: Iterable[str], name: str) -> Iterator[Piece]:
 
 
 def _record_lines(texts: Iterable[str], name: str) -> Iterator[str]:
-    """Whole lines, their ends included."""
+    """Yield whole lines with their newlines."""
     parts: list[str] = []
     length = 0
     number = 1
@@ -214,31 +276,31 @@ def _record_lines(texts: Iterable[str], name: str) -> Iterator[str]:
 
 def _too_long(name: str, line: int) -> UserError:
     return UserError(
-        f"{name}: the record that begins in line {line} is longer than {LONGEST_RECORD:,} "
-        "characters; make a text file of it, which may be of any size, or mend its quotes."
+        f"{name} line {line}: the record that starts here is longer than {LONGEST_RECORD:,} "
+        "characters. Fix its quotes, or save it as a text file, which may have any size."
     )
 
 
 def _json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
-    """The value of each line that is not blank, with the number of the line."""
+    """Yield the line number and value of each line that is not blank."""
     for number, line in enumerate(_record_lines(texts, name), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _broken_json(name, number, error) from error
+                raise _invalid_json(name, number, error) from error
 
 
-def _broken_json(name: str, line: int, error: Exception) -> UserError:
+def _invalid_json(name: str, line: int, error: Exception) -> UserError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-    return UserError(f"{name}, line {line} is not valid JSON ({reason}); mend it or delete it.")
+    return UserError(f"{name} line {line}: invalid JSON ({reason}). Fix the line or delete it.")
 
 
 def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
-    """The values of a list, or of several after each other, with the line in which each begins.
+    """Yield the values of a list, or of a sequence of values, with the first line of each.
 
-    A value is tried with what has been read, and again when there is twice as much, so that the
-    whole need never be in memory and the cost stays in proportion to it.
+    A value that is incomplete is parsed again when twice as much has been read, so that the whole
+    file need not be in memory and the time stays linear.
     """
     decoder = json.JSONDecoder()
     texts = iter(texts)
@@ -246,8 +308,8 @@ def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
     in_list = False
     more = True
 
-    def read_on() -> None:
-        """Drop what has been dealt with, and read until there is twice as much as was left."""
+    def read_more() -> None:
+        """Drop what has been parsed, and read until there is twice as much as was left."""
         nonlocal buffer, at, more
         parts = [buffer[at:]]
         wanted = 2 * len(parts[0]) + 1
@@ -258,13 +320,13 @@ def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
         buffer, at = "".join(parts), 0
 
     while True:
-        start = _WHITE_SPACE.match(buffer, at).end()
-        line += buffer.count("\n", at, start)
-        at = start
+        if found := _WHITE_SPACE.match(buffer, at):
+            line += buffer.count("\n", at, found.end())
+            at = found.end()
         if at == len(buffer):
             if not more:
                 break
-            read_on()
+            read_more()
             continue
         if buffer[at] in (",]" if in_list else "["):
             in_list = buffer[at] != "]"
@@ -274,47 +336,48 @@ def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
             value, stop = decoder.raw_decode(buffer, at)
         except (ValueError, RecursionError) as error:
             if more and len(buffer) - at <= LONGEST_RECORD:
-                read_on()
+                read_more()
                 continue
             if more:
                 raise _too_long(name, line) from error
             if isinstance(error, json.JSONDecodeError):
                 line += buffer.count("\n", at, error.pos)
-            raise _broken_json(name, line, error) from error
+            raise _invalid_json(name, line, error) from error
         yield line, value
         line += buffer.count("\n", at, stop)
         at = stop
     if in_list:
-        raise UserError(f"{name} ends in the middle of its list; fetch it again or mend it.")
+        raise UserError(f"{name}: the JSON list has no end. Download the file again or fix it.")
 
 
-_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
+_WHITE_SPACE = re.compile(r"[ \t\n\r]+")
 
 
 def _fields(values: Iterable[tuple[int, Any]], name: str, reading: ReaderSettings) -> Iterator[str]:
-    """The text of each record."""
+    """Yield the text of each record."""
     for line, value in values:
         text = value
         if isinstance(value, dict):
             if reading.field not in value:
                 raise UserError(
-                    f"{name}, line {line}: the record has no field {reading.field!r} but "
-                    f"{_listed(value)}; name the one that holds the text with --field."
+                    f"{name} line {line}: no field {reading.field!r}; the record has "
+                    f"{listed(value)}. Name the field with the text with --field."
                 )
             text = value[reading.field]
         if text is None:
             continue
         if not isinstance(text, str):
-            what = f"the field {reading.field!r}" if isinstance(value, dict) else "the record"
+            what = f"field {reading.field!r}" if isinstance(value, dict) else "the record"
             raise UserError(
-                f"{name}, line {line}: {what} is no text but {_JSON_NAMES[type(text)]}; "
-                "name a field that holds text with --field."
+                f"{name} line {line}: {what} is {_JSON_NAMES[type(text)]}; expected a string. "
+                "Name a field with text with --field."
             )
         if half := _SURROGATE.search(text):
             if reading.errors == "strict":
                 raise UserError(
-                    f"{name}, line {line}: the text holds half a character (the lone surrogate "
-                    f"U+{ord(half[0]):04X}); mend it, or let --errors replace put a mark there."
+                    f"{name} line {line}: the text contains a lone surrogate "
+                    f"(U+{ord(half[0]):04X}), which UTF-8 cannot encode. Fix it, or use --errors "
+                    "replace."
                 )
             text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
         yield text
@@ -322,93 +385,3 @@ def _fields(values: Iterable[tuple[int, Any]], name: str, reading: ReaderSetting
 
 _JSON_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
 _JSON_NAMES |= {dict: "an object"}
-
-
-def _cells(
-    texts: Iterable[str],
-    name: str,
-    delimiter: str,
-    reading: ReaderSettings,
-    notice: Callable[[str], object],
-) -> Iterator[str]:
-    """The text of each row."""
-    csv.field_size_limit(LONGEST_RECORD)  # of all readers; the module knows no other way
-    rows = csv.reader(_record_lines(texts, name), delimiter=delimiter, strict=True)
-
-    begin = 1  # the line in which a row begins; its quotes may reach over several
-
-    def next_row() -> list[str] | None:
-        nonlocal begin
-        row: list[str] | None = []
-        while row == []:
-            begin = rows.line_num + 1
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                raise UserError(
-                    f"{name}: what begins in line {begin} is no row of a table ({error}); mend its "
-                    "quotes."
-                ) from error
-        return row
-
-    row = next_row()
-    if row is None:
-        return
-    header = reading.header == "yes" or (reading.header == "auto" and _has_header(row, reading))
-    column = _column(row if header else None, len(row), name, reading)
-    if len(row) > 1 or reading.header == "auto":
-        which = f"column {quoted(row[column])}" if header else f"column {column + 1}"
-        first = "names the columns" if header else "is text, too"
-        notice(f"{name}: reading {which} of {len(row)}; the first row {first}.")
-    width, told = len(row), False
-    if header:
-        row = next_row()
-    while row is not None:
-        if column >= len(row):
-            raise UserError(
-                f"{name}, line {begin}: the row ends before column {column + 1}; "
-                "mend it or delete it."
-            )
-        if len(row) > width and not told:
-            notice(
-                f"{name}, line {begin}: the row has {len(row)} cells and not {width} as the first; "
-                "if there is text in the others, put quotes around it."
-            )
-            told = True
-        yield row[column]
-        row = next_row()
-
-
-def _has_header(row: list[str], reading: ReaderSettings) -> bool:
-    """Whether a first row looks like names of columns.
-
-    It does if there is a column "text", or if its cells are single words, all different and none
-    a number. Where a column is wished for by name, there has to be a row of names.
-    """
-    if _FIELD in row or not (reading.column or "1").isdecimal():
-        return True
-    return len(set(row)) == len(row) and all(_NAME.fullmatch(cell.strip()) for cell in row)
-
-
-_NAME = re.compile(r"[^\W\d][\w-]*")
-
-
-def _column(header: list[str] | None, width: int, name: str, reading: ReaderSettings) -> int:
-    """The place of the column that is read, from 0."""
-    wished = reading.column
-    if header is not None:
-        for candidate in (wished, _FIELD if wished is None else None):
-            if candidate in header:
-                return header.index(candidate)
-    if wished is None and width == 1:
-        return 0
-    if wished is not None and wished.isdecimal() and 1 <= int(wished) <= width:
-        return int(wished) - 1
-    columns = f"1 to {width}, as they have no names" if header is None else _listed(header)
-    what = "it has several columns" if wished is None else f"it has no column {wished!r}"
-    raise UserError(f"{name}: {what}; say with --column which to read: {columns}.")
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = [quoted(name, 40) for name in itertools.islice(names, 21)]
-    return ", ".join(names[:20] + ["and others"] * (len(names) > 20)) or "none at all"

@@ -1,6 +1,6 @@
-"""Draws training batches from tokens.
+"""Draw training batches from a dataset.
 
-A sampler has no position of its own: a batch is a function of the seed and the batch's number.
+A sampler has no state: a batch is a function of the seed and the batch number.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from gpt2 import randomness
 from gpt2.data.datasets import DocumentSet, TokenStream
 from gpt2.errors import UserError
 
-PADDING = -1  # in a batch, in the places past the end of an example
+PADDING = -1  # fills a batch after the end of an example
 
-# From so many windows on, a document whose cuts could hardly move gets one more than would cover
-# it: at most an eighth more to compute.
+# A document of at least this many windows gets one more if its windows could hardly move otherwise,
+# which costs at most an eighth more computation.
 _MANY = 8
 
 
 def make_sampler(
     dataset: TokenStream | DocumentSet, n_ctx: int, seed: int
 ) -> StreamSampler | DocumentSampler:
-    """The sampler to train with.
+    """Return the sampler for training.
 
     Args:
-        n_ctx: the longest input that the model takes.
+        dataset: what to draw from.
+        n_ctx: context window of the model, in tokens.
+        seed: random seed.
 
     Raises:
         UserError: the dataset is too small.
@@ -40,9 +42,9 @@ def make_sampler(
 def make_validation_sampler(
     dataset: TokenStream | DocumentSet, n_ctx: int, seed: int
 ) -> DocumentSampler:
-    """The sampler to validate with, whose first `steps_per_epoch` batches hold all of the dataset.
+    """Return the sampler for validation; see `make_sampler`.
 
-    Fewer are a fair choice from it. For arguments and errors see `make_sampler`.
+    Its first `steps_per_epoch` batches cover the whole dataset; fewer are a random sample of it.
     """
     if isinstance(dataset, TokenStream):
         chunks = join_short(dataset.chunks, n_ctx + 1)
@@ -54,15 +56,15 @@ def make_validation_sampler(
 
 
 def join_short(chunks: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
-    """Join neighbouring chunks until each has at least `size` tokens.
+    """Return the chunks, adjacent ones joined until each has at least `size` tokens.
 
-    Short texts are so used in full, where a draw of whole crops would have to pass them over. Only
-    when all chunks together are shorter does a shorter one come back. At most `2 * size` tokens of
-    a long chunk are copied; the rest of it, if that is long itself, stays where it is.
+    Without this, chunks shorter than a crop could not be drawn. Only if all chunks together are
+    shorter is the result shorter. At most `2 * size` tokens of a long chunk are copied; the rest is
+    a view.
     """
     joined: list[np.ndarray] = []
     pending: list[np.ndarray] = []
-    length = 0  # of what is pending
+    length = 0  # tokens in `pending`
     for chunk in chunks:
         if pending and len(chunk) >= 2 * size:
             joined.append(np.concatenate([*pending, chunk[:size]]))
@@ -86,41 +88,37 @@ def join_short(chunks: Iterable[np.ndarray], size: int) -> list[np.ndarray]:
 
 
 class StreamSampler:
-    """Draws crops of continuous text, none across the border of two chunks.
+    """Draws random crops of continuous text, each within one chunk.
 
-    A chunk is drawn as often as it has tokens, and each crop of it equally often.
+    A chunk is drawn with a probability proportional to its length, each crop of it equally likely.
     """
 
     def __init__(self, chunks: Iterable[np.ndarray], n_ctx: int, seed: int):
-        """Take in the chunks; none that is long is copied.
+        """Prepare the chunks; long ones are not copied.
 
         Args:
             chunks: token ids, each an integer array of shape [tokens].
-            n_ctx: the wished window; a smaller dataset gets a window of its own size.
+            n_ctx: window in tokens; a smaller dataset gets a smaller window.
+            seed: random seed.
 
         Raises:
-            UserError: there are not even two tokens.
+            UserError: there are fewer than two tokens.
         """
         self.chunks = join_short(chunks, n_ctx + 1)
         self._ends = np.cumsum([len(chunk) for chunk in self.chunks], dtype=np.int64)
         self.total_size = int(self._ends[-1]) if len(self._ends) else 0
         if self.total_size < 2:
             raise _empty()
-        # With every input goes the token after it: T inputs are T + 1 tokens.
+        # Each input token is followed by its target: T inputs take T + 1 tokens.
         self.window = min(n_ctx, max(map(len, self.chunks)) - 1)
         self._seed = seed
 
-    @property
-    def description(self) -> str:
-        """What there is, in words."""
-        return f"{self.total_size:,} tokens, in crops of {self.window + 1:,}"
-
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches in which there are as many predictions as tokens in the dataset."""
+        """Return the number of batches with as many predictions as the dataset has tokens."""
         return -(-self.total_size // (self.window * batch_size))
 
     def batch(self, number: int, size: int) -> np.ndarray:
-        """The batch of that number: int32, shape [size, window + 1]."""
+        """Return batch `number`, int32 of shape [size, window + 1]."""
         rows = [
             self.chunks[chunk][start : start + self.window + 1]
             for chunk, start in self._draw(number, size)
@@ -128,21 +126,21 @@ class StreamSampler:
         return np.stack(rows).astype(np.int32)  # [B, T+1]
 
     def describe(self, number: int, size: int) -> list[str]:
-        """Where each row of that batch is from, in words."""
+        """Return where each sequence of that batch comes from, in words."""
         return [
             f"chunk {chunk}, tokens {start} to {start + self.window}"
             for chunk, start in self._draw(number, size)
         ]
 
     def token(self, number: int) -> int:
-        """One token drawn from the whole dataset, to begin a sample with."""
+        """Return a random token of the dataset, to prompt a sample with."""
         random = randomness.generator(self._seed, randomness.PROMPT, number)
         at = int(random.integers(self.total_size))
         chunk = int(np.searchsorted(self._ends, at, side="right"))
-        return int(self.chunks[chunk][at - int(self._ends[chunk])])  # counted from its end
+        return int(self.chunks[chunk][at - int(self._ends[chunk])])  # an index from the end
 
     def _draw(self, number: int, size: int) -> list[tuple[int, int]]:
-        """The chunk of each row, and where the row begins in it."""
+        """Return the chunk of each sequence, and its start in the chunk."""
         random = randomness.generator(self._seed, randomness.BATCH, number)
         drawn = random.integers(self.total_size, size=size)
         chunks = np.searchsorted(self._ends, drawn, side="right").tolist()
@@ -151,35 +149,37 @@ class StreamSampler:
 
 
 class DocumentSampler:
-    """Goes through documents, or lines, in an order that each epoch shuffles anew.
+    """Draws examples from documents or lines, in an order shuffled anew in each epoch.
 
-    A document that fits into the window is one example. A longer one is cut into windows that
-    overlap a little and together cover it; where they lie changes with the epoch. Each epoch has
-    every token of every document, most of them once. A control code stands in front of every
-    example; without codes, `<|endoftext|>` in front of each document, so that one can be begun with
-    nothing else.
+    A document that fits into the window is one example. A longer one is split into slightly
+    overlapping windows that cover it, at positions that change with the epoch. An epoch contains
+    every token of every document, most of them once. Every example starts with its control code;
+    without codes, every document starts with `<|endoftext|>`, so that the model can be prompted
+    with it alone.
     """
 
     def __init__(self, documents: DocumentSet, n_ctx: int, seed: int):
-        """Take in the documents; their tokens are not copied.
+        """Prepare the documents; their tokens are not copied.
 
         Args:
-            n_ctx: the wished window; shorter documents get a window of their own size.
+            documents: what to draw from.
+            n_ctx: window in tokens; if all documents are shorter, the window is smaller.
+            seed: random seed.
 
         Raises:
-            UserError: no document has two tokens, or a control code fills the window.
+            UserError: no document has two tokens, or a control code fills half the window.
         """
         codes = [code[:] for code in documents.codes]
         for name, code in zip(documents.sources, codes, strict=True):
             if len(code) > n_ctx // 2:
                 raise UserError(
                     f"The control code of {name} has {len(code)} tokens, more than half of the "
-                    f"window of {n_ctx}; give the file a shorter name."
+                    f"context window ({n_ctx}). Give the file a shorter name."
                 )
         code_lengths = np.array(list(map(len, codes)), np.int64)[documents.source]
         led = (code_lengths == 0) & (documents.endoftext is not None)
-        lengths = documents.lengths + led  # tokens of each document with what leads it
-        # What has nothing to predict is left out.
+        lengths = documents.lengths + led  # tokens of each document, <|endoftext|> included
+        # Documents with nothing to predict are left out.
         kept = (documents.lengths > 0) & (lengths + code_lengths >= 2)
         if not kept.any():
             raise _empty()
@@ -190,33 +190,33 @@ class DocumentSampler:
         self.total_size = int(documents.lengths[kept].sum())
         self.window = int(min(n_ctx, (self._lengths + code_lengths).max() - 1))
         self._seed = seed
-        # Of each document: the tokens that a window has room for, those it predicts that the one
-        # before did not (not its first, unless a code stands before that), and all to predict.
+        # Per document: the tokens that fit into a window; the predictions that a window adds to the
+        # previous one (its first token is predicted only after a code); and all predictions.
         self._room = self.window + 1 - code_lengths
         self._stride = self._room - (code_lengths == 0)
         predicted = self._lengths - (code_lengths == 0)
         windows = -(-predicted // self._stride)
         fixed = windows * self._stride - predicted < self._stride // 2
         self._windows = windows + ((windows >= _MANY) & fixed)
-        self._slack = self._windows * self._stride - predicted  # predictions to spare
+        self._slack = self._windows * self._stride - predicted  # predictions made twice
         self._ends = np.cumsum(self._windows)
         self._token_ends = np.cumsum(documents.lengths[kept])
-        self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may lie in two epochs
+        self._order = lru_cache(maxsize=2)(self._shuffled)  # a batch may span two epochs
 
     @property
     def description(self) -> str:
-        """What there is, in words."""
+        """The size of the dataset in words."""
         return (
             f"{self.total_size:,} tokens in {len(self._places):,} documents or lines, which give "
             f"{self._ends[-1]:,} examples of up to {self.window + 1:,} tokens"
         )
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Batches in which every example has been seen."""
+        """Return the number of batches that contain every example."""
         return -(-int(self._ends[-1]) // batch_size)
 
     def batch(self, number: int, size: int) -> np.ndarray:
-        """The batch of that number: int32, shape [size, window + 1], `PADDING` past the end."""
+        """Return batch `number`, int32 of shape [size, window + 1], filled up with `PADDING`."""
         batch = np.full((size, self.window + 1), PADDING, np.int32)  # [B, T+1]
         for row, (document, begin, end) in zip(batch, self._rows(number, size), strict=True):
             code = self._codes[self._source[document]]
@@ -225,7 +225,7 @@ class DocumentSampler:
         return batch
 
     def describe(self, number: int, size: int) -> list[str]:
-        """Where each row of that batch is from, in words."""
+        """Return where each sequence of that batch comes from, in words."""
         words = []
         for document, begin, end in self._rows(number, size):
             chunk, first, _ = self._places[document].tolist()
@@ -238,7 +238,7 @@ class DocumentSampler:
         return words
 
     def token(self, number: int) -> int:
-        """The first token of a document drawn from all, or of what stands in front of it."""
+        """Return the first token of a random document, or of its control code."""
         random = randomness.generator(self._seed, randomness.PROMPT, number)
         at = int(random.integers(self.total_size))
         document = int(np.searchsorted(self._token_ends, at, side="right"))
@@ -246,7 +246,7 @@ class DocumentSampler:
         return int(code[0] if len(code) else self._tokens(document, 0, 1)[0])
 
     def _rows(self, number: int, size: int) -> list[tuple[int, int, int]]:
-        """The document of each row, and where in its chunk the row begins and ends."""
+        """Return the document of each sequence, and its start and end in the document."""
         rows = []
         for position in range(number * size, (number + 1) * size):
             epoch, index = divmod(position, int(self._ends[-1]))
@@ -256,21 +256,21 @@ class DocumentSampler:
         return rows
 
     def _place(self, document: int, example: int, epoch: int) -> tuple[int, int]:
-        """Where in the document, with what leads it, that example begins and ends."""
+        """Return start and end of an example in its document, a leading <|endoftext|> included."""
         length, room = int(self._lengths[document]), int(self._room[document])
         if length <= room:
             return 0, length
-        # Numbers are told apart by their count only if none is a zero: hence the one more.
+        # SeedSequence zero-pads its entropy, so document + 1 keeps the streams distinct.
         random = randomness.generator(self._seed, randomness.BATCH, epoch, document + 1)
         slack, stride = int(self._slack[document]), int(self._stride[document])
-        # What is to spare goes to both ends, to neither more than a window.
+        # The slack is split between both ends, each getting at most one window.
         shift = int(random.integers(max(0, slack - stride), min(slack, stride) + 1))
         window = example - int(self._ends[document] - self._windows[document])
         begin = min(max(window * stride - shift, 0), length - room)
         return begin, begin + room
 
     def _tokens(self, document: int, begin: int, end: int) -> np.ndarray:
-        """Part of a document, with what leads it."""
+        """Return part of a document, a leading <|endoftext|> included."""
         chunk, first, _ = self._places[document].tolist()
         if not self._led[document]:
             return self._chunks[chunk][first + begin : first + end]
@@ -283,4 +283,4 @@ class DocumentSampler:
 
 
 def _empty() -> UserError:
-    return UserError("The dataset is empty: training needs a text of at least two tokens.")
+    return UserError("The dataset is empty. Training needs a text of at least two tokens.")

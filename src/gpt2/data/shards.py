@@ -1,7 +1,7 @@
-"""A folder of encoded text that training reads where it lies: tokens stay on the disk.
+"""Read and write folders of shards: datasets that training maps from disk instead of loading.
 
-It holds `shard-00000.npy`, ... (each one flat array of tokens) and `shards.json`, which says how
-long the chunks are that follow each other in every shard. A chunk lies in one shard, whole.
+A folder contains `shard-00000.npy`, ... (one flat array of tokens each) and `shards.json` with the
+lengths of the chunks in each shard. No chunk spans two shards.
 """
 
 from __future__ import annotations
@@ -17,22 +17,18 @@ import numpy as np
 from gpt2 import files
 from gpt2.data import npz
 from gpt2.errors import UserError, in_short, quoted
+from gpt2.workspace import command_line
 
 INDEX = "shards.json"
 VERSION = 1
-SHARD = 2**28  # tokens after which the next chunk begins another shard
+SHARD = 2**28  # tokens after which the next chunk starts another shard
 
-_TYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+_TYPES: dict[str, np.dtype] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 def is_shards(folder: Path) -> bool:
-    """Whether there is a folder of shards under that name."""
+    """Return whether the path is a folder of shards."""
     return (Path(folder) / INDEX).is_file()
-
-
-def write(folder: Path, chunks: Iterable[np.ndarray], n_vocab: int) -> int:
-    """Write chunks of tokens; see `write_parts`."""
-    return write_parts(folder, ((chunk, True) for chunk in chunks), n_vocab)
 
 
 def write_parts(
@@ -42,26 +38,23 @@ def write_parts(
     *,
     shard: int = SHARD,
 ) -> int:
-    """Write chunks of tokens, of any size, into a new folder, holding one part at a time.
+    """Write chunks of tokens into a new folder and return the number of tokens.
 
-    The folder appears under its name when all is written. Empty chunks are left out.
+    One part at a time is in memory. The folder appears under its name when it is complete. Empty
+    chunks are left out.
 
     Args:
-        parts: some tokens of a chunk, and whether they are its last.
-        n_vocab: of the vocabulary; all tokens are below it.
-        shard: tokens after which the next chunk begins another shard.
-
-    Returns:
-        How many tokens were written.
+        folder: the folder to create.
+        parts: tokens of a chunk, integers of shape [tokens], and whether they are its last.
+        n_vocab: vocabulary size; all tokens are below it.
+        shard: number of tokens after which the next chunk starts another shard.
 
     Raises:
-        UserError: there is something under that name, or it cannot be written.
+        UserError: the path exists, or cannot be written.
     """
     folder = Path(folder)
     if folder.exists():
-        raise UserError(
-            f"{folder} exists already; delete it if it is not needed, or write elsewhere."
-        )
+        raise UserError(f"{folder} already exists. Delete it, or write to another folder.")
     name = "uint16" if n_vocab <= 2**16 else "uint32"
     lengths: list[list[int]] = []  # of the chunks in each shard
     with files.atomic_folder(folder) as partial:
@@ -88,7 +81,7 @@ def write_parts(
 def _fill(
     file: IO[bytes], parts: Iterable[tuple[np.ndarray, bool]], dtype: np.dtype, shard: int
 ) -> tuple[list[int], bool]:
-    """Write one shard; returns the lengths of its chunks, and whether there are no more parts."""
+    """Write one shard; return the lengths of its chunks, and whether all parts are written."""
     _write_header(file, dtype, 0)
     chunks: list[int] = []
     length = size = 0
@@ -104,7 +97,7 @@ def _fill(
             if size >= shard:
                 ended = False
                 break
-    if length:  # the last chunk, whose end nobody told
+    if length:  # the last chunk, if none of its parts was marked as the last
         chunks.append(length)
     file.seek(0)
     _write_header(file, dtype, sum(chunks))
@@ -112,7 +105,7 @@ def _fill(
 
 
 def _write_header(file: IO[bytes], dtype: np.dtype, length: int) -> None:
-    """NumPy fills its header up to 128 bytes, whatever the length: it can be written over."""
+    """Write a `.npy` header, which NumPy pads to 128 bytes, so that it can be overwritten later."""
     header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -120,23 +113,24 @@ def _write_header(file: IO[bytes], dtype: np.dtype, length: int) -> None:
 def read(
     folder: Path, n_vocab: int, progress: Callable[[int], object] = lambda size: None
 ) -> list[np.ndarray]:
-    """The chunks, each a read-only view of shape [tokens] into the mapped file.
+    """Return the chunks, each a read-only view of shape [tokens] into a memory-mapped file.
 
     Sizes and types are checked; the tokens themselves are not read.
 
     Args:
-        n_vocab: tokens the model knows.
-        progress: called with the size in bytes of each file of the folder.
+        folder: the folder of shards.
+        n_vocab: vocabulary size of the model.
+        progress: called with the size of each file in bytes.
 
     Raises:
-        UserError: it is no such folder, is damaged, or was made with a larger vocabulary.
+        UserError: the folder is damaged, or was encoded with a larger vocabulary.
     """
     folder = Path(folder)
     index = files.read_json_object(folder / INDEX)
     if index.get("version") != VERSION:
         raise UserError(
-            f"{folder / INDEX} is of the version {quoted(index.get('version'))}, of which this "
-            f"program knows only {VERSION}; make the folder anew with src/encode.py."
+            f"{folder / INDEX}: version {quoted(index.get('version'))} is not supported, only "
+            f"{VERSION}. Encode the text again with {command_line('encode')}."
         )
     dtype, lengths = _TYPES.get(str(index.get("type"))), index.get("chunk_lengths")
     if (
@@ -146,11 +140,11 @@ def read(
         or not all(isinstance(chunks, list) and chunks for chunks in lengths)
         or not all(type(length) is int and length > 0 for chunks in lengths for length in chunks)
     ):
-        raise _damaged(folder / INDEX, "its entries are not those of an index of shards")
+        raise _damaged(folder / INDEX, "entries are missing or invalid")
     if index["n_vocab"] > n_vocab:
         raise UserError(
             f"{folder} was encoded with a vocabulary of {index['n_vocab']} tokens, but the model "
-            f"knows {n_vocab}; encode the text with this model's --model_name."
+            f"has {n_vocab}. Encode the text again with this model's --model_name."
         )
     views: list[np.ndarray] = []
     for number, chunks in enumerate(lengths):
@@ -167,15 +161,15 @@ def _map(path: Path, dtype: np.dtype, length: int) -> np.ndarray:
         with open(path, "rb") as file:
             shape, _, found = npz.read_header(file, path.name)
             offset, size = file.tell(), os.fstat(file.fileno()).st_size
-    except Exception as error:  # NumPy has several kinds for what is broken
+    except Exception as error:  # NumPy raises several types for damaged files
         raise _damaged(path, in_short(error) or type(error).__name__) from error
-    # Before anything is mapped, as the file may promise any number.
+    # Checked before mapping, because a damaged header may claim any size.
     if found != dtype or shape != (length,):
-        raise _damaged(path, in_short(f"it holds {shape} of {found}, not {(length,)} of {dtype}"))
+        raise _damaged(path, in_short(f"{shape} of {found}, expected {(length,)} of {dtype}"))
     end = offset + length * dtype.itemsize
     if size != end:
-        raise _damaged(path, f"it has {size} bytes, not {end}")
-    # Slices of the plain type are made several times faster.
+        raise _damaged(path, f"{size} bytes, expected {end}")
+    # Slicing a plain array is several times faster than slicing a memmap.
     return np.asarray(np.memmap(path, dtype, "r", offset, shape))
 
 
@@ -184,4 +178,6 @@ def _name(number: int) -> str:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is damaged ({reason}); make the folder anew with src/encode.py.")
+    return UserError(
+        f"{path} is damaged ({reason}). Encode the text again with {command_line('encode')}."
+    )

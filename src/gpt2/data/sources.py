@@ -1,4 +1,4 @@
-"""From the name of a dataset to files, and from files to blocks of bytes, unpacked."""
+"""Find the files of a dataset, and read them in blocks of bytes, decompressed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import stat
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from gpt2.errors import UserError, in_short, visible
 
 BLOCK = 2**20  # bytes read at a time
 
-# What unpacks a file with that ending, and how the name of what is inside ends.
+# By suffix: the module that decompresses, and the suffix of what is inside.
 _COMPRESSIONS = {
     ".gz": ("gzip", ""),
     ".bz2": ("bz2", ""),
@@ -28,33 +28,35 @@ _COMPRESSIONS = {
     ".txz": ("lzma", ".tar"),
 }
 
-# What find_files gives for "-". A file of that name can be had as ./-.
+# What `find_files` returns for "-". A file of that name can be given as ./-.
 STANDARD_INPUT = Path("-")
 
 
 class Source(NamedTuple):
-    """A file, or one inside an archive: what it is called, and what is in it."""
+    """The name and content of a file, or of a member of an archive."""
 
-    name: str  # without the ending of its compression
+    name: str  # without the suffix of its compression
     blocks: Iterator[bytes]
-    inside: bool = False  # whether it lies in an archive, among others
+    inside: bool = False  # whether it is a member of an archive
 
 
 def find_files(path: str) -> list[Path]:
-    """The files that a dataset's name stands for: a file, all below a folder, or a glob's matches.
+    """Return the files of a dataset, sorted by name, so that every system gives the same order.
 
-    `-` is standard input. They come in the order of their names, so that every system encodes the
-    same dataset. Below a folder, what begins with a dot is left out, as it is by patterns: `.git`,
-    `.DS_Store` and their like are no part of anyone's text. In a pattern, `**` is any folders.
+    Args:
+        path: a file, a folder (all files below it), a glob pattern (`**` matches any folders), or
+            `-` for standard input. Hidden files and folders, such as `.git`, are left out except in
+            patterns that name them.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     if path == "-":
         return [STANDARD_INPUT]
     place = Path(path)
     if os.path.exists(path) and not os.path.isdir(path):
         return [place]
+    found: Iterable[Path]
     if os.path.isdir(path):
         found = (
             file
@@ -66,89 +68,100 @@ def find_files(path: str) -> list[Path]:
     files = sorted({file for file in found if file.is_file()}, key=lambda file: file.parts)
     if not files:
         raise UserError(
-            f"{path or 'An empty path'} is not a file, a folder with files or a pattern that "
-            "matches some; check the dataset's path."
+            f"{display_name(path) or 'An empty path'} is not a file, a folder with files or a "
+            "pattern that matches files. Check the path of the dataset."
         )
     return files
 
 
+def display_name(path: Path | str) -> str:
+    """Return a path that can be printed anywhere: bytes that are not UTF-8 become escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def total_size(files: list[Path]) -> int | None:
-    """The bytes that reading these files tells as progress; None if that cannot be known."""
-    sizes = [None if file is STANDARD_INPUT else _size(file.stat()) for file in files]
-    return None if None in sizes else sum(sizes)
+    """Return the total size of these files in bytes; None if it is unknown, as for pipes."""
+    total = 0
+    for file in files:
+        size = None if file is STANDARD_INPUT else _size(file.stat())
+        if size is None:
+            return None
+        total += size
+    return total
 
 
 def _size(status: os.stat_result) -> int | None:
-    """The bytes of a file; None for pipes and the like."""
+    """Return the size of a file in bytes; None for pipes and devices."""
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def is_among(path: Path, files: list[Path]) -> bool:
-    """Whether `path` is one of the files, by whatever name."""
+    """Return whether `path` is one of the files, under this or another name."""
     return path.exists() and any(
         file is not STANDARD_INPUT and file.exists() and file.samefile(path) for file in files
     )
 
 
 def open_sources(file: Path, progress: Callable[[int], object]) -> Iterator[Source]:
-    """What is in a file: itself, or what it holds if it is compressed or an archive.
+    """Yield the content of a file, decompressed, or of each member of an archive.
 
-    Each is to be read before the next is asked for.
+    Read each source before you ask for the next.
 
     Args:
-        progress: called with the bytes of the file that have been read since the last call; they
-            add up to the size the file had at the beginning.
+        file: a file, or `STANDARD_INPUT`.
+        progress: called with the number of bytes of the file read since the last call; they add up
+            to the size that the file had when it was opened.
 
     Raises:
-        UserError: it cannot be read or unpacked, or became shorter meanwhile.
+        UserError: the file cannot be read or decompressed, or became shorter while it was read.
     """
     if file is STANDARD_INPUT:
-        watched = _Watched(sys.stdin.buffer, None, progress)
-        yield Source("standard input", _blocks(io.BufferedReader(watched, BLOCK), file))
+        raw = _ProgressReader(sys.stdin.buffer, None, progress)
+        yield Source("standard input", _blocks(io.BufferedReader(raw, BLOCK), file))
         return
     try:
-        with open(file, "rb", buffering=0) as raw:
-            watched = _Watched(raw, _size(os.fstat(raw.fileno())), progress)
-            yield from _unpacked(str(file), io.BufferedReader(watched, BLOCK), file)
-            watched.finish()
+        with open(file, "rb", buffering=0) as opened:
+            raw = _ProgressReader(opened, _size(os.fstat(opened.fileno())), progress)
+            yield from _unpacked(display_name(file), io.BufferedReader(raw, BLOCK), file)
+            raw.finish()
     except UserError:
         raise
     except Exception as error:
         raise _cannot_read(file, error) from error
 
 
-def _unpacked(name: str, stream: BinaryIO, file: Path, inside: bool = False) -> Iterator[Source]:
+def _unpacked(name: str, stream: IO[bytes], file: Path, inside: bool = False) -> Iterator[Source]:
     ending = PurePath(name.lower()).suffix
     if ending in _COMPRESSIONS:
         module, inner = _COMPRESSIONS[ending]
-        # Only now, as not every Python has been built with all of them.
+        # Imported late, because not every Python is built with all of them.
         with importlib.import_module(module).open(stream) as unpacked:
             yield from _unpacked(name[: -len(ending)] + inner, unpacked, file, inside)
     elif ending == ".zip":
         with zipfile.ZipFile(stream) as archive:
             for member in sorted(archive.namelist()):
-                # Neither folders nor what Finder adds to each archive.
+                # Skip folders, and the metadata that Finder adds to each archive.
                 if not member.endswith("/") and not member.startswith("__MACOSX/"):
                     with archive.open(member) as unpacked:
                         yield from _unpacked(_inside(name, member), unpacked, file, inside=True)
     elif ending == ".tar":
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:  # in their own order, as they may be millions
-                if member.isfile():
-                    with archive.extractfile(member) as unpacked:
-                        inner = _inside(name, member.name)
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for entry in tar:  # in archive order, because there may be millions
+                if entry.isfile() and (unpacked := tar.extractfile(entry)):
+                    with unpacked:
+                        inner = _inside(name, entry.name)
                         yield from _unpacked(inner, unpacked, file, inside=True)
-                archive.members.clear()  # where each one was is not needed any more
+                tar.members.clear()  # type: ignore[attr-defined]  # to bound the memory
     else:
         yield Source(name, _blocks(stream, file), inside)
 
 
 def _inside(archive: str, member: str) -> str:
-    """What a file in an archive is called here; archives may hold names of any length and kind."""
+    """Return the name of an archive member for messages: visible characters, not too long."""
     return f"{archive}/{visible(member)[-200:]}"
 
 
-def _blocks(stream: BinaryIO, file: Path) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes], file: Path) -> Iterator[bytes]:
     while True:
         try:
             block = stream.read(BLOCK)
@@ -160,21 +173,24 @@ def _blocks(stream: BinaryIO, file: Path) -> Iterator[bytes]:
 
 
 def _cannot_read(file: Path, error: Exception) -> UserError:
-    """The sentence for what the system, gzip, lzma or zipfile, each in its own way, say."""
+    """Return the error for what the system, gzip, lzma or zipfile raised."""
     if isinstance(error, OSError) and error.strerror:
-        return UserError(f"{file} cannot be read: {error.strerror}.")
+        return UserError(f"{display_name(file)} cannot be read: {error.strerror}.")
     reason = in_short(error) or type(error).__name__
-    return UserError(f"{file} cannot be unpacked ({reason}); fetch it again or unpack it yourself.")
+    return UserError(
+        f"{display_name(file)} cannot be unpacked ({reason}). Download it again, or unpack it "
+        "yourself."
+    )
 
 
-class _Watched(io.RawIOBase):
-    """A file that tells how much of it has been read, and notices if it shrinks meanwhile."""
+class _ProgressReader(io.RawIOBase):
+    """A raw file that reports progress, and fails if the file shrinks while it is read."""
 
-    def __init__(self, raw: BinaryIO, size: int | None, progress: Callable[[int], object]):
+    def __init__(self, raw: Any, size: int | None, progress: Callable[[int], object]):
         super().__init__()
         self._raw = raw
-        self._size = size  # None where it is not known
-        self._told = 0
+        self._size = size  # None if unknown
+        self._reported = 0
         self._progress = progress
 
     def readable(self) -> bool:
@@ -189,23 +205,23 @@ class _Watched(io.RawIOBase):
     def tell(self) -> int:
         return self._raw.tell()
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = self._raw.readinto(buffer)
         if self._size is None:
             self._progress(count)
         elif count:
-            self._tell(min(count, self._size - self._told))
+            self._report(min(count, self._size - self._reported))
         elif self._raw.tell() < self._size:
-            shorter = "it became shorter meanwhile; read it when no program writes to it any more"
+            shorter = "it became shorter while being read; wait until no program writes to it"
             raise OSError(errno.EIO, shorter)
         return count
 
     def finish(self) -> None:
-        """Tell the rest, which nobody needed to read."""
+        """Report the rest of the file, which did not have to be read."""
         if self._size is not None:
-            self._tell(self._size - self._told)
+            self._report(self._size - self._reported)
 
-    def _tell(self, count: int) -> None:
+    def _report(self, count: int) -> None:
         if count:
-            self._told += count
+            self._reported += count
             self._progress(count)

@@ -1,4 +1,4 @@
-"""From files of text, or of tokens, to tokens: in chunks for training, or document by document."""
+"""Tokenize text files in chunks for training, or document by document, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt2.data import npz
 from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, Piece, ReaderSettings, read_pieces
-from gpt2.data.sources import find_files
+from gpt2.data.sources import display_name, find_files
 from gpt2.errors import UserError, quoted
 from gpt2.processes import map_in_order
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
@@ -33,21 +33,17 @@ __all__ = [
 
 Tag = TypeVar("Tag")
 
-# Characters that are tokenised at a time, more or less.
-PART = 2**19
-# A word that has no end after so many characters is cut, or there would not be memory enough.
-LONGEST_WORD = 2**21
-# White space that is held back to see whether a document is blank.
-LONGEST_BLANK = 2**19
-# Characters after which a chunk ends in the middle of a document: training draws no window across
-# the border, which at this distance is no loss, and no chunk is too long for memory.
+PART = 2**19  # characters tokenized at a time, approximately
+LONGEST_WORD = 2**21  # characters after which a word is cut, to bound the memory
+LONGEST_BLANK = 2**19  # leading white space held back to see whether a document is blank
+# Characters after which a chunk ends within a document, so that every chunk fits into memory.
+# Training draws no window across chunks, which does not matter at this distance.
 LONGEST_CHUNK = 2**24
-# Parts that are done by this process alone, before others are started: some 16 MB.
-ALONE = 32
+ALONE = 32  # parts (about 16 MB) tokenized in this process before worker processes are started
 
 
 class TokenizedDocument(NamedTuple):
-    """The tokens of a document, `<|endoftext|>` last, and the name of the file it is from."""
+    """The tokens of a document, `<|endoftext|>` last, and the name of its file."""
 
     tokens: np.ndarray  # [tokens], of `npz.compact_type`
     source: str
@@ -57,14 +53,13 @@ class ChunkPart(NamedTuple):
     """A part of a chunk of tokens; the parts of a chunk follow each other."""
 
     tokens: np.ndarray  # [tokens], of `npz.compact_type`
-    ends: bool  # whether it is the last of its chunk
+    ends: bool  # whether it is the last part of its chunk
 
 
 def read_chunks(files: list[Path], tokenizer: Tokenizer, n_vocab: int, **options) -> Iterator:
-    """The tokens of all files, in chunks; see `read_parts`, whose arguments it takes.
+    """Yield the tokens of all files in chunks, arrays of `npz.compact_type`, shape [tokens].
 
-    Yields:
-        Token ids below `n_vocab`, each chunk an array of `npz.compact_type`, shape [tokens].
+    Takes the arguments of `read_parts`.
     """
     chunk: list[np.ndarray] = []
     for tokens, ends in read_parts(files, tokenizer, n_vocab, **options):
@@ -86,31 +81,36 @@ def read_parts(
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[ChunkPart]:
-    """The tokens of all files, in chunks, of which each comes in parts of bounded size.
+    """Yield the tokens of all files in chunks, each chunk in parts of bounded size.
 
-    DocumentSet are joined until a chunk has at least `combine` characters, and cut where one has
-    `LONGEST_CHUNK`. Each is closed by one `<|endoftext|>` token, if the vocabulary has it; blank
-    ones are left out. With `legacy_endoftext` the chunks are those of 2019: the marker is spelled
-    out as ordinary text, and stands only between joined documents and after the last ones.
+    Documents are joined until a chunk has at least `combine` characters; a chunk of
+    `LONGEST_CHUNK` characters ends within a document. Every document ends with one `<|endoftext|>`
+    token, if the vocabulary has it; blank documents are left out. With `legacy_endoftext` the
+    chunks are those of 2019: `<|endoftext|>` is encoded as ordinary text, and only between joined
+    documents and at the end of the last chunk.
 
     Args:
-        n_vocab: tokens the model knows; a file of tokens may hold none beyond.
+        files: text files and `.npz` files.
+        tokenizer: encodes the text.
+        n_vocab: vocabulary size of the model; `.npz` files may contain only smaller ids.
+        combine: minimum number of characters of a chunk.
         reading: how files become documents.
-        workers: processes that share in the work, if there is much; the tokens are the same.
-        progress: called with the size in bytes of what has been read.
-        notice: called with a sentence on what the user may want to know.
+        legacy_endoftext: see above.
+        workers: number of processes, if there is much text; the tokens are the same.
+        progress: called with the number of bytes read since the last call.
+        notice: called with sentences that the user may want to see.
 
     Raises:
-        UserError: a file cannot be read, decoded or spelled with this vocabulary.
+        UserError: a file cannot be read, decoded or encoded with this vocabulary.
     """
     separator = ENDOFTEXT if legacy_endoftext or tokenizer.endoftext is not None else ""
     pending = _Pending(reading)
 
     def parts_of_text() -> Iterator[tuple[str | np.ndarray, bool]]:
-        size = given = 0  # characters of the chunk so far, and of its parts that are given out
+        size = given = 0  # characters of the chunk so far, and of those already yielded
         for item in _read_all(files, reading, n_vocab, legacy_endoftext, progress, notice):
             if isinstance(item.text, np.ndarray):
-                # A chunk of its own. As in 2019 it overtakes the text that waits for more.
+                # A chunk of its own. As in 2019, it comes before text that waits for more.
                 if given:
                     yield pending.rest(), True
                     size = given = 0
@@ -149,9 +149,9 @@ def read_documents(
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[TokenizedDocument]:
-    """The documents of all text files, each by itself; for the arguments see `read_parts`.
+    """Yield the documents of all files; for the arguments see `read_parts`.
 
-    A file of tokens is cut after each `<|endoftext|>`.
+    `.npz` files are split after each `<|endoftext|>`.
     """
     separator = "" if tokenizer.endoftext is None else ENDOFTEXT
 
@@ -187,29 +187,35 @@ def read_texts(
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[str]:
-    """The text of all files in parts of bounded size, none of which cuts a word in two.
+    """Yield the text of all files in parts of bounded size that end between words.
 
     Args:
-        tokenizer: with its `n_vocab`, for files of tokens, which are refused without one.
+        files: text files and, with a tokenizer, `.npz` files.
+        tokenizer, n_vocab: decode `.npz` files, which are refused without a tokenizer.
         reading, progress, notice: see `read_parts`.
 
     Raises:
-        UserError: a file cannot be read, or holds tokens that cannot be made text again.
+        UserError: a file cannot be read, or contains tokens that cannot be decoded.
     """
     pending = _Pending(reading)
     for file in files:
         if file.suffix == ".npz" and tokenizer is None:
-            raise UserError(f"{file} holds tokens; give the text that they were made of.")
+            raise UserError(
+                f"{display_name(file)} contains tokens. Use the text that they were made from."
+            )
     for item in _read_all(files, reading, n_vocab, False, progress, notice):
-        is_text = isinstance(item.text, str)
-        for text in [item.text] if is_text else _spelled(item.text, tokenizer):
+        if tokenizer is None or isinstance(item.text, str):
+            texts: Iterable[str] = [item.text]
+        else:
+            texts = _decoded(item.text, tokenizer)
+        for text in texts:
             yield from pending.add(text)
         if item.ends:
             yield pending.rest()
 
 
-def _spelled(tokens: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
-    """The text of many tokens, some at a time, though a character may lie across the border."""
+def _decoded(tokens: np.ndarray, tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield the text of many tokens in parts; characters may span the parts of tokens."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for start in range(0, len(tokens), PART):
         yield decoder.decode(tokenizer.decode_bytes(tokens[start : start + PART].tolist()))
@@ -224,14 +230,14 @@ def _read_all(
     progress: Callable[[int], object],
     notice: Callable[[str], object],
 ) -> Iterator[Piece]:
-    """The documents of text files in pieces, and each chunk of a file of tokens as one piece.
+    """Yield the documents of text files in pieces, and each chunk of an `.npz` file as one piece.
 
-    Unless all is to be as in 2019, texts come without their byte order mark, and none is blank.
+    Except in legacy mode, byte order marks are removed and blank documents are left out.
     """
     for file in files:
         if file.suffix == ".npz":
             for chunk in npz.read(file, n_vocab):
-                yield Piece(chunk, str(file), True)
+                yield Piece(chunk, display_name(file), True)
             with contextlib.suppress(OSError):
                 progress(file.stat().st_size)
             continue
@@ -242,7 +248,7 @@ def _read_all(
 
 
 def _not_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    held, begun = "", False  # white space that a document begins with; whether it is given out
+    held, begun = "", False  # leading white space of a document; whether it has been yielded
     for piece in pieces:
         text, source, ends = piece
         if begun:
@@ -258,16 +264,16 @@ def _not_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 class _Pending:
-    """Text that waits for more, and is given out in parts when there is much."""
+    """A buffer of text that gives out parts which can be tokenized independently."""
 
     def __init__(self, reading: ReaderSettings):
-        self.size = 0  # characters that wait
+        self.size = 0  # characters in the buffer
         self._nfc = reading.normalize == "nfc"
         self._parts: list[str] = []
         self._enough = PART
 
     def add(self, text: str) -> Iterator[str]:
-        """Add text, and take out what can be tokenised by itself already."""
+        """Add text, and yield parts that end at word boundaries if there is enough."""
         for start in range(0, len(text), PART):
             self._parts.append(text[start : start + PART])
             self.size += len(self._parts[-1])
@@ -281,21 +287,21 @@ class _Pending:
             cut = len(text)
         self._parts = [text[cut:]]
         self.size = len(text) - cut
-        self._enough = max(PART, self.size + PART // 2)  # not to look at a long word too often
-        return self._normal(text[:cut])
+        self._enough = max(PART, self.size + PART // 2)  # searches a long word only a few times
+        return self._normalized(text[:cut])
 
     def add_mark(self, mark: str) -> None:
-        """Add what closes a document."""
+        """Add the text that ends a document."""
         self._parts.append(mark)
         self.size += len(mark)
 
     def rest(self) -> str:
-        """Take out all that is left."""
-        text = self._normal("".join(self._parts))
+        """Return the rest of the text and clear the buffer."""
+        text = self._normalized("".join(self._parts))
         self._parts, self.size, self._enough = [], 0, PART
         return text
 
-    def _normal(self, text: str) -> str:
+    def _normalized(self, text: str) -> str:
         return unicodedata.normalize("NFC", text) if self._nfc else text
 
 
@@ -306,7 +312,7 @@ def _encoded(
     legacy: bool,
     workers: int,
 ) -> Iterator[tuple[np.ndarray, Tag]]:
-    """The tokens of each text, with its tag; what is an array already stays as it is."""
+    """Yield the tokens of each text with its tag; arrays of tokens are passed through."""
     waiting: deque[list[tuple[str | np.ndarray, Tag]]] = deque()
 
     def tasks() -> Iterator[list[str]]:
@@ -315,7 +321,7 @@ def _encoded(
         for pair in texts:
             batch.append(pair)
             size += len(pair[0])
-            if size >= PART // 2:  # parts are cut a little short of PART
+            if size >= PART // 2:  # parts are a little shorter than PART
                 waiting.append(batch)
                 yield [text for text, _ in batch if isinstance(text, str)]
                 batch, size = [], 0
@@ -332,7 +338,7 @@ def _encoded(
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Makes tokens of texts, in whichever process."""
+    """Encodes texts, in this process or in a worker."""
 
     tokenizer: Tokenizer
     n_vocab: int
@@ -344,16 +350,16 @@ class _Encoder:
 
 
 def check_ids(ids: np.ndarray, tokenizer: Tokenizer, n_vocab: int) -> np.ndarray:
-    """The same tokens in `npz.compact_type`, if the model knows them all.
+    """Return the tokens as `npz.compact_type`, if all are in the model's vocabulary.
 
     Raises:
-        UserError: one is beyond the model's vocabulary.
+        UserError: an id is not below `n_vocab`.
     """
     last = int(ids.max(initial=0))
     if last >= n_vocab:
         raise UserError(
-            f"The text {quoted(tokenizer.decode([last]))} is the token {last}, but the model's "
-            f"vocabulary ends at {n_vocab - 1}: encoder.json and hparams.json do not belong "
-            "together."
+            f"The text {quoted(tokenizer.decode([last]))} is token {last}, but the model's "
+            f"vocabulary ends at {n_vocab - 1}. Use encoder.json and hparams.json of the same "
+            "model."
         )
     return ids.astype(npz.compact_type(n_vocab))

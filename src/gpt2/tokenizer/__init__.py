@@ -1,4 +1,4 @@
-"""Text to GPT-2's tokens and back, and learning a vocabulary of such tokens from text."""
+"""GPT-2's byte-level BPE tokenizer: encoding, decoding and training a vocabulary."""
 
 from gpt2.tokenizer.bpe import Tokenizer
 from gpt2.tokenizer.training import train_vocabulary

@@ -1,7 +1,7 @@
-"""GPT-2's byte-level byte-pair encoding at work: text to token ids and back.
+"""GPT-2's byte-level BPE tokenizer: text to token ids and back.
 
-A text is cut into words (words.py), the bytes of each word are joined into tokens (merging.py), and
-the vocabulary knows the tokens' ids (vocabulary.py).
+Text is split into words (words.py), the bytes of each word are merged into tokens (merging.py), and
+each token is looked up in the vocabulary (vocabulary.py).
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from gpt2.tokenizer.vocabulary import (
 )
 from gpt2.tokenizer.words import check_characters, words
 
-# Stands in decoded text for what no token and no UTF-8 is known for.
+# Replaces unknown ids and invalid UTF-8 in decoded text.
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 
-# Stands behind the words of each text, and its id behind their ids.
+# Appended to the words of each text, and its id to their ids, to separate the texts of a batch.
 _END = ""
 _END_ID = -1
 
-# Words that are looked up at a time, at least.
+# Minimum number of words looked up at a time.
 _BATCH = 2**16
 
 
 class Tokenizer:
-    """A vocabulary at work; several threads may use one.
+    """Encodes and decodes text with one vocabulary; safe to share among threads.
 
     Attributes:
         vocabulary: id of each token, tokens spelled as in `encoder.json`.
-        merges: pairs of tokens that are joined, first to be joined first.
-        endoftext: id of the token between two documents, or None if the vocabulary has none.
-        special: id of each special token, see `special_tokens`.
+        merges: pairs of tokens to merge, in order of priority.
+        endoftext: id of `<|endoftext|>`, or None if the vocabulary does not have it.
+        special: id of each special token; see `special_tokens`.
     """
 
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]):
@@ -54,7 +54,7 @@ class Tokenizer:
         self.merges = list(merges)
         self.endoftext = self.vocabulary.get(ENDOFTEXT)
         self.special = special_tokens(self.vocabulary)
-        self._memory = _WordMemory({**self.special, _END: _END_ID}, self.encode_pieces)
+        self._cache = _WordCache({**self.special, _END: _END_ID}, self.encode_pieces)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
@@ -62,50 +62,58 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read `encoder.json` and `vocab.bpe` of a model's folder.
+        """Return the tokenizer of a model folder, read from its `encoder.json` and `vocab.bpe`.
 
         Raises:
-            UserError: one of them is missing or broken.
+            UserError: one of the files is missing or invalid.
         """
         folder = Path(folder)
         return cls(read_encoder(folder / ENCODER_FILE), read_merges(folder / MERGES_FILE))
 
     def encode(self, text: str, *, legacy_endoftext: bool = False) -> list[int]:
-        """The ids of `text`: "Hello world" -> [15496, 995] with GPT-2's own vocabulary.
+        """Return the token ids of `text`.
 
-        `<|endoftext|>` in the text, or another special token, becomes the one token of that name.
-        With `legacy_endoftext`, or if the vocabulary has no such token, it is text like any other,
-        as it was in 2019.
+        Args:
+            text: any text; special tokens in it, such as `<|endoftext|>`, become one token each.
+            legacy_endoftext: encode `<|endoftext|>` as ordinary text, as in 2019. The same happens
+                if the vocabulary does not have the token.
 
         Raises:
-            UserError: the text holds half a character, or a piece that the vocabulary lacks.
+            UserError: the text contains a lone surrogate or needs a token the vocabulary lacks.
+
+        Example:
+            >>> tokenizer.encode("Hello world")  # GPT-2's vocabulary
+            [15496, 995]
         """
         return self.encode_array(text, legacy_endoftext=legacy_endoftext).tolist()
 
     def encode_array(self, text: str, *, legacy_endoftext: bool = False) -> np.ndarray:
-        """As `encode`, in less time and memory for long texts: int32 [T]."""
+        """Return the token ids as an int32 array, shape [T]; faster than `encode` for long text."""
         return self.encode_arrays([text], legacy_endoftext=legacy_endoftext)[0]
 
     def encode_arrays(
         self, texts: Iterable[str], *, legacy_endoftext: bool = False
     ) -> list[np.ndarray]:
-        """As `encode_array` for each of some texts, in less time if they are short."""
+        """Return the token ids of each text; faster than `encode_array` for many short texts."""
         found = [np.empty(0, np.int32)]
         with self._lock:
             for some_words in self._batches(texts, legacy_endoftext):
-                found.append(self._memory.ids(some_words))
+                found.append(self._cache.ids(some_words))
         ids = np.concatenate(found)
         ends = np.flatnonzero(ids == _END_ID).tolist()
         return [ids[start + 1 : end] for start, end in pairwise([-1, *ends])]
 
     def encode_pieces(self, pieces: Sequence[bytes]) -> Spans:
-        """The ids of each piece, a part of a word whose bytes need not be whole characters.
+        """Return the token ids of each piece, a byte string without word boundaries.
+
+        Args:
+            pieces: bytes of a word or of a part of it, not necessarily whole characters.
 
         Raises:
             UserError: the vocabulary lacks a token that a piece needs.
         """
-        # As in the original, merges apply whether or not the vocabulary has what they make; only
-        # the last result is looked up.
+        # As in OpenAI's code, merges apply even if the merged token is not in the vocabulary; only
+        # the final tokens are looked up.
         joined = self._merges.join(pieces)
         ids = self._ids[joined.numbers]
         if (ids < 0).any():
@@ -114,18 +122,18 @@ class Tokenizer:
             piece = int(np.searchsorted(np.cumsum(joined.lengths), place, side="right"))
             raise UserError(
                 f"The vocabulary has no token {_shortened(self._merges.tokens[in_order[place]])}, "
-                f"which the word {_shortened(pieces[piece].decode(errors='replace'))} needs; use "
-                f"the {ENCODER_FILE} and {MERGES_FILE} that belong together, or a vocabulary "
-                "learnt from such text."
+                f"which the word {_shortened(pieces[piece].decode(errors='replace'))} needs. Use "
+                f"{ENCODER_FILE} and {MERGES_FILE} of the same model, or train a vocabulary on "
+                "this kind of text."
             )
         return joined._replace(numbers=ids)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of these ids; part of a character at either end stays as it is."""
+        """Return the bytes of these ids; incomplete characters at either end are kept."""
         return b"".join(self._bytes.get(number, _UNKNOWN) for number in ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of these ids; U+FFFD for ids without a token and for bytes that are no UTF-8."""
+        """Return the text of these ids, with U+FFFD for unknown ids and invalid UTF-8."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     @functools.cached_property
@@ -138,14 +146,11 @@ class Tokenizer:
 
     @functools.cached_property
     def _ids(self) -> np.ndarray:
-        """The id of each symbol, -1 where the vocabulary lacks the token; int32 [symbols]."""
+        """Return the id of each symbol, -1 if the vocabulary lacks the token; int32 [symbols]."""
         return np.array([self.vocabulary.get(token, -1) for token in self._merges.tokens], np.int32)
 
     def _batches(self, texts: Iterable[str], legacy_endoftext: bool) -> Iterator[list[str]]:
-        """The words of the texts, special tokens among them, a long list of them at a time.
-
-        Behind each text comes `_END`.
-        """
+        """Yield the words and special tokens of the texts in long lists, `_END` after each text."""
         special = [name for name in self.special if not (legacy_endoftext and name == ENDOFTEXT)]
         names = re.compile("(" + "|".join(map(re.escape, special)) + ")")
         batch: list[str] = []
@@ -161,11 +166,11 @@ class Tokenizer:
         yield batch
 
 
-class _WordMemory(dict[str, int]):
-    """The words met, each with a number, and the ids of each number's word.
+class _WordCache(dict[str, int]):
+    """Cache of encoded words: maps each word to a number, and each number to token ids.
 
-    Text repeats its words, so this is where the speed comes from. It stays within some 30 MB: when
-    it is full it starts afresh, which costs little as the frequent words are back at once.
+    Text repeats its words, so most lookups hit. A full cache (about 30 MB) is cleared, which costs
+    little because frequent words return at once.
     """
 
     most_words = 2**17
@@ -175,10 +180,10 @@ class _WordMemory(dict[str, int]):
         super().__init__()
         self.known = known
         self.encode_pieces = encode_pieces
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Know what no words are, and none of those."""
+    def reset(self) -> None:
+        """Forget all words except the special tokens."""
         self.clear()
         self.update(zip(self.known, range(len(self.known)), strict=True))
         self.characters = 0
@@ -195,10 +200,10 @@ class _WordMemory(dict[str, int]):
         return number
 
     def ids(self, words: list[str]) -> np.ndarray:
-        """The ids of these words, int32 [T]."""
-        # An exception in the middle of the work leaves words behind whose ids are not known.
+        """Return the token ids of these words, int32 [T]."""
+        # An exception during the last call leaves new words without ids.
         if self.new or len(self) > self.most_words or self.characters > self.most_characters:
-            self.begin()
+            self.reset()
         numbers = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
         if self.new:
             self.spans = self.spans.extended(

@@ -1,4 +1,4 @@
-"""How much text a token holds: what a vocabulary is judged by."""
+"""Bytes per token on held-out text: how well a vocabulary compresses."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from collections.abc import Iterable, Iterator
 from gpt2.tokenizer.bpe import Tokenizer
 from gpt2.tokenizer.words import last_seam
 
-# One character in so many is kept, but no more in all than so many, and none from a text that would
-# leave too few of them to tell something.
-_SHARE = 20
-_MOST = 2_000_000
-_LEAST = 1000
+_SHARE = 20  # one character in 20 is held out
+_MOST = 2_000_000  # characters held out at most
+_LEAST = 1000  # characters held out of one text at least, so that the figure means something
 
 
 def hold_out(texts: Iterable[str], kept: list[str]) -> Iterator[str]:
-    """Yield the texts but for a small part of them, which goes into `kept`.
-
-    What is judged by the kept part has then been learnt from other text.
-    """
+    """Yield the texts without a small held-out part, which is appended to `kept`."""
     seen = size = 0
     for text in texts:
         seen += len(text)
@@ -34,10 +29,10 @@ def hold_out(texts: Iterable[str], kept: list[str]) -> Iterator[str]:
 
 
 def bytes_per_token(tokenizer: Tokenizer, texts: Iterable[str]) -> float:
-    """Bytes of the texts for each token they become; 0 if there is no text.
+    """Return the mean number of UTF-8 bytes per token; 0 without text.
 
     Raises:
-        UserError: the vocabulary lacks a token that they need.
+        UserError: the vocabulary lacks a token that the texts need.
     """
     size = tokens = 0
     for text in texts:

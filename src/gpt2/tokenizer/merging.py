@@ -1,15 +1,15 @@
-"""Byte-pair encoding: joining the bytes of words into tokens.
+"""Byte-pair encoding: merging the bytes of words into tokens.
 
-Every word starts as its single bytes. Then, again and again, the neighbours that stand first in the
-list of merges are joined wherever they meet in the word, until no neighbours are in the list:
+Every word starts as single bytes. In each round, the adjacent pair with the lowest rank in the list
+of merges is merged everywhere in the word, until no adjacent pair is in the list:
 
     " lower"  ->  Ġ l o w e r  ->  Ġ l o w er  ->  Ġl o w er  ->  Ġl ow er  ->  Ġl ower  ->  Ġlower
 
-(Ġ is how a space is written, see vocabulary.py.) The idea is from Sennrich et al. 2016,
-https://arxiv.org/abs/1508.07909; doing it on bytes from section 2.2 of GPT-2's paper.
+(Ġ is how a space is written; see vocabulary.py.) Source: Sennrich et al. 2016,
+https://arxiv.org/abs/1508.07909; on bytes: section 2.2 of the GPT-2 paper.
 
-In here a token is a number, its symbol: bytes are their own symbols, and 256 stands for the end of
-a word; what the merges join and make is numbered on from there.
+This module represents tokens by numbers, called symbols: 0 to 255 are the bytes, 256 is the end of
+a word, and the tokens of the merges follow.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ import numpy as np
 from gpt2.tokenizer.vocabulary import BYTE_OF_CHARACTER
 
 _END = 256
-_GAP = -1  # where a merge has taken a symbol away
+_GAP = -1  # marks a symbol that a merge has removed
 
-# Words of up to this many bytes are joined together. The time that takes grows with the square of
-# a word's length, which the longer ones (white space, base64) would come to feel.
+# Words of up to this many bytes are merged in one batch, in time quadratic in their length. Longer
+# ones (white space, base64) are merged one by one in nearly linear time.
 _LONGEST = 128
 
 
 class Spans(NamedTuple):
-    """Lists of numbers, laid one after the other.
+    """Lists of numbers, stored in one array.
 
     Attributes:
-        numbers: those of all lists, int32 [S].
-        starts: where each list begins in it, int64 [W].
-        lengths: how many numbers each has, int64 [W].
+        numbers: the numbers of all lists, int32 [S].
+        starts: start of each list in `numbers`, int64 [W].
+        lengths: length of each list, int64 [W].
     """
 
     numbers: np.ndarray
@@ -47,13 +47,13 @@ class Spans(NamedTuple):
     lengths: np.ndarray
 
     def take(self, which: np.ndarray) -> np.ndarray:
-        """The numbers of some lists, in the order asked for."""
+        """Return the numbers of the lists with these indices, concatenated."""
         lengths = self.lengths[which]
         offsets = self.starts[which] - np.cumsum(lengths) + lengths
         return self.numbers[np.arange(lengths.sum()) + np.repeat(offsets, lengths)]
 
     def extended(self, others: Spans) -> Spans:
-        """These lists and then the others."""
+        """Return these lists followed by the others."""
         return Spans(
             np.concatenate([self.numbers, others.numbers]),
             np.concatenate([self.starts, others.starts + len(self.numbers)]),
@@ -61,12 +61,12 @@ class Spans(NamedTuple):
         )
 
 
-# Which words are finished, how many symbols each of them has, and the symbols.
+# Indices of finished words, the number of symbols of each, and the symbols.
 _Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Merges:
-    """A list of merges at work.
+    """Applies a list of merges to words.
 
     Attributes:
         tokens: the token of each symbol, spelled as in `encoder.json`.
@@ -77,15 +77,16 @@ class Merges:
         symbols[""] = _END
         pairs, made = [], []
         for left, right in merges:
-            pairs.append(tuple(symbols.setdefault(token, len(symbols)) for token in (left, right)))
+            first = symbols.setdefault(left, len(symbols))
+            pairs.append((first, symbols.setdefault(right, len(symbols))))
             made.append(symbols.setdefault(left + right, len(symbols)))
         self.tokens = sorted(symbols, key=symbols.__getitem__)
         self._pairs = pairs  # symbols, by rank
         self._made = np.array(made, np.int32)  # symbol, by rank
-        self._none = len(merges)  # the rank of what is no merge
+        self._none = len(merges)  # rank of pairs that are not merges
         keys = self._keys_of(*np.array(pairs, np.int64).reshape(-1, 2).T)
-        # Of a pair that is listed twice the last one counts, as in the original. After the keys
-        # comes one that no pair has: what is looked for may lie behind all others.
+        # If a pair is listed twice, its last rank counts, as in OpenAI's code. The sentinel at the
+        # end keeps the results of searchsorted within the array.
         keys, backwards = np.unique(keys[::-1], return_index=True)
         self._keys = np.append(keys, np.iinfo(np.int64).max)
         self._ranks = np.append(self._none - 1 - backwards, self._none).astype(np.int32)
@@ -93,7 +94,7 @@ class Merges:
         self._ranks_of_bytes = self._ranks_of(symbol[:, None], symbol)
 
     def join(self, words: Sequence[bytes]) -> Spans:
-        """The symbols of each word, none of which is empty, when all merges have been applied."""
+        """Return the symbols of each word after all merges; no word may be empty."""
         sizes = np.fromiter(map(len, words), np.int64, len(words))
         starts, lengths = np.empty_like(sizes), np.empty_like(sizes)
         found, total = [], 0
@@ -116,14 +117,14 @@ class Merges:
         return np.where(self._keys[places] == keys, self._ranks[places], self._none)
 
     def _join_short(self, words: Sequence[bytes], which: np.ndarray) -> Iterator[_Found]:
-        """Join in all words at once: in each round, each word's first merge in the list."""
+        """Merge all words at once; each round applies the lowest-ranked merge of each word."""
         if not len(which):
             return
         data = b"\0".join([words[number] for number in which.tolist()]) + b"\0"
         symbols = np.frombuffer(data, np.uint8).astype(np.int32)  # [S], of all words
         lengths = np.array([len(words[number]) + 1 for number in which.tolist()])  # [W]
         symbols[np.cumsum(lengths) - 1] = _END
-        # Of each symbol with the one behind it.
+        # Rank of each symbol with the next one.
         ranks = np.append(self._ranks_of_bytes[symbols[:-1], symbols[1:]], self._none)  # [S]
         while True:
             starts = np.cumsum(lengths) - lengths
@@ -145,7 +146,7 @@ class Merges:
             kept[merged + 1] = False
             lengths -= np.add.reduceat(~kept, starts, dtype=lengths.dtype)
             symbols, ranks = symbols[kept], ranks[kept]
-            merged -= np.arange(len(merged))  # where they are now
+            merged -= np.arange(len(merged))  # positions after the removal
             for left in (merged, merged[merged > 0] - 1):
                 ranks[left] = self._ranks_of(symbols[left], symbols[left + 1])
 
@@ -159,17 +160,16 @@ class Merges:
         return {pair: rank for rank, pair in enumerate(self._pairs)}
 
     def _join_word(self, word: bytes) -> list[int]:
-        """Join in one word.
+        """Return the symbols of one word.
 
-        The time grows with the word's length and hardly more, as words of a million letters exist
-        (white space, base64, Chinese). So a merge leaves gaps in the list instead of moving what
-        follows, neighbours are kept as a chain across the gaps, and it is remembered at which
-        places each merge awaits its turn.
+        Takes nearly linear time, because words of a million letters exist (white space, base64,
+        Chinese): merges leave gaps in the list, a linked list skips the gaps, and a priority queue
+        holds the ranks whose positions are known.
         """
         symbols, ranks, end = list(word), self._rank_of_pair, len(word)
-        following = list(range(1, end + 1))  # place of the next symbol; `end` after the last
-        previous = list(range(-1, end - 1))  # place of the one before; -1 before the first
-        places = defaultdict(list)  # rank of a merge -> places of its left symbol
+        following = list(range(1, end + 1))  # position of the next symbol; `end` after the last
+        previous = list(range(-1, end - 1))  # position of the previous one; -1 before the first
+        places = defaultdict(list)  # rank of a merge -> positions of its left symbol
         for place, pair in enumerate(pairwise(symbols)):
             if pair in ranks:
                 places[ranks[pair]].append(place)
@@ -178,11 +178,11 @@ class Merges:
             rank = heapq.heappop(queue)
             first, second = self._pairs[rank]
             joined = int(self._made[rank])
-            # From left to right, all places before any other merge: "aaa" becomes "aa a".
+            # From left to right, and all positions before the next merge: "aaa" becomes "aa a".
             for left in sorted(places.pop(rank)):
                 right = following[left]
                 if symbols[left] != first or symbols[right] != second:
-                    continue  # a merge meanwhile took one of the two away
+                    continue  # an earlier merge removed one of the two
                 after = following[right]
                 symbols[left], symbols[right] = joined, _GAP
                 following[left] = after
@@ -200,7 +200,7 @@ class Merges:
 
 
 def _every_other(places: np.ndarray) -> np.ndarray:
-    """Of adjacent places the first, third, ...: "aaaa" is "aa aa", not "a aa a"."""
+    """Return a mask of the 1st, 3rd, ... of adjacent positions: "aaaa" is "aa aa", not "a aa a"."""
     order = np.arange(len(places))
     first = np.diff(places, prepend=-2) > 1
     return (order - np.maximum.accumulate(np.where(first, order, 0))) % 2 == 0

@@ -1,14 +1,14 @@
 """A vocabulary and its two files in OpenAI's format: `encoder.json` and `vocab.bpe`.
 
-A token is a string of bytes: most are pieces of text, some only a part of one character. Both files
-are text, however, and separate with spaces and line ends, so they write each byte as one visible
-character. The bytes that Latin-1 shows as visible characters stand for themselves; the other 68,
-in order, are written as the characters from U+0100 on:
+A token is a string of bytes, often a piece of text, sometimes only part of a character. Both files
+are text with spaces and newlines as separators, so they write each byte as one visible character.
+Bytes that are visible characters in Latin-1 stand for themselves; the other 68 are written, in
+order, as the characters from U+0100 on:
 
-    " naïve\\n"  ->  "ĠnaÃ¯veĊ"     (a space is Ġ, a line end Ċ, and the two bytes of ï are Ã and ¯)
+    " naïve\\n"  ->  "ĠnaÃ¯veĊ"     (space is Ġ, newline is Ċ, and the two bytes of ï are Ã and ¯)
 
-`encoder.json` gives each token, so written, its id. `vocab.bpe` lists the merges, two tokens to a
-line, the one to be applied first at the top.
+`encoder.json` maps each token in this spelling to its id. `vocab.bpe` lists the merges in order of
+priority, two tokens per line.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from gpt2.errors import UserError, quoted
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
 
-# The token between two documents, the only one that is not made of a text's own bytes.
+# The special token that ends each document.
 ENDOFTEXT = "<|endoftext|>"
 
-# Such a token and its like: `<|poem|>`.
+# The form of special tokens, such as `<|poem|>`.
 SPECIAL = re.compile(r"<\|[^\W_][\w-]{0,62}\|>")
 
-# What the first line of vocab.bpe begins with; not every writer puts it there.
+# Start of the first line of vocab.bpe, which some writers omit.
 _VERSION = "#version:"
 
 
 def _characters() -> dict[int, str]:
-    """The character that each byte is written as, in the order of their ids in OpenAI's files."""
-    ranges = ("!~", "¡¬", "®ÿ")
+    """Return the character of each byte, in the order of their ids in OpenAI's files."""
+    ranges = (("!", "~"), ("¡", "¬"), ("®", "ÿ"))
     visible = [byte for first, last in ranges for byte in range(ord(first), ord(last) + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     table = {byte: chr(byte) for byte in visible}
@@ -48,18 +48,26 @@ BYTE_OF_CHARACTER = {character: bytes([byte]) for byte, character in CHARACTER_O
 
 
 def spelled(text: str) -> str:
-    """The bytes of `text`, written one visible character each: " naïve" -> "ĠnaÃ¯ve".
+    """Return the UTF-8 bytes of `text` as one visible character each.
 
     Raises:
-        UnicodeEncodeError: the text holds half a character (a lone surrogate), which has no bytes.
+        UnicodeEncodeError: the text contains a lone surrogate, which has no UTF-8 bytes.
+
+    Example:
+        >>> spelled(" naïve")
+        'ĠnaÃ¯ve'
     """
     return text.encode("utf-8").decode("latin-1").translate(CHARACTER_OF_BYTE)
 
 
 def token_bytes(token: str) -> bytes:
-    """The bytes that a token stands for: "ĠnaÃ¯ve" -> b" na\\xc3\\xafve".
+    r"""Return the bytes of a token.
 
-    Characters that stand for no byte, as some foreign vocabularies have them, mean themselves.
+    Characters outside the byte alphabet, as in vocabularies of other tools, stand for themselves.
+
+    Example:
+        >>> token_bytes("ĠnaÃ¯ve")
+        b' na\xc3\xafve'
     """
     return b"".join(
         BYTE_OF_CHARACTER.get(character) or character.encode("utf-8", "surrogatepass")
@@ -68,11 +76,10 @@ def token_bytes(token: str) -> bytes:
 
 
 def special_tokens(vocabulary: Mapping[str, int]) -> dict[str, int]:
-    """The id of each special token, by the text it stands for: `<|endoftext|>` and its like.
+    """Return the id of each special token, by its text.
 
-    They are the tokens of the form `<|name|>`, with a name of letters, digits, `_` and `-` that
-    begins with one of the first two. No merges make them, as no word of a text has both such marks
-    and letters or digits.
+    Special tokens have the form `<|name|>`: letters, digits, `_` and `-`, the first a letter or a
+    digit. Merges cannot produce them, because no word has both punctuation and letters or digits.
     """
     texts = (
         (token_bytes(token).decode("utf-8", "replace"), token)
@@ -83,57 +90,61 @@ def special_tokens(vocabulary: Mapping[str, int]) -> dict[str, int]:
 
 
 def check_special_tokens(names: Sequence[str], known: Collection[str]) -> list[str]:
-    """The names of new special tokens, if they can be that beside those that are known already.
+    """Return the names of new special tokens, checked.
+
+    Args:
+        names: the new tokens, of the form `<|name|>`.
+        known: special tokens that the vocabulary has.
 
     Raises:
-        UserError: one has not their form, or is there already.
+        UserError: a name has another form, is known, or occurs twice.
     """
     for number, name in enumerate(names):
         if not SPECIAL.fullmatch(name):
             raise UserError(
-                f"{name!r} cannot be a special token; write it as <|name|>, the name made of "
-                "letters, digits, _ and -, in quotes for the shell: '<|poem|>'."
+                f"{name!r} is not a valid special token. Write it as <|name|> with letters, "
+                "digits, _ and -, quoted for the shell: '<|poem|>'."
             )
         if name in known or name in names[:number]:
-            raise UserError(f"The special token {name} is there already; leave it out.")
+            raise UserError(f"The special token {name} already exists. Leave it out.")
     return list(names)
 
 
 def with_tokens(vocabulary: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
-    """The vocabulary and more special tokens behind all others; see `check_special_tokens`."""
+    """Return the vocabulary with special tokens appended; see `check_special_tokens`."""
     first = max(vocabulary.values(), default=-1) + 1
     names = check_special_tokens(names, special_tokens(vocabulary))
     return {**vocabulary, **{spelled(name): first + n for n, name in enumerate(names)}}
 
 
 def read_encoder(path: Path) -> dict[str, int]:
-    """Read an `encoder.json`: the id of each token.
+    """Return the id of each token in an `encoder.json`.
 
     Raises:
-        UserError: it is missing, no JSON object, an id is no whole number from 0 on, or two tokens
-            have the same.
+        UserError: the file is missing or not a JSON object, an id is not a whole number from 0 to
+            2147483647, or two tokens have the same id.
     """
     vocabulary = files.read_json_object(path)
     token_of: dict[int, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < 2**31:
             raise UserError(
-                f"{path}: the id of token {quoted(token)} should be a whole number from 0 to "
-                f"2147483647, not {quoted(number)}; fetch or write the file again."
+                f"{path}: the id of token {quoted(token)} is {quoted(number)}; expected a whole "
+                "number from 0 to 2147483647. Download or create the file again."
             )
         if token_of.setdefault(number, token) != token:
             raise UserError(
                 f"{path}: the tokens {quoted(token_of[number])} and {quoted(token)} have the same "
-                f"id {number}; fetch or write the file again."
+                f"id {number}. Download or create the file again."
             )
     return vocabulary
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """Read a `vocab.bpe`: the merges, first to be applied first.
+    """Return the merges in a `vocab.bpe`, in order of priority.
 
     Raises:
-        UserError: it is missing, not UTF-8, or a line is not two tokens with a space between.
+        UserError: the file is missing or not UTF-8, or a line is not two tokens and a space.
     """
     merges = []
     for number, line in enumerate(files.read_text(path).split("\n"), start=1):
@@ -142,8 +153,8 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
         pair = line.split()
         if len(pair) != 2:
             raise UserError(
-                f"{path}, line {number}: a merge is two tokens with a space between, "
-                f"not {quoted(line)}; fetch or write the file again."
+                f"{path} line {number}: {quoted(line)} is not a merge; expected two tokens "
+                "separated by a space. Download or create the file again."
             )
         merges.append((pair[0], pair[1]))
     return merges
@@ -152,7 +163,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
 def write_vocabulary(
     folder: Path, vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]
 ) -> None:
-    """Write `encoder.json` and `vocab.bpe` into `folder`, as OpenAI did to the byte.
+    """Write `encoder.json` and `vocab.bpe` into `folder`, byte for byte in OpenAI's format.
 
     Raises:
         UserError: they cannot be written.

@@ -42,17 +42,24 @@ def test_each_prompt_token_attends_to_itself_and_those_before(
 @pytest.mark.parametrize("lengths", [(5, 5), (1, 5), (5, 2)])
 def test_a_new_token_attends_to_the_filled_part_of_its_own_slot(lengths: tuple[int, int]) -> None:
     query, keys, values = arrays(sum(lengths), (2, 3, 4), (2, 3, 8, 4), (2, 3, 8, 4))
-    end = max(lengths)
-    hidden = None
-    if min(lengths) < end:
-        hidden = np.arange(end) >= np.repeat(lengths, 3)[:, None, None]
-    found = attention.decode_attention(query, keys, values, end, hidden)
+    found = attention.decode_attention(query, keys, values, np.array(lengths))
     for slot, length in enumerate(lengths):
         for head in range(3):
             expected = slow_attention(
                 query[slot, head], keys[slot, head, :length], values[slot, head, :length]
             )
             np.testing.assert_allclose(found[slot, head * 4 : head * 4 + 4], expected, atol=1e-5)
+
+
+def test_a_slot_is_the_same_to_the_bit_whatever_its_neighbors() -> None:
+    lengths = np.array([3, 130, 64, 7, 200, 64])
+    query, keys, values = arrays(1, (6, 12, 64), (6, 12, 256, 64), (6, 12, 256, 64))
+    together = attention.decode_attention(query, keys, values, lengths)
+    for slot in range(6):
+        alone = attention.decode_attention(
+            query[slot, None], keys[slot, None], values[slot, None], lengths[slot, None]
+        )
+        np.testing.assert_array_equal(together[slot], alone[0])
 
 
 def test_very_different_logits_do_not_overflow() -> None:

@@ -243,3 +243,24 @@ def test_memory_for_keys_grows_with_the_text_and_never_beyond_the_window() -> No
     assert room() == 100
     engine.decode(np.array([1, 1, 1]))
     assert room() == 100
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_litert_logits_are_the_same_to_the_bit_alone_and_in_a_batch(
+    golden: Golden, tmp_path: Path, quantize: str
+) -> None:
+    litert_conversion.convert(golden.tensors("weights"), golden.hparams, tmp_path, quantize)
+    engine = LiteRTEngine(tmp_path, golden.hparams, threads=2)
+    random = np.random.default_rng(5)
+    prompts = [random.integers(0, golden.hparams.n_vocab, n).tolist() for n in (1, 9, 4, 12, 4)]
+    following = random.integers(0, golden.hparams.n_vocab, (3, len(prompts)))
+
+    def decode(slots: list[int]) -> np.ndarray:
+        engine.reset(len(slots))
+        for slot, number in enumerate(slots):
+            engine.prefill(slot, prompts[number])
+        return np.stack([engine.decode(tokens[slots]) for tokens in following])  # [steps, B, V]
+
+    together = decode(list(range(len(prompts))))
+    for number in range(len(prompts)):
+        np.testing.assert_array_equal(together[:, number], decode([number])[:, 0])

@@ -46,31 +46,30 @@ def prefill_attention(
 
 
 def decode_attention(
-    query: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    end: int,
-    hidden: np.ndarray | None,
+    query: np.ndarray, keys: np.ndarray, values: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
     """Return the attention output of one new token in each slot.
 
+    A slot's output does not depend on the other slots, to the last bit: over padding, sums would
+    be rounded in another order, and int8 activations turn such a difference into a large one.
+
     Args:
         query: [B, H, D].
-        keys, values: [B, H, N, D], filled up to `end`.
-        hidden: which of those positions lie beyond the slot's own, bool [BH, 1, S]; None if all
-            slots are equally long.
+        keys, values: [B, H, N, D].
+        lengths: how many of the N positions of each slot are filled, [B].
 
     Returns:
         [B, C].
     """
-    slots, heads, positions, size = keys.shape
-    query = query.reshape(slots * heads, 1, size) * np.float32(size**-0.5)
-    keys = keys.reshape(slots * heads, positions, size)[:, :end]
-    values = values.reshape(slots * heads, positions, size)[:, :end]
-    logits = np.matmul(query, keys.swapaxes(1, 2))  # [BH, 1, S]
-    if hidden is not None:
-        logits[hidden] = -np.inf
-    return _weighted(logits, values).reshape(slots, heads * size)
+    slots, heads, size = query.shape
+    query = query[:, :, None] * np.float32(size**-0.5)  # [B, H, 1, D]
+    attended = np.empty((slots, heads, 1, size), np.float32)
+    equal = (lengths == lengths[0]).all()
+    for some in [slice(None)] if equal else range(slots):
+        end = lengths[0] if equal else lengths[some]
+        logits = np.matmul(query[some], keys[some, ..., :end, :].swapaxes(-1, -2))
+        attended[some] = _weighted(logits, values[some, ..., :end, :])
+    return attended.reshape(slots, heads * size)
 
 
 def _weighted(logits: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -62,18 +62,14 @@ class CachedEngine:
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """See `Engine.decode`."""
         places, slots = self.lengths, np.arange(len(tokens))
-        self.lengths = places + 1
-        end = int(self.lengths.max())
-        hidden = None
-        if (places + 1 < end).any():
-            hidden = np.arange(end) > np.repeat(places, self._hparams.n_head)[:, None, None]
+        lengths = self.lengths = places + 1
         keys, values = self._cache
 
         def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
             qkv = qkv.reshape(len(slots), 3, self._hparams.n_head, -1)  # [B, 3, H, D]
             keys[layer][slots, :, places] = qkv[:, 1]
             values[layer][slots, :, places] = qkv[:, 2]
-            return decode_attention(qkv[:, 0], keys[layer], values[layer], end, hidden)
+            return decode_attention(qkv[:, 0], keys[layer], values[layer], lengths)
 
         return self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
 

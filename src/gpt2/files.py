@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -289,3 +290,44 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
     return value
+
+
+def check_writable(path: Path) -> Path:
+    """Return a path after checking, before the work starts, that a file can be written there.
+
+    Raises:
+        UserError: its folder does not exist or is read-only, or something else has that name.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} cannot be written: it is a folder or a device. Use another name.")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: no permission to write to {folder}.")
+    return path
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """Return a value as JSON, with null for NaN and infinity, which JSON does not have.
+
+    Example:
+        >>> to_json({"loss": math.inf, "step": 1})
+        '{"loss": null, "step": 1}'
+    """
+    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # A path may hold bytes that are not UTF-8; as escapes they are valid JSON.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON with one item per line; see `to_json` and `atomic_write`."""
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,6 +26,13 @@ from gpt2.errors import UserError, quoted
 
 Values = argparse.Namespace
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_EXPECTED = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple[int, ...]: "a whole number, or several separated by commas",
+    tuple[float, ...]: "a number, or several separated by commas",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +94,11 @@ class Option:
         if self.declared.choices is not None and value not in self.declared.choices:
             choices = ", ".join(self.declared.choices)
             raise UsageError(f"{self.flag} must be one of {choices}, not {quoted(value)}")
-        check_value(self.flag, value, self.kind, self.declared)
+        if typing.get_origin(self.kind) is tuple:
+            for item in value:
+                check_value(self.flag, item, typing.get_args(self.kind)[0], self.declared)
+        else:
+            check_value(self.flag, value, self.kind, self.declared)
 
     def parse(self, text: str) -> Any:
         """Return the value that a text on the command line stands for.
@@ -98,8 +109,7 @@ class Option:
         try:
             return _parse(text, self.kind)
         except (ValueError, OverflowError) as error:
-            what = {int: "a whole number", float: "a number", bool: "true or false"}
-            expected = what.get(self.kind) or str(error)
+            expected = _EXPECTED.get(self.kind) or str(error)
             raise UsageError(f"{self.flag} must be {expected}, not {quoted(text)}") from error
 
 
@@ -111,7 +121,8 @@ def _parse(text: str, kind: Any) -> Any:
     if kind in (int, float, str, Path):
         return kind(text)
     if typing.get_origin(kind) is tuple:
-        return parse_strings(text)
+        item = typing.get_args(kind)[0]
+        return parse_strings(text) if item is str else tuple(map(item, text.strip("[]()").split(",")))
     return _parse_bias(text)
 
 
@@ -168,6 +179,27 @@ def options_of(settings: type, *names: str, **defaults: Any) -> list[Option]:
     return found
 
 
+def several(options: Sequence[Option]) -> list[Option]:
+    """Return options that take several values, separated by commas, instead of one."""
+    found = []
+    for option in options:
+        declared = dataclasses.replace(option.declared, metavar=f"{option.metavar},...")
+        kind, default = tuple[option.kind, ...], (option.default,)  # type: ignore[name-defined]
+        changed = {"kind": kind, "default": default, "declared": declared}
+        found.append(dataclasses.replace(option, **changed))
+    return found
+
+
+def exactly_one(*names: str) -> Callable[[Values], None]:
+    """Return a `Command.check` that exactly one of these flags is given."""
+
+    def check(values: Values) -> None:
+        if sum(bool(getattr(values, name)) for name in names) != 1:
+            raise UsageError(f"give either {' or '.join(f'--{name}' for name in names)}")
+
+    return check
+
+
 def build(settings: type, values: Values, **others: Any) -> Any:
     """Return settings made of the parsed values of the same names.
 
@@ -193,6 +225,7 @@ class Command:
         details: paragraphs of `--help` below the summary.
         by_fire: whether python-fire parses it.
         check: finds out whether the values make sense together, raising `UsageError`.
+        first: name of the flag that a first word without a flag is the value of.
     """
 
     summary: str
@@ -201,6 +234,7 @@ class Command:
     details: str = ""
     by_fire: bool = False
     check: Callable[[Values], None] = lambda values: None
+    first: str = ""
 
     @property
     def options(self) -> list[Option]:
@@ -222,6 +256,8 @@ class Command:
         if "-h" in words or "--help" in words:
             parser.print_help()
             sys.exit(0)
+        if self.first and words and not words[0].startswith("-"):
+            words = [f"--{self.first}={words[0]}", *words[1:]]
         words = _normalized(words, self.options)
         given = self._by_fire(words) if self.by_fire else parser.values(words)
         values = Values(**{option.name: given.get(option.name, None) for option in self.options})

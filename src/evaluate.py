@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how well a model predicts a text.
+"""Measure how well a model predicts a text, and how varied its samples are.
 
 python src/evaluate.py perplexity --model_name run1 --dataset test.txt
 python src/evaluate.py score --model_name run1 --text 'To be, or not to be'
@@ -9,13 +9,7 @@ python src/evaluate.py diversity --run run1 --dataset train.txt
 python src/evaluate.py grid --model_name run1 --temperature 0.7,1.0 --top_k 10,40
 """
 
-from command_line import run_fire
-from evaluate_commands.bigram import bigram
-from evaluate_commands.compare import compare
-from evaluate_commands.diversity import diversity
-from evaluate_commands.grid import grid
-from evaluate_commands.perplexity import perplexity
-from evaluate_commands.score import score
+from gpt2.commands.main import run_script
 
 if __name__ == "__main__":
-    run_fire(perplexity, score, bigram, compare, diversity, grid)
+    run_script("evaluate")

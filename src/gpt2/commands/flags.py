@@ -122,7 +122,9 @@ def _parse(text: str, kind: Any) -> Any:
         return kind(text)
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        return parse_strings(text) if item is str else tuple(map(item, text.strip("[]()").split(",")))
+        return (
+            parse_strings(text) if item is str else tuple(map(item, text.strip("[]()").split(",")))
+        )
     return _parse_bias(text)
 
 

@@ -1,1 +1,0 @@
-"""One file for each subcommand of evaluate.py, and what they share."""

@@ -1,0 +1,176 @@
+"""`evaluate grid`: samples for every combination of some settings, and how varied they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2 import files
+from gpt2.checkpoint import bundle
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.checkpoint.run import BEST
+from gpt2.checks import setting
+from gpt2.commands import inputs
+from gpt2.commands.evaluate.shared import (
+    OutputOptions,
+    TrainingTextOptions,
+    check_output,
+    diversity_row,
+    measure_diversity,
+    print_diversity,
+    reader_options,
+    write_output,
+)
+from gpt2.commands.flags import Command, Values, build, options_of, several
+from gpt2.commands.sampling_options import SampleOptions, load_model, with_notices
+from gpt2.commands.signals import StopSignal
+from gpt2.commands.terminal import notice, shown, token_bar
+from gpt2.data.readers import ReaderSettings
+from gpt2.data.tokenization import find_files
+from gpt2.evaluation.grid import Combination, CombinationFile, Origin, combinations
+from gpt2.generation.engine_settings import EngineSettings
+from gpt2.generation.sampling import SamplingSettings
+from gpt2.workspace import Workspace
+
+VARIED = [field.name for field in dataclasses.fields(Combination)]
+
+
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """What grid takes besides the settings that it varies, the model and the training set."""
+
+    prompt: str = setting("", "prompt of all samples (default: none)", metavar="TEXT")
+    length: int = setting(100, "tokens per sample", low=0)
+    nsamples: int = setting(10, "number of samples per combination", low=1)
+    seed: int = setting(1, "random seed, the same for all combinations", low=0)
+    out: str = setting("", "folder of the samples (default: samples/grid-MODEL)", metavar="FOLDER")
+
+
+def run(values: Values) -> None:
+    """Generate the missing samples, measure all, print a table and write it to --json."""
+    check_output(values)
+    engine = build(EngineSettings, values)
+    reading = build(ReaderSettings, values)
+    if values.dataset:
+        find_files(values.dataset)  # raises if there is none, before samples are generated
+    model = inputs.open_model(values)
+    varied = _combinations(values, model)
+    folder = Path(values.out) if values.out else _default_folder(values, model)
+    files.make_folder(folder)
+    fingerprint = bundle.fingerprint(model.checkpoint)
+    origin = Origin(fingerprint, values.quantize, values.prompt, values.seed)
+    grid = [CombinationFile(folder, combination, origin) for combination in varied]
+    _print_plan(grid, values.nsamples, folder)
+    if any(file.missing(values.nsamples) for file in grid):
+        _generate(grid, values, model, engine)
+    rows = _measure(grid, values, model, reading)
+    columns = _varied_columns(rows)
+    print_diversity(columns, rows, copied=bool(values.dataset), perplexity=True)
+    _stop_if_incomplete(grid, values.nsamples)
+    described = {"model": values.model_name, "checkpoint": fingerprint, "prompt": values.prompt}
+    described |= {"seed": values.seed, "dataset": values.dataset or None}
+    write_output(values, described | {"rows": rows})
+
+
+def _combinations(values: Values, model: ModelFolder) -> list[Combination]:
+    """Return the combinations of all given values, after checking them against the model."""
+    varied = combinations(**{name: getattr(values, name) for name in VARIED})
+    for combination in varied:
+        combination.settings(seed=0).sampling.check_vocabulary(model.hparams.n_vocab)
+    return varied
+
+
+def _default_folder(values: Values, model: ModelFolder) -> Path:
+    """Return where the samples go without --out: samples/grid-MODEL."""
+    path = model.path.resolve()
+    name = f"{path.parent.name}-{BEST}" if path.name == BEST else path.name
+    return Workspace.find(values.models_dir, values.model_name).samples / f"grid-{name}"
+
+
+def _print_plan(grid: Sequence[CombinationFile], nsamples: int, folder: Path) -> None:
+    total = len(grid) * nsamples
+    existing = total - _count_missing(grid, nsamples)
+    note = f"{existing:,} of {total:,} samples exist already"
+    notice(
+        f"{len(grid):,} combination{'s' * (len(grid) > 1)} of {nsamples:,} samples in "
+        f"{shown(folder)}; {note if existing else 'if interrupted, the same command resumes'}."
+    )
+
+
+def _count_missing(grid: Sequence[CombinationFile], nsamples: int) -> int:
+    return sum(len(file.missing(nsamples)) for file in grid)
+
+
+def _generate(
+    grid: Sequence[CombinationFile], values: Values, model: ModelFolder, engine: EngineSettings
+) -> None:
+    """Generate the missing samples, with a bar of their tokens, until Ctrl+C."""
+    language_model = load_model(model, engine)
+    nsamples = values.nsamples
+    tokens = sum(file.combination.length * len(file.missing(nsamples)) for file in grid)
+    stop = StopSignal("\nStopping; measuring the finished samples. Press Ctrl+C again to quit.")
+    with stop, token_bar(tokens) as progress:
+        for file in grid:
+            written = file.write(language_model, nsamples, values.batch_size)
+            for completion in with_notices(written, language_model):
+                ended = completion.finish_reason == "endoftext"
+                progress(file.combination.length - len(completion.tokens) if ended else 1)
+                if stop():
+                    return
+
+
+def _measure(
+    grid: Sequence[CombinationFile], values: Values, model: ModelFolder, reading: ReaderSettings
+) -> list[dict[str, Any]]:
+    """Return settings and metrics of each combination."""
+    groups = [file.texts(values.nsamples) for file in grid]
+    metrics = measure_diversity(groups, values.dataset, model, reading)
+    return [
+        diversity_row(dataclasses.asdict(file.combination), found, file.perplexity(values.nsamples))
+        for file, found in zip(grid, metrics, strict=True)
+    ]
+
+
+def _varied_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return the heads of the settings that have several values, or else of temperature."""
+    names = [name for name in VARIED if len({row["settings"][name] for row in rows}) > 1]
+    return {name: name for name in names or ["temperature"]}
+
+
+def _stop_if_incomplete(grid: Sequence[CombinationFile], nsamples: int) -> None:
+    """End as interrupted if samples are missing, as their metrics are not the final ones."""
+    if missing := _count_missing(grid, nsamples):
+        total = len(grid) * nsamples
+        raise KeyboardInterrupt(
+            f"interrupted; {total - missing:,} of {total:,} samples exist. The same command "
+            "resumes."
+        )
+
+
+COMMAND = Command(
+    summary="Generate samples for every combination of settings and measure how varied they are.",
+    details=(
+        "Separate several values of a setting with commas: --temperature 0.7,1.0 --top_k 10,40\n"
+        "Ctrl+C measures the finished samples; the same command resumes."
+    ),
+    groups={
+        "settings to vary": several(
+            [
+                *options_of(
+                    SamplingSettings, "temperature", "top_k", "top_p", "repetition_penalty"
+                ),
+                *options_of(GridOptions, "length"),
+            ]
+        ),
+        "model": [*inputs.model_options(), *options_of(EngineSettings)],
+        "samples": [
+            *options_of(GridOptions, "prompt", "nsamples", "seed", "out"),
+            *options_of(SampleOptions, "batch_size", batch_size=10),
+        ],
+        "metrics": [*options_of(TrainingTextOptions), *options_of(OutputOptions)],
+        "how the files are read": reader_options(),
+    },
+    run=run,
+)

@@ -1,0 +1,183 @@
+"""Flags and steps that the subcommands of `evaluate` share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2 import files
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.checks import setting
+from gpt2.commands import inputs
+from gpt2.commands.flags import Option, Values, options_of
+from gpt2.commands.signals import load_tensorflow
+from gpt2.commands.terminal import byte_bar, notice, print_table
+from gpt2.data import tokenization
+from gpt2.data.readers import ReaderSettings
+from gpt2.errors import UserError
+from gpt2.evaluation.diversity import Diversity, measure
+
+if TYPE_CHECKING:
+    from gpt2.evaluation.scoring import Scorer
+
+# Columns of the table of `print_diversity`: the metric, its head, and the number of decimals.
+COLUMNS = {
+    "samples": ("samples", 0),
+    "empty": ("empty", 0),
+    "length": ("words", 1),
+    "distinct_1": ("distinct-1", 3),
+    "distinct_2": ("distinct-2", 3),
+    "distinct_3": ("distinct-3", 3),
+    "self_bleu": ("self-BLEU", 3),
+    "repetition_4": ("rep-4", 3),
+    "longest_repeated_span": ("longest span", 1),
+    "copied_8": ("copied-8", 3),
+    "perplexity": ("perplexity", 2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputOptions:
+    """Where the results go besides the screen."""
+
+    json: str = setting("", "also write the results to this JSON file", metavar="FILE")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowOptions:
+    """The sliding window over a text that is longer than the context window."""
+
+    window: int | None = setting(
+        None, "context in tokens (default: the context window of the model)", low=1
+    )
+    stride: int | None = setting(
+        None,
+        "tokens from one window to the next (default: the window); a shorter stride gives each "
+        "token more context and takes longer",
+        low=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingTextOptions:
+    """The text that samples are compared with."""
+
+    dataset: str = setting(
+        "",
+        "training set, to measure how much of it the samples copy: file, folder, or glob pattern; "
+        "text or .npz",
+        metavar="PATH",
+    )
+
+
+def reader_options(*names: str) -> list[Option]:
+    """Return the flags that say how text is read.
+
+    Args:
+        names: flags besides those of all subcommands.
+    """
+    return inputs.reader_options("encoding", "errors", "format", "column", "field", *names)
+
+
+def check_output(values: Values) -> None:
+    """Check, before the work starts, that the file of `--json` can be written."""
+    if values.json:
+        files.check_writable(Path(values.json))
+
+
+def write_output(values: Values, result: Mapping[str, object]) -> None:
+    """Write the results to the file of `--json`, if it is given."""
+    if values.json:
+        files.write_json(Path(values.json), result)
+
+
+def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
+    """Import TensorFlow and load a model into a scorer; see `Scorer` for the options.
+
+    Raises:
+        UserError: the checkpoint is corrupted or does not match `hparams.json`.
+    """
+    load_tensorflow()
+    from gpt2.evaluation.scoring import Scorer
+
+    return Scorer(model.weights(), model.hparams, **options)
+
+
+def measure_diversity(
+    groups: Sequence[Sequence[str]],
+    dataset: str,
+    model: ModelFolder | None,
+    reading: ReaderSettings,
+) -> list[Diversity]:
+    """Return all diversity metrics of each group of samples.
+
+    Args:
+        dataset: path of the training set, which is read with a progress bar; empty for none.
+        model: decodes a dataset of tokens.
+    """
+    if not dataset:
+        return measure(groups)
+    paths = tokenization.find_files(dataset)
+    if model is None and any(path.suffix == ".npz" for path in paths):
+        raise UserError(
+            f"{dataset} holds tokens. Give the model that decodes them with --model_name, or the "
+            "original text."
+        )
+    with byte_bar(paths) as progress:
+        training = tokenization.read_texts(
+            paths,
+            tokenizer=model.tokenizer() if model else None,
+            n_vocab=model.hparams.n_vocab if model else 0,
+            reading=reading,
+            progress=progress,
+        )
+        return measure(groups, training)
+
+
+def diversity_row(
+    settings: Mapping[str, object], metrics: Diversity, perplexity: float | None
+) -> dict[str, Any]:
+    """Return one row of the results: settings, and metrics by name."""
+    return {
+        "settings": dict(settings),
+        "metrics": dataclasses.asdict(metrics) | {"perplexity": perplexity},
+    }
+
+
+def print_diversity(
+    settings: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    copied: bool,
+    perplexity: bool,
+) -> None:
+    """Print a table of settings and metrics.
+
+    Args:
+        settings: the settings to show, and the heads of their columns.
+        rows: see `diversity_row`.
+        copied, perplexity: whether to show the columns of these metrics.
+    """
+    metrics = [row["metrics"] for row in rows]
+    shown = {
+        "copied_8": copied,
+        "perplexity": perplexity,
+        "empty": any(each["empty"] for each in metrics),
+    }
+    columns = {name: column for name, column in COLUMNS.items() if shown.get(name, True)}
+    cells = [
+        [
+            *(row["settings"][name] for name in settings),
+            *(_decimal(row["metrics"][name], decimals) for name, (_, decimals) in columns.items()),
+        ]
+        for row in rows
+    ]
+    print_table([*settings.values(), *(head for head, _ in columns.values())], cells)
+    if any(each["self_bleu"] is None for each in metrics):
+        notice("Self-BLEU needs at least two non-empty samples.")
+
+
+def _decimal(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"

@@ -1,25 +1,17 @@
-"""plot.py as a user calls it: pictures of a run and a model, or a sentence why there are none."""
+"""plot.py as a user calls it: pictures, the report, and errors."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt2.errors import UserError
 from gpt2.training import run_log
 from gpt2.training.run_log import HISTORY, HistoryLogger
-from plot_commands.attention import attention
-from plot_commands.diversity import diversity
-from plot_commands.probabilities import probabilities
-from plot_commands.report import report
-from plot_commands.surprise import surprise
-from plot_commands.training import training
 from tests.commands.toolkit_copy import Done, Home, Toolkit
 
 pytest.importorskip("matplotlib")
@@ -30,7 +22,7 @@ HOSTILE = "<script>alert(1)</script> \U0001f600 and \x00 words"
 
 @pytest.fixture(scope="module")
 def ready(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Toolkit:
-    """A toolkit with a run that has been trained, validated and sampled from."""
+    """A toolkit with a run that has a history, samples and settings."""
     toolkit = Toolkit(tmp_path_factory.mktemp("plots") / "toolkit")
     root = toolkit.root
     shutil.copytree(home.toolkit.root / "models", root / "models")
@@ -57,7 +49,7 @@ def ready(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Toolkit:
 
 @pytest.fixture(scope="module")
 def done(ready: Toolkit) -> dict[str, Done]:
-    """How the subcommands that need TensorFlow ended."""
+    """The results of the subcommands that need TensorFlow."""
     lines = {
         "attention": "attention --file long.txt --model_name run1 --out a.svg --head 1",
         "probabilities": f"probabilities --text '{TEXT}' --model_name run1 --steps 3 --top_k 5",
@@ -77,7 +69,7 @@ def is_svg(path: Path) -> bool:
     return ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_runs_and_grids_are_drawn_without_tensorflow(ready: Toolkit, no_tensorflow: str) -> None:
+def test_runs_and_grids_are_plotted_without_tensorflow(ready: Toolkit, no_tensorflow: str) -> None:
     lines = ("training --run run1,checkpoint/run1 --out t.svg", "training", "diversity grid.json")
     dones = ready.run_in_one_process(*(f"{no_tensorflow} {PLOT} {line}" for line in lines))
     names = ("t.svg", "training.png", "diversity.png")
@@ -86,16 +78,14 @@ def test_runs_and_grids_are_drawn_without_tensorflow(ready: Toolkit, no_tensorfl
     assert is_png(ready.root / "training.png") and is_png(ready.root / "diversity.png")
 
 
-def test_attention_draws_the_end_of_a_long_text_and_keeps_the_weights(
+def test_attention_plots_the_end_of_a_long_text_and_writes_the_weights(
     ready: Toolkit, done: dict[str, Done]
 ) -> None:
     said = done["attention"].succeeds().out
-    count = said.split()[3]
-    assert int(count.replace(",", "")) > 5000
-    assert said == (
-        f"The text has {count} tokens and the model looks at 32: the last 32 are shown.\n"
-        "Wrote a.svg\nThe values are in a.svg.npz\n"
-    )
+    notice, *wrote = said.splitlines()
+    assert int(notice.split()[3].replace(",", "")) > 5000
+    assert notice.endswith(" the last 32.")
+    assert wrote == ["Wrote a.svg", "Values are in a.svg.npz"]
     assert is_svg(ready.root / "a.svg")
     with np.load(ready.root / "a.svg.npz", allow_pickle=False) as values:
         weights, tokens, labels = values["attention"], values["tokens"], values["labels"]
@@ -105,21 +95,22 @@ def test_attention_draws_the_end_of_a_long_text_and_keeps_the_weights(
     assert labels[-1].endswith("s") and "\\x" in "".join(labels)
 
 
-def test_probabilities_and_surprise_draw_a_text(ready: Toolkit, done: dict[str, Done]) -> None:
+def test_probabilities_and_surprise_plot_a_text(ready: Toolkit, done: dict[str, Done]) -> None:
     said = done["probabilities"].succeeds().out
-    assert said.startswith("Wrote probabilities.png\nOf ")
-    assert said.endswith(" steps the last 3 are shown.\n")
+    assert said.startswith("Wrote probabilities.png\nShowing the last 3 of ")
     assert done["surprise"].succeeds().out == "Wrote s.png\n"
     assert is_png(ready.root / "probabilities.png") and is_png(ready.root / "s.png")
 
 
-def test_a_report_is_one_page_with_all_of_the_run(ready: Toolkit, done: dict[str, Done]) -> None:
+def test_a_report_is_one_page_with_everything_about_the_run(
+    ready: Toolkit, done: dict[str, Done]
+) -> None:
     assert done["report"].succeeds().out == "Wrote run1.html\n"
     page = (ready.root / "run1.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; \U0001f600" in page
-    assert page.index("samples-10<") < page.index("samples-2<")  # the newest first
-    for said in (
+    assert page.index("samples-10<") < page.index("samples-2<")  # newest first
+    for text in (
         "beginning of samples-10",
         "--batch_size",
         "text.npz",
@@ -127,81 +118,86 @@ def test_a_report_is_one_page_with_all_of_the_run(ready: Toolkit, done: dict[str
         "distinct_1",
         "damaged: \ufffd",
     ):
-        assert said in page, said
+        assert text in page, text
     assert page.count("<picture>") == 4
 
 
-def test_a_report_of_a_run_that_has_only_begun_says_what_is_not_there(
-    ready: Toolkit, no_tensorflow: str
-) -> None:
+def test_a_report_of_a_new_run_says_what_is_missing(ready: Toolkit, no_tensorflow: str) -> None:
     shutil.copytree(ready.root / "models" / "117M", ready.root / "checkpoint" / "bare")
     ready.run(f"{no_tensorflow} {PLOT} report --run bare --out bare.html").succeeds()
     page = (ready.root / "bare.html").read_text(encoding="utf-8")
-    for sentence in ("no history", "no samples yet", "no config.json", "no record of its data"):
+    for sentence in ("no history", "no samples yet", "no config.json", "no record of its dataset"):
         assert sentence in page, sentence
 
 
-@pytest.mark.parametrize(
-    ("command", "flags", "sentence"),
-    [
-        (training, {"run": "nowhere"}, "There is no run 'nowhere' in .*checkpoint"),
-        (training, {"run": "models/117M"}, r"history\.jsonl is missing, which "),
-        (training, {"run": ","}, "--run should name a run"),
-        (training, {"out": "picture.jpg"}, r"picture\.jpg should end in \.png or \.svg"),
-        (training, {"theme": "pink"}, "no theme 'pink'"),
-        (training, {"out": "nowhere/a.png"}, "cannot be written: there is no folder"),
-        (attention, {}, "Give a text with --text 'WORDS' or with --file FILE"),
-        (attention, {"text": "a", "file": "long.txt"}, "one of the two"),
-        (attention, {"file": "nowhere.txt"}, r"nowhere\.txt cannot be read"),
-        (attention, {"file": "empty.txt"}, r"empty\.txt holds no text"),
-        (attention, {"text": "a", "model_name": "nothing"}, "no model 'nothing'"),
-        (attention, {"text": "a", "layer": 1}, "layer should be a whole number from 0 to 0, not 1"),
-        (attention, {"text": "a", "head": 2}, "head should be a whole number from 0 to 1, not 2"),
-        (attention, {"text": "a", "head": "one"}, "head should be a whole number"),
-        (attention, {"text": "a", "token": 2}, "token should be a whole number from 1 to 1, not 2"),
-        (attention, {"text": "zzz", "model_name": "mixed"}, "do not belong together"),
-        (probabilities, {"text": "a", "steps": 0}, "steps should be a whole number from 1 to 60"),
-        (probabilities, {"text": "a", "top_p": 2}, "top_p should be a number from 0 to 1, not 2"),
-        (probabilities, {"text": "a", "top_k": 9999}, "the vocabulary has only 300"),
-        (probabilities, {"text": "a", "likeliest": 0}, "likeliest should be a whole number"),
-        (surprise, {"text": "a", "file": "long.txt"}, "one of the two"),
-        (diversity, {"grid": "empty.txt"}, r"empty\.txt is not valid JSON"),
-        (report, {"run": "nowhere"}, "There is no run 'nowhere'"),
-        (report, {"out": "run1.pdf"}, r"run1\.pdf should end in \.html"),
-        (report, {"out": "nowhere/a.html"}, "cannot be written: there is no folder"),
-        (report, {"grid": "nowhere.json"}, r"nowhere\.json cannot be read"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_drawn_is_told_in_one_sentence(
-    ready: Toolkit,
-    monkeypatch: pytest.MonkeyPatch,
-    command: Callable,
-    flags: dict[str, object],
-    sentence: str,
+# Command lines that are wrong whatever the files are: exit code 2.
+MISUSE = [
+    ("training --theme pink", "--theme must be one of light, dark, not 'pink'"),
+    ("attention", "either --text or --file"),
+    ("attention --text a --file long.txt", "either --text or --file"),
+    ("surprise --text a --file long.txt", "either --text or --file"),
+    ("attention --text a --head one", "--head must be a whole number, not 'one'"),
+    ("diversity", "--grid"),
+    ("report --theme dark", "no flag --theme"),
+]
+# Files and values that do not work: exit code 1.
+BAD_INPUT = [
+    ("training --run nowhere", "There is no run 'nowhere' in .*checkpoint"),
+    ("training --run models/117M", r"history\.jsonl is missing"),
+    ("training --run ,", "--run: no name"),
+    ("training --out picture.jpg", r"picture\.jpg.* \.png or \.svg"),
+    ("training --out nowhere/a.png", r"nowhere/a\.png cannot be written: there is no folder"),
+    ("attention --file nowhere.txt", r"nowhere\.txt cannot be read"),
+    ("attention --file empty.txt", r"empty\.txt contains no text"),
+    ("attention --text a --model_name nothing", "no model 'nothing'"),
+    ("attention --text a --layer 1", "--layer .* from 0 to 0, not 1"),
+    ("attention --text a --layer -1", "--layer .* from 0 to 0, not -1"),
+    ("attention --text a --head 2", "--head .* from 0 to 1, not 2"),
+    ("attention --text a --token 2", "--token .* from 1 to 1, not 2"),
+    ("attention --file long.txt --token 5", "--token .* from [0-9,]+ to [0-9,]+, not 5"),
+    ("attention --text zzz --model_name mixed", "do not belong together"),
+    ("probabilities --text a --steps 0", "--steps .* from 1 to 60, not 0"),
+    ("probabilities --text a --top_p 2", "top_p .* from 0 to 1, not 2"),
+    ("probabilities --text a --top_k 9999", "9999.* 300 tokens"),
+    ("probabilities --text a --likeliest 0", "--likeliest .* at least 1, not 0"),
+    ("diversity --grid empty.txt", r"empty\.txt is not valid JSON"),
+    ("report --run nowhere", "There is no run 'nowhere'"),
+    ("report --out run1.pdf", r"run1\.pdf.* \.html"),
+    ("report --out nowhere/a.html", r"nowhere/a\.html cannot be written: there is no folder"),
+    ("report --grid nowhere.json", r"nowhere\.json cannot be read"),
+]
+
+
+def test_bad_input_is_reported_without_tensorflow_or_matplotlib(
+    ready: Toolkit, no_tensorflow: str, tmp_path: Path
 ) -> None:
     mixed = ready.root / "models" / "mixed"
-    if not mixed.exists():
-        shutil.copytree(ready.root / "models" / "117M", mixed)
-        hparams = json.loads((mixed / "hparams.json").read_text())
-        (mixed / "hparams.json").write_text(json.dumps(hparams | {"n_vocab": 40}))
-    monkeypatch.chdir(ready.root)
+    shutil.copytree(ready.root / "models" / "117M", mixed)
+    hparams = json.loads((mixed / "hparams.json").read_text())
+    (mixed / "hparams.json").write_text(json.dumps(hparams | {"n_vocab": 40}))
     before = ready.contents()
-    if command in (attention, probabilities, surprise):
-        flags = {"model_name": "run1", **flags}
-    with pytest.raises(UserError, match=sentence) as caught:
-        command(**flags)
-    assert "\n" not in str(caught.value)
+    with_model = ("attention", "probabilities", "surprise")
+    cases = [(2, *case) for case in MISUSE] + [(1, *case) for case in BAD_INPUT]
+    lines = [
+        f"{no_tensorflow}:{break_matplotlib(tmp_path)} {PLOT} {line}"
+        + " --model_name run1" * (line.startswith(with_model) and "--model_name" not in line)
+        for _, line, _ in cases
+    ]
+    for done, (code, _, sentence) in zip(ready.run_in_one_process(*lines), cases, strict=True):
+        done.says(code, sentence)
+        assert done.out == ""
     assert ready.contents() == before
 
 
-def test_a_sentence_comes_without_tensorflow_and_without_matplotlib_says_what_to_install(
-    ready: Toolkit, no_tensorflow: str, tmp_path: Path
+def break_matplotlib(folder: Path) -> Path:
+    """Return a folder for PYTHONPATH in which importing matplotlib fails."""
+    (folder / "matplotlib").mkdir(exist_ok=True)
+    (folder / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
+    return folder
+
+
+def test_the_error_without_matplotlib_says_how_to_install_it(
+    ready: Toolkit, tmp_path: Path
 ) -> None:
-    (tmp_path / "matplotlib").mkdir()
-    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
-    layer, without = ready.run_all(
-        f"{no_tensorflow} {PLOT} attention --text a --model_name run1 --layer 7",
-        f"PYTHONPATH={tmp_path} {PLOT} report",
-    )
-    layer.says(1, "layer should be a whole number from 0 to 0, not 7")
-    without.says(1, "pip install matplotlib")
+    done = ready.run(f"PYTHONPATH={break_matplotlib(tmp_path)} {PLOT} report")
+    done.says(1, "pip install matplotlib")

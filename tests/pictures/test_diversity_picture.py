@@ -1,4 +1,4 @@
-"""The grid of settings: read as it was written, its means those of the rows."""
+"""Plots of a grid of settings: rows, means and errors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ LIGHT = THEMES["light"]
 
 
 def rows() -> list[Row]:
-    """distinct_1 is the temperature plus a hundredth of top_k; self-BLEU is known of one only."""
+    """distinct_1 is temperature + top_k / 100; one row has self-BLEU instead."""
     return [
         Row({"temperature": t, "top_k": k, "length": 50}, {"distinct_1": t + k / 100})
         for t, k in itertools.product((0.5, 1.0), (10, 20, 40))
     ] + [Row({"temperature": 0.5, "top_k": 10, "length": 50}, {"self_bleu": 0.3})]
 
 
-def test_what_was_varied_and_its_means() -> None:
+def test_settings_with_several_values_and_their_means() -> None:
     assert varied(rows()) == {"temperature": [0.5, 1.0], "top_k": [10, 20, 40]}
     assert varied(rows()[:1]) == {"temperature": [0.5]}
-    # (10 + 20 + 40) / 3 hundredths are 0.2333.
+    # (10 + 20 + 40) / 3 / 100 = 0.2333
     assert mean(rows(), "distinct_1", "temperature", 1.0) == pytest.approx(1.23333, abs=1e-5)
     assert mean(rows(), "distinct_1", "top_k", 20) == pytest.approx(0.95)
     assert np.isnan(mean(rows(), "self_bleu", "top_k", 20))
@@ -52,7 +52,7 @@ def test_one_combination_and_one_setting_can_be_drawn() -> None:
         assert drawn(diversity_picture(grid, LIGHT), "png", LIGHT)
 
 
-def test_shares_that_are_all_none_are_drawn_on_a_scale_without_negative_ones() -> None:
+def test_the_axis_of_a_metric_that_is_0_everywhere_has_no_negative_values() -> None:
     some = [Row({"top_k": k}, {"copied_8": 0.0, "distinct_1": 0.5}) for k in (1, 10)]
     distinct, copied = diversity_picture(some, LIGHT).axes[:2]
     assert copied.get_title(loc="left") == TITLES["copied_8"]
@@ -60,7 +60,7 @@ def test_shares_that_are_all_none_are_drawn_on_a_scale_without_negative_ones() -
     assert distinct.get_ylim()[0] > 0
 
 
-def test_a_grid_is_read_without_what_could_not_be_told(tmp_path: Path) -> None:
+def test_undefined_metrics_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "grid.json"
     row = {"settings": {"top_k": 10, "name": "x"}, "metrics": {"distinct_1": 0.5, "copied_8": None}}
     file.write_text(json.dumps({"model": "run1", "rows": [row]}))
@@ -73,14 +73,14 @@ def test_a_grid_is_read_without_what_could_not_be_told(tmp_path: Path) -> None:
         ("{}", "has no rows"),
         ('{"rows": []}', "has no rows"),
         ('{"rows": [{"settings": {}, "metrics": {"distinct_1": NaN}}]}', "has no rows"),
-        ('{"rows": [1]}', "not a grid"),
-        ('{"rows": 1}', "not a grid"),
-        ('{"rows": [{"settings": [], "metrics": {}}]}', "not a grid"),
+        ('{"rows": [1]}', "not the results of a grid"),
+        ('{"rows": 1}', "not the results of a grid"),
+        ('{"rows": [{"settings": [], "metrics": {}}]}', "not the results of a grid"),
         ("[]", "JSON object"),
         ("{", "not valid JSON"),
     ],
 )
-def test_what_is_no_grid_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+def test_other_files_are_an_error(tmp_path: Path, content: str, sentence: str) -> None:
     file = tmp_path / "grid.json"
     file.write_text(content)
     with pytest.raises(UserError, match=sentence):

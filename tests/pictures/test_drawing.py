@@ -1,4 +1,4 @@
-"""The numbers in the pictures are those that went in."""
+"""The numbers in the pictures are those that were passed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpt2.pictures import attention as attention_drawing
 from gpt2.pictures.attention import attention_picture, shrunk, strongest, ticks_for
 from gpt2.pictures.probabilities import probabilities_picture
 from gpt2.pictures.style import THEMES, drawn, style
-from gpt2.pictures.training import POINTS, perplexities, training_picture
+from gpt2.pictures.training import POINTS, REACH, perplexities, smooth, training_picture
 from gpt2.training.run_log import Curves
 from tests.golden_model import Golden
 
@@ -34,20 +34,39 @@ def test_curves_are_drawn_point_for_point_for_each_run() -> None:
     figure = training_picture(runs, LIGHT)
     loss, perplexity = figure.axes
     for number, run in enumerate(runs.values()):
-        raw, average, validation = loss.lines[3 * number : 3 * number + 3]
+        raw, smoothed, validation = loss.lines[3 * number : 3 * number + 3]
         np.testing.assert_array_equal(raw.get_xydata(), np.stack([run.steps, run.loss], 1))
-        np.testing.assert_array_equal(average.get_ydata(), run.average)
+        np.testing.assert_array_equal(smoothed.get_ydata(), smooth(run.loss))
         np.testing.assert_array_equal(validation.get_xdata(), run.val_steps)
         np.testing.assert_array_equal(validation.get_ydata(), run.val_loss)
         drawn_perplexity = perplexity.lines[2 * number].get_ydata()
-        np.testing.assert_allclose(drawn_perplexity, [math.exp(x) for x in run.average])
+        np.testing.assert_allclose(drawn_perplexity, [math.exp(x) for x in smooth(run.loss)])
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert words == [
-        "one: training, running average",
+        "one: training, smoothed",
         "one: validation, lowest 4.000 at step 3",
-        "two: training, running average",
+        "two: training, smoothed",
         "two: validation, lowest 4.000 at step 3",
     ]
+
+
+def test_the_smoothed_loss_is_the_mean_of_the_losses_around_each_step() -> None:
+    losses = np.random.default_rng(3).random(1000)
+    losses[[0, 500, 501]] = np.nan
+    reach = int(REACH * 1000)
+    expected = []
+    for place in range(1000):
+        side = min(place, reach)
+        around = losses[place - side : place + side + 1]
+        expected.append(np.nanmean(around) if np.isfinite(around).any() else np.nan)
+    np.testing.assert_allclose(smooth(losses), expected)
+    assert len(smooth(np.zeros(0))) == 0
+
+
+@pytest.mark.parametrize("steps", [1, 4, 30, 1500])
+def test_the_smoothed_loss_of_a_falling_run_does_not_lag_behind(steps: int) -> None:
+    losses = 3 + 7 * np.exp(-np.arange(steps) / 100)
+    np.testing.assert_allclose(smooth(losses), losses, rtol=0.01)
 
 
 def test_a_long_run_is_thinned_to_its_last_point() -> None:
@@ -57,7 +76,7 @@ def test_a_long_run_is_thinned_to_its_last_point() -> None:
     assert set(np.diff(steps)) == {4}
 
 
-def test_a_run_without_one_kind_of_loss_and_losses_beyond_all_bounds_can_be_drawn() -> None:
+def test_runs_without_training_losses_or_with_infinite_perplexity_can_be_drawn() -> None:
     empty = np.zeros(0)
     validated = Curves(empty, empty, empty, np.array([1.0]), np.array([np.nan]))
     losses = np.array([2e3, np.nan])
@@ -97,7 +116,7 @@ def test_the_large_head_the_grid_and_the_bars_show_pytorchs_attention(golden: Go
     assert [bar.get_width() for bar in bars.patches] == attention[1, 2, 9, :10].tolist()
     words = [text.get_text() for text in bars.get_yticklabels()]
     assert words == [f"t{n}  {101 + n}" for n in range(10)]
-    assert bars.get_title(loc="left") == "Where token 110, t9, looks"
+    assert bars.get_title(loc="left") == "Attention of token 110, t9"
     assert [text.get_text() for text in large.get_yticklabels()] == [f"t{n}" for n in range(16)]
 
 
@@ -139,8 +158,8 @@ def test_bars_of_probabilities_are_those_of_the_steps() -> None:
     assert [text.get_text() for text in first.get_yticklabels()] == [*names, f"▸ <{rare}>  #20"]
     assert first.get_title(loc="left") == f"<1><2> ▸ <{rare}>"
     assert second.get_title(loc="left").endswith("▸ ?")
-    said = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert said == ["the model's own", "drawn with temperature 1, top_k 3, top_p 0"]
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["probability", "after temperature 1, top_k 3"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])

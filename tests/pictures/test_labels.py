@@ -1,4 +1,4 @@
-"""Labels of tokens: legible, whatever the bytes."""
+"""Labels of tokens: readable for any bytes."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_label(token: bytes, is_drawable, expected: str) -> None:
     assert label(token, is_drawable) == expected
 
 
-def test_a_long_label_is_cut_but_never_a_number() -> None:
+def test_a_long_label_is_shortened_but_never_within_a_number() -> None:
     assert label(b"abcdefghijklmnop", anything, 6) == "abcde…"
     assert label("中文字体".encode(), in_ascii, 10) == "⟨U+4E2D …⟩"
     assert label(b" " * 100, anything, 5) == "····…"
 
 
-def test_pieces_hold_every_byte_of_any_token() -> None:
+def test_pieces_contain_every_byte_of_any_token() -> None:
     for token in (bytes([a, b]) for a in range(256) for b in range(0, 256, 7)):
         again = b""
         for text, is_name in pieces(token, anything):
@@ -59,7 +59,7 @@ def test_pieces_hold_every_byte_of_any_token() -> None:
         assert again == token
 
 
-def test_neighbours_are_one_piece() -> None:
+def test_neighboring_names_are_joined() -> None:
     assert pieces(b"ab\xe4\xb8", anything) == [LabelPart("ab", False), LabelPart("E4 B8", True)]
 
 

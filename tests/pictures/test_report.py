@@ -1,4 +1,4 @@
-"""The page of a run: closed in itself, escaped, and holding what it was given."""
+"""The report of a run: self-contained, escaped and complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib")
 EVIL = (
     "<script>alert('ü')</script>\"><img src=x onerror=alert(1)> & \x00\x1b\ud800 </pre></details>"
 )
-# What of it a reader should see.
+# How a browser shows it.
 SEEN = "<script>alert('ü')</script>\"><img src=x onerror=alert(1)> & ��� </pre></details>"
 VOID = {"meta", "source", "img"}
 # Attributes by which a page may fetch or run something.
@@ -29,7 +29,7 @@ FETCHING = {"src", "srcset", "href", "action", "data", "poster", "background", "
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page."""
+    """The elements of a page."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def full(golden: Golden) -> Report:
-    """A page of everything, hostile words wherever there are words."""
+    """A report with all sections, and hostile text wherever there is text."""
     tokens = [EVIL.encode("utf-8", "replace"), "中".encode(), b"\xe4\xb8", b"\n", b"<|endoftext|>"]
     shares = np.array([0.5, 0.3, 0.2])
     evil_settings = {"temperature": 0.7, EVIL: 1.0}
@@ -83,7 +83,7 @@ def full(golden: Golden) -> Report:
             {"checkpoint": {"path": "/home/ann/models/117M/model.ckpt", "index_sha256": "ab12"}},
             {"data": {EVIL: {"files": 2, "bytes": 1234567, "sha256": EVIL}}, "hparams": None},
         ],
-        reading=SampleAnalysis(
+        analysis=SampleAnalysis(
             name=EVIL,
             tokens=tokens,
             nats=np.array([np.nan, 0.0, 2.302585, 100.0, 0.5]),
@@ -107,7 +107,7 @@ def page(full: Report) -> Page:
     return Page(full.page())
 
 
-def test_words_from_outside_are_shown_and_never_obeyed(page: Page) -> None:
+def test_hostile_text_is_shown_and_escaped(page: Page) -> None:
     assert page.open == []
     assert not {tag for tag, _ in page.tags} & {
         "script",
@@ -122,7 +122,7 @@ def test_words_from_outside_are_shown_and_never_obeyed(page: Page) -> None:
         assert SEEN in "".join(page.texts_of(tag)), tag
 
 
-def test_the_page_refers_to_nothing_outside_itself(full: Report, page: Page) -> None:
+def test_the_page_loads_nothing_from_elsewhere(full: Report, page: Page) -> None:
     for tag, attributes in page.tags:
         for name in FETCHING & set(attributes):
             assert re.match("#|data:", attributes[name]), (tag, name)
@@ -134,7 +134,7 @@ def test_the_page_refers_to_nothing_outside_itself(full: Report, page: Page) -> 
     assert {a["href"] for tag, a in page.tags if tag == "a"} == {f"#{name}" for name in anchors}
 
 
-def test_every_picture_is_a_whole_svg_in_light_and_in_dark(page: Page) -> None:
+def test_every_picture_is_a_complete_svg_in_light_and_dark(page: Page) -> None:
     pictures = page.pictures()
     assert len(pictures) == 2 * 4  # training, attention, probabilities, diversity
     for content in pictures:
@@ -150,12 +150,12 @@ def test_every_picture_is_a_whole_svg_in_light_and_in_dark(page: Page) -> None:
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
 
 
-def test_a_token_has_its_probability_and_what_is_no_character_its_bytes(page: Page) -> None:
+def test_tokens_show_their_probability_and_incomplete_characters_their_bytes(page: Page) -> None:
     spans = [attributes for tag, attributes in page.tags if tag == "span"]
     titles = [attributes["title"] for attributes in spans]
     assert titles == ["not predicted", "1e+02 %", "10 %", "3.7e-42 %", "61 %"]
     strengths = [float(attributes["style"].removeprefix("--s:")) for attributes in spans]
-    # 10 % is a quarter of the way, in logarithms, to 0.01 %, which has the full colour.
+    # 10 % is a quarter of the logarithmic scale, which ends at 0.01 %.
     assert strengths == [0, 0, 0.25, 1, pytest.approx(0.5 / 9.21034, abs=1e-3)]
     assert "E4 B8" in page.texts_of("b")
     assert {"中", "↵\n", "<|endoftext|>"} <= set(page.texts_of("span"))
@@ -163,26 +163,26 @@ def test_a_token_has_its_probability_and_what_is_no_character_its_bytes(page: Pa
 
 def test_numbers_of_the_run_are_on_the_page(page: Page) -> None:
     cells = page.texts_of("td")
-    assert {"2.000 nats per token", "123,456", "1,234,567", "0.25", "30", "8"} <= set(cells)
+    assert {"1.500 nats per token", "123,456", "1,234,567", "0.25", "30", "8"} <= set(cells)
     assert "1.000 nats per token at step 1" in cells
     assert {"0", "70", "117M/model.ckpt", "ab12"} <= set(cells)
     assert "--temperature" in page.texts_of("th")
     assert "--patience" not in page.texts_of("th")  # a flag that was not given
     assert "… 10,000 more characters" in "".join(page.texts_of("pre"))
-    assert "3 older files are left out." in page.texts_of("p")
+    assert "3 older files are not shown." in page.texts_of("p")
 
 
-def test_a_run_with_nothing_gets_a_page_that_says_so() -> None:
+def test_the_report_of_a_run_without_files_says_what_is_missing() -> None:
     page = Page(Report(run="new").page())
     assert page.pictures() == []
     assert len([a for _, a in page.tags if a.get("class") == "none"]) == 8
 
 
-def test_the_head_drawn_large_is_the_one_that_looks_around_most() -> None:
+def test_the_enlarged_head_attends_least_to_the_first_token_and_to_itself() -> None:
     attention = np.zeros((2, 3, 4, 4))
-    attention[:, :, :, 0] = 1  # all look at the first token
-    attention[0, 1] = np.eye(4)  # one at themselves
-    attention[1, 2] = np.eye(4, k=-1)  # one at the token before
+    attention[:, :, :, 0] = 1  # all attend to the first token
+    attention[0, 1] = np.eye(4)  # one to the token itself
+    attention[1, 2] = np.eye(4, k=-1)  # one to the previous token
     attention[1, 2, 0, 0] = 1
     assert busiest_head(attention) == (1, 2)
     assert busiest_head(attention[:1, :, :1, :1]) == (0, 0)

@@ -1,4 +1,4 @@
-"""Files of pictures: whole, the same each time, and a sentence where there can be none."""
+"""Picture files: format, theme, reproducibility, fonts, and errors."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_words_and_lines_stand_out_from_what_is_behind_them(theme: Theme) -> None:
-    for ground in (theme.ground, *theme.surprise):
-        assert contrast(theme.ink, ground) >= 4.5, ground
+def test_text_and_lines_have_enough_contrast(theme: Theme) -> None:
+    for background in (theme.background, *theme.surprisal):
+        assert contrast(theme.foreground, background) >= 4.5, background
     for color in theme.series:
-        assert contrast(color, theme.ground) >= 4.5, color
+        assert contrast(color, theme.background) >= 4.5, color
 
 
-def test_a_picture_is_what_its_ending_says_on_the_themes_ground(
+def test_a_picture_has_the_format_of_its_ending_and_the_background_of_the_theme(
     tmp_path: Path, theme: Theme
 ) -> None:
     for name in ("a.png", "b.SVG"):
@@ -60,10 +60,10 @@ def test_a_picture_is_what_its_ending_says_on_the_themes_ground(
     import matplotlib.image
 
     corner = matplotlib.image.imread(tmp_path / "a.png")[0, 0, :3] * 255
-    assert "#" + bytes(corner.round().astype("uint8")).hex() == theme.ground
+    assert "#" + bytes(corner.round().astype("uint8")).hex() == theme.background
     root = ElementTree.parse(tmp_path / "b.SVG").getroot()
     assert root.tag.endswith("}svg")
-    assert theme.ground in (tmp_path / "b.SVG").read_text()
+    assert theme.background in (tmp_path / "b.SVG").read_text()
 
 
 def test_the_same_figure_gives_the_same_file(tmp_path: Path, theme: Theme) -> None:
@@ -73,27 +73,58 @@ def test_the_same_figure_gives_the_same_file(tmp_path: Path, theme: Theme) -> No
         )
 
 
-def test_a_text_with_dollars_and_backslashes_is_no_formula(theme: Theme) -> None:
+def test_text_with_dollars_and_backslashes_is_not_a_formula(theme: Theme) -> None:
     assert style.drawn(figure_of(theme, r"$\nosuch{ $ x_^"), "svg", theme)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_character_that_counts_as_drawable_is_drawn_without_a_complaint(theme: Theme) -> None:
+def test_a_drawable_character_is_drawn_without_a_warning(theme: Theme) -> None:
     characters = "aé中😀\U0001f916→↵⟨⟩·…▸�"
     assert is_drawable("a") and is_drawable("é") and not is_drawable("\U0010fffd")
     style.drawn(figure_of(theme, "".join(filter(is_drawable, characters))), "png", theme)
 
 
 def test_the_marks_of_labels_can_be_drawn_everywhere() -> None:
-    assert all(map(is_drawable, "⟨⟩·↵→…▸"))  # they are in the font that comes with matplotlib
+    assert all(map(is_drawable, "⟨⟩·↵→…▸"))  # the font that comes with matplotlib has them
 
 
-def test_what_is_no_picture_and_no_theme_is_refused(tmp_path: Path) -> None:
-    for name in ("picture.jpg", "picture", ".png"):
-        with pytest.raises(UserError, match=r"should end in \.png or \.svg"):
-            style.save(figure_of(THEMES["light"]), tmp_path / name, THEMES["light"])
-    with pytest.raises(UserError, match="no theme 'pink'; there are light and dark"):
-        style.theme_named("pink")
+def test_a_font_that_was_installed_after_matplotlib_listed_the_fonts_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib import font_manager
+
+    # A font that matplotlib has, under the name of a fallback that the list does not have yet.
+    known = font_manager.findfont("STIXSizeOneSym", fallback_to_default=False)
+    plain = font_manager.findfont(style.PLAIN)
+    codes = [set(font_manager.get_font(path).get_charmap()) for path in (known, plain)]
+    character = chr(min(codes[0] - codes[1]))
+    new_font = tmp_path / "new.ttf"
+    new_font.write_bytes(Path(known).read_bytes())
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    fonts = [str(new_font), str(tmp_path / "broken.ttf")]
+    manager = font_manager.fontManager
+    listed = [entry for entry in manager.ttflist if entry.name != "STIXSizeOneSym"]
+    monkeypatch.setattr(manager, "ttflist", listed)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: fonts)
+    monkeypatch.setattr(style, "FALLBACKS", ("STIXSizeOneSym",))
+    caches = (style._installed, style._fonts, style._add_new_fonts)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        assert not style._has_glyph(character)
+        with style.style(THEMES["light"]):
+            assert is_drawable(character)
+            assert matplotlib.rcParams["font.family"] == [style.PLAIN, "STIXSizeOneSym"]
+        assert "STIXSizeOneSym" not in matplotlib.rcParams["font.family"]
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture", ".png"])
+def test_an_unknown_picture_format_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"\.png or \.svg"):
+        style.save(figure_of(THEMES["light"]), tmp_path / name, THEMES["light"])
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -106,7 +137,9 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
-def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_matplotlib_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="pip install matplotlib") as caught:
         style.load_matplotlib()

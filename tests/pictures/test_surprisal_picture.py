@@ -1,4 +1,4 @@
-"""Text in coloured cells: nothing lost, nothing on top of another, the colours of the numbers."""
+"""Text shaded by surprisal: every token in cells of its own, in the right color."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def anything(character: str) -> bool:
     return character != "\U0001f979"
 
 
-def test_surprise_is_pytorchs_log_probability(golden: Golden) -> None:
+def test_surprisal_is_the_negative_log_probability_of_pytorch(golden: Golden) -> None:
     tokens = golden.tokens[0][0].tolist()
     scores = golden.arrays["logits"][0].astype(np.float64)
     logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
@@ -33,7 +33,7 @@ def test_surprise_is_pytorchs_log_probability(golden: Golden) -> None:
     np.testing.assert_allclose(after, expected, atol=1e-5)
 
 
-def test_every_token_has_its_cells_and_none_lies_on_another() -> None:
+def test_tokens_do_not_overlap_and_none_is_lost() -> None:
     random = np.random.default_rng(11)
     words = [
         "word",
@@ -48,27 +48,27 @@ def test_every_token_has_its_cells_and_none_lies_on_another() -> None:
         "x" * 50,
     ]
     tokens = [random.choice(words).encode() for _ in range(400)] + [b"\xe4\xb8", b"\xad"]
-    runs = layout(tokens, 30, anything)
+    segments = layout(tokens, 30, anything)
     taken = set()
-    for run in runs:
-        cells = {(run.line, run.column + n) for n in range(run.cells)}
-        assert not cells & taken and run.column + run.cells <= 30, run
+    for segment in segments:
+        cells = {(segment.line, segment.column + n) for n in range(segment.cells)}
+        assert not cells & taken and segment.column + segment.cells <= 30, segment
         taken |= cells
     written = dict.fromkeys(range(len(tokens)), "")
-    for run in runs:
-        written[run.token] += f"[{run.text}]" if run.is_name else run.text
+    for segment in segments:
+        written[segment.token] += f"[{segment.text}]" if segment.is_name else segment.text
     for number, token in enumerate(tokens):
         text = token.decode(errors="replace").replace("\n", "↵").replace("\t", "→")
         text = text.replace("\U0001f979", "[U+1F979]")
         names = {b"\xe4\xb8": "[E4 B8]", b"\xad": "[AD]"}
         assert written[number] == names.get(token, text)
-    order = [(run.line, run.column) for run in runs]
+    order = [(segment.line, segment.column) for segment in segments]
     assert order == sorted(order)
 
 
-def test_lines_end_where_the_text_says_and_words_are_not_cut() -> None:
-    runs = layout([b"one", b" two", b"\n", b"three", b" four"], 9, anything)
-    assert [(run.text, run.line, run.column) for run in runs] == [
+def test_newlines_end_a_line_and_words_are_not_split() -> None:
+    segments = layout([b"one", b" two", b"\n", b"three", b" four"], 9, anything)
+    assert [(segment.text, segment.line, segment.column) for segment in segments] == [
         ("one", 0, 0),
         (" two", 0, 3),
         ("↵", 0, 7),
@@ -77,18 +77,18 @@ def test_lines_end_where_the_text_says_and_words_are_not_cut() -> None:
     ]
 
 
-def test_colours_and_the_perplexity_are_those_of_the_numbers() -> None:
+def test_colors_and_perplexity_follow_from_the_surprisal() -> None:
     nats = np.array([np.nan, 0.0, math.log(100), 50.0])
     figure = surprisal_picture([b"a", b"b", b"c", b"d"], nats, 4, LIGHT)
     text = figure.axes[0]
     found = text.collections[0].get_facecolors()
-    scale_of = LIGHT.colormap(LIGHT.surprise)
+    scale_of = LIGHT.colormap(LIGHT.surprisal)
     np.testing.assert_allclose(found, [scale_of(0.0), scale_of(0.0), scale_of(0.5), scale_of(1.0)])
     perplexity = math.exp((math.log(100) + 50) / 3)
     assert figure.texts[0].get_text().startswith(f"Perplexity {perplexity:,.1f} over 3 tokens.")
 
 
-def test_a_part_of_a_text_says_what_it_is_part_of_and_one_token_can_be_drawn() -> None:
+def test_the_first_tokens_of_a_text_and_a_single_token_can_be_drawn() -> None:
     figure = surprisal_picture([b"a", b"b"], np.array([1.0, 1.0]), 7000, LIGHT)
     assert "the first of 7,000" in figure.texts[0].get_text()
     figure = surprisal_picture([b"a"], np.array([np.nan]), 1, LIGHT)

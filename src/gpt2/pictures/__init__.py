@@ -1,1 +1,1 @@
-"""Pictures of a run and of a model at work: data in, a matplotlib figure or a page out."""
+"""Plots of training runs and of model predictions: data in, a matplotlib figure or HTML out."""

@@ -1,4 +1,4 @@
-"""What the heads of a model look at."""
+"""Attention: a grid of all heads, one head enlarged, and the attention of one token."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL = 48  # pixels of one head's side in the grid of all, about
-LABELS = 44  # tokens that are named along a side, at most
-BARS = 24  # tokens in the list of those that the chosen one looks at, at most
-VALUES = 12  # tokens up to which each weight is written into its cell
-GAMMA = 0.45  # weights are drawn as this power of them: most are small, and would not be seen
-SCALE = (0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)  # that the scale of colours names
-STRONG = 0.002  # share of the weights that have the strongest colour
-SURVEYED = 2_000_000  # weights that this is found from, at most
+CELL = 48  # pixels on a side of one head in the grid, about
+LABELS = 44  # maximum number of tick labels on an axis
+BARS = 24  # maximum number of bars
+VALUES = 12  # tokens up to which the weights are also written as numbers
+GAMMA = 0.45  # exponent of the color scale, which makes small weights visible
+SCALE = (0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5)  # ticks of the color scale
+STRONG = 0.002  # fraction of the weights that have the strongest color
+SURVEYED = 2_000_000  # maximum number of weights whose quantile is computed
 
 
 def attention_picture(
@@ -33,21 +33,21 @@ def attention_picture(
     theme: Theme,
     first: int = 0,
 ) -> Figure:
-    """All heads small, one of them large, and where that one looks from one token.
+    """Return a plot of all heads as a grid, one head enlarged, and the attention of one token.
 
     Args:
         attention: float [L, H, T, T]; see `gpt2.evaluation.attention`.
         tokens: the bytes of each token [T].
-        layer, head: which one is drawn large, from 0.
-        place: of the token that is looked from, from 0.
-        first: tokens of the text that are not shown, before these.
+        layer, head: the enlarged head, from 0.
+        place: the token whose attention is shown as bars, from 0.
+        first: number of tokens of the text before these.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     names = [label(token, is_drawable) for token in tokens]
     layers, heads = attention.shape[:2]
-    norm = PowerNorm(GAMMA, 0, _full_colour(attention))
+    norm = PowerNorm(GAMMA, 0, _strongest_weight(attention))
     colors = {"cmap": theme.colormap(theme.weights), "norm": norm}
     with style(theme):
         grid_width = 4.2
@@ -58,13 +58,13 @@ def attention_picture(
         small_axes, large_axes, bar_axes = (part.subplots() for part in (above, large, below))
         _draw_grid(small_axes, attention, layer, head, theme, colors)
         _draw_head(large_axes, attention[layer, head], names, place, first, theme, colors)
-        large_axes.set_title(f"Layer {layer}, head {head}: from each token (row) to those before")
+        large_axes.set_title(f"Layer {layer}, head {head}: attention of each token (row)")
         _draw_bars(bar_axes, attention[layer, head, place], names, place, first, theme)
         return figure
 
 
-def _full_colour(attention: np.ndarray) -> float:
-    """The weight from which on the colour is the strongest: among many tokens each gets little."""
+def _strongest_weight(attention: np.ndarray) -> float:
+    """Return the weight with the strongest color, which is lower the more tokens there are."""
     rows, columns = np.tril_indices(attention.shape[-1])
     every = 1 + attention[..., 0, 0].size * len(rows) // SURVEYED
     return float(np.quantile(attention[:, :, rows[::every], columns[::every]], 1 - STRONG))
@@ -73,10 +73,10 @@ def _full_colour(attention: np.ndarray) -> float:
 def _draw_grid(
     axes: Axes, attention: np.ndarray, layer: int, head: int, theme: Theme, colors: dict
 ) -> None:
-    """All heads in one image: a column for each head, a row for each layer."""
+    """Draw all heads as one image: a row for each layer, a column for each head."""
     layers, heads, length = attention.shape[:3]
     cells = min(length, CELL)
-    zoom = CELL // cells  # a few tokens are drawn large, so that the gaps stay narrow beside them
+    zoom = CELL // cells  # keeps the gaps narrow in comparison
     side = cells * zoom
     gap = side // 12
     pitch = side + gap
@@ -102,9 +102,9 @@ def _draw_grid(
 
 
 def shrunk(weights: np.ndarray, side: int) -> np.ndarray:
-    """A square matrix in fewer cells, each the largest of the weights that fall into it.
+    """Return a square matrix reduced to side x side cells, by the maximum.
 
-    A mean would make a head that looks at one token of many look at none.
+    The mean would hide a head that attends to a single token.
     """
     starts = np.arange(side) * len(weights) // side
     return np.maximum.reduceat(np.maximum.reduceat(weights, starts, axis=0), starts, axis=1)
@@ -123,7 +123,7 @@ def _draw_head(
     future = np.triu(np.ones((length, length), bool), 1)
     image = axes.imshow(np.where(future, np.nan, weights), interpolation="nearest", **colors)
     ticks = ticks_for(length, place)
-    # With many tokens each line says where it is in the text, too.
+    # With many tokens, the labels include the position in the text.
     numbered = [f"{names[n]}  {first + n + 1}" if length > LABELS else names[n] for n in ticks]
     size = 8 if length <= 30 else 7
     axes.set_xticks(ticks, numbered, rotation=90, fontsize=size)
@@ -162,13 +162,13 @@ def _write_values(
 ) -> None:
     for row, column in zip(*np.tril_indices(len(weights)), strict=True):
         weight = weights[row, column]
-        color = theme.ground if norm(weight) > 0.55 else theme.ink
+        color = theme.background if norm(weight) > 0.55 else theme.foreground
         words = f"{100 * weight:.0f} %"
         axes.text(column, row, words, color=color, ha="center", va="center", fontsize=8)
 
 
 def ticks_for(length: int, place: int) -> list[int]:
-    """The places that get a label: all, or so many that labels keep clear, and the chosen one."""
+    """Return the positions that get a label: at most about `LABELS`, evenly spaced, and `place`."""
     every = -(-length // LABELS)
     ticks = list(range(0, length, every))
     if place not in ticks:
@@ -177,7 +177,7 @@ def ticks_for(length: int, place: int) -> list[int]:
 
 
 def strongest(weights: np.ndarray, place: int) -> np.ndarray:
-    """The places that a token looks at most, in the order of the text."""
+    """Return the positions of the `BARS` largest weights up to `place`, in ascending order."""
     seen = weights[: place + 1]
     return np.sort(np.argsort(-seen, kind="stable")[:BARS])
 
@@ -196,4 +196,4 @@ def _draw_bars(
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     axes.grid(True, axis="x")
     kept = "" if len(shown) > place else f", the {len(shown)} strongest"
-    axes.set_title(f"Where token {first + place + 1:,}, {names[place]}, looks{kept}")
+    axes.set_title(f"Attention of token {first + place + 1:,}, {names[place]}{kept}")

@@ -1,4 +1,4 @@
-"""What the settings of sampling do to the samples."""
+"""Diversity of samples by sampling settings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from gpt2 import files
 from gpt2.errors import UserError
 from gpt2.pictures.labels import legible
 from gpt2.pictures.style import Theme, is_drawable, logarithmic, style
+from gpt2.workspace import command_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What is drawn of each metric, by its name in the file; those that a file lacks are left out.
+# Titles of the metrics, by their names in the file; metrics that a file lacks are left out.
 TITLES = {
     "distinct_1": "distinct words",
     "distinct_2": "distinct pairs of words",
@@ -29,40 +30,36 @@ TITLES = {
     "length": "length, words",
     "perplexity": "perplexity",
 }
-COLUMNS = 4  # panels side by side, unless more settings were varied
+COLUMNS = 4  # panels per line, or as many as there are settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One combination of settings, and what its samples are like."""
+    """One combination of settings, and the metrics of its samples that are defined."""
 
     settings: Mapping[str, float]
-    metrics: Mapping[str, float]  # without those that could not be told
+    metrics: Mapping[str, float]
 
 
 def read_grid(path: Path) -> list[Row]:
-    """The rows of a file that `evaluate.py grid --json` has written.
+    """Return the rows of a file written by `evaluate grid --json`.
 
     Raises:
-        UserError: it is something else, or has no row.
+        UserError: it is another file, or has no rows.
     """
+    create = f"Create it with: {command_line('evaluate')} grid --json FILE"
     rows = files.read_json_object(path).get("rows")
     try:
         found = [Row(_numbers(row["settings"]), _numbers(row["metrics"])) for row in rows or ()]
     except (TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise UserError(
-            f"{path} is not a grid of settings; make one with: "
-            "python src/evaluate.py grid --json FILE"
-        ) from error
+        raise UserError(f"{path}: not the results of a grid. {create}") from error
     if not any(row.settings and row.metrics for row in found):
-        raise UserError(
-            f"{path} has no rows of settings and metrics; make it with: "
-            "python src/evaluate.py grid --json FILE"
-        )
+        raise UserError(f"{path} has no rows with settings and metrics. {create}")
     return found
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are finite numbers."""
     return {
         name: value
         for name, value in values.items()
@@ -71,7 +68,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def varied(rows: Sequence[Row]) -> dict[str, list[float]]:
-    """The values of each setting that has several; of the first setting, if none has."""
+    """Return the values of each setting that has several, or else those of the first setting."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
     values = {
         name: sorted({r.settings[name] for r in rows if name in r.settings}) for name in names
@@ -81,7 +78,7 @@ def varied(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def mean(rows: Sequence[Row], metric: str, setting: str, value: float) -> float:
-    """Of a metric, over the rows with this value of a setting; NaN if none of them has it."""
+    """Return the mean of a metric over the rows with this value of a setting, NaN without rows."""
     found = [
         r.metrics[metric] for r in rows if r.settings.get(setting) == value and metric in r.metrics
     ]
@@ -89,15 +86,15 @@ def mean(rows: Sequence[Row], metric: str, setting: str, value: float) -> float:
 
 
 def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
-    """A row of panels for each metric, a column for each setting that was varied.
+    """Return a figure with a panel for each metric and each setting that has several values.
 
-    Each dot is a combination of settings; the line goes through the means.
+    Each dot is a combination of settings; the line connects the means.
     """
     from matplotlib.figure import Figure
 
     settings = varied(rows)
     metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
-    # With few settings, several metrics stand side by side.
+    # With few settings, several metrics fit side by side.
     beside = max(1, COLUMNS // len(settings))
     lines, columns = -(-len(metrics) // beside), beside * len(settings)
     with style(theme):
@@ -139,11 +136,11 @@ def _draw_panel(
     ]
     if not dots:
         return
-    axes.plot(*zip(*dots, strict=True), "o", color=theme.faint, markersize=3, alpha=0.6)
+    axes.plot(*zip(*dots, strict=True), "o", color=theme.muted, markersize=3, alpha=0.6)
     means = [mean(rows, metric, setting, value) for value in values]
     axes.plot(range(len(values)), means, "o-", color=theme.series[0], markersize=5)
     if metric == "perplexity" and max(y for _, y in dots) > 20 * min(y for _, y in dots) > 0:
         logarithmic(axes)
-    if not any(y for _, y in dots):  # or there would be shares below none, too
+    if not any(y for _, y in dots):  # the axis would include negative values
         axes.set_ylim(-0.05, 1)
     axes.grid(True, axis="y")

@@ -1,7 +1,7 @@
-"""Tokens as labels: what is invisible gets a mark, and what cannot be drawn says what it is.
+"""Readable labels of tokens.
 
-A token is a string of bytes, and may be a part of a character only: it is shown by its bytes, as
-⟨E4 B8⟩. A character that no installed font has is shown by its number, as ⟨U+1F600⟩.
+White space is shown by a visible symbol. A token may be a part of a character: it is shown by its
+bytes, as ⟨E4 B8⟩. A character that no installed font has is shown by its code point, as ⟨U+1F600⟩.
 """
 
 from __future__ import annotations
@@ -10,22 +10,35 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-# What stands in a label for characters that nobody would see.
+# Symbols for white space in labels.
 MARKS = {" ": "·", "\n": "↵", "\t": "→"}
 LONGEST = 14  # characters of a label
 
 
 class LabelPart(NamedTuple):
-    """Some characters of a token."""
+    """A part of a token: characters, or the bytes or code points of others.
+
+    Attributes:
+        text: the characters, or their names: `U+1F600`, or bytes such as `E4 B8`.
+        is_name: whether the text is names.
+    """
 
     text: str
-    is_name: bool  # the text is not the characters themselves, but says which they are
+    is_name: bool
 
 
 def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[LabelPart]:
-    """A token's characters, and the names of those that cannot be shown; neighbours are joined.
+    r"""Return the parts of a token: characters that can be drawn, and names of the others.
 
-    White space stays as it is; see `MARKS`.
+    White space is kept.
+
+    Args:
+        token: its bytes.
+        is_drawable: whether a font has a character.
+
+    Example:
+        >>> pieces(b"ab\xe4\xb8", str.isprintable)
+        [LabelPart(text='ab', is_name=False), LabelPart(text='E4 B8', is_name=True)]
     """
     found = []
     for is_name, group in itertools.groupby(
@@ -38,13 +51,23 @@ def pieces(token: bytes, is_drawable: Callable[[str], bool]) -> list[LabelPart]:
 
 
 def label(token: bytes, is_drawable: Callable[[str], bool], longest: int = LONGEST) -> str:
-    """A token in one line of visible characters, of about `longest` at most."""
+    r"""Return a token as one line of visible characters.
+
+    Args:
+        token: its bytes.
+        is_drawable: whether a font has a character.
+        longest: characters beyond which it is shortened.
+
+    Example:
+        >>> label(b" word\n", str.isprintable)
+        '·word↵'
+    """
     line = ""
     for text, is_name in pieces(token, is_drawable):
         if is_name:
             part = f"⟨{text}⟩"
             if len(line) + len(part) > longest:
-                part = f"⟨{text.split()[0]} …⟩"  # half a number would be another one
+                part = f"⟨{text.split()[0]} …⟩"  # a part of a number would be misread
         else:
             part = "".join(MARKS.get(character, character) for character in text)
         line += part
@@ -54,12 +77,13 @@ def label(token: bytes, is_drawable: Callable[[str], bool], longest: int = LONGE
 
 
 def legible(text: str, is_drawable: Callable[[str], bool]) -> str:
-    """A line of text, such as the name of a run, with names for what cannot be drawn."""
+    """Return text, such as the name of a run, with ⟨names⟩ of characters that cannot be drawn."""
     parts = pieces(text.encode("utf-8", "surrogatepass"), is_drawable)
     return "".join(f"⟨{part}⟩" if is_name else part for part, is_name in parts)
 
 
 def _characters(token: bytes, is_drawable: Callable[[str], bool]) -> Iterator[LabelPart]:
+    """Yield the characters of a token, and sequences of bytes that are not UTF-8."""
     while token:
         try:
             whole, broken, token = token.decode("utf-8"), b"", b""

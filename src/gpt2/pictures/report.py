@@ -1,7 +1,7 @@
-"""All there is to see of a run, on one page that opens offline.
+"""The report of a run: one HTML page that opens offline.
 
-The page refers to nothing outside itself and runs no script, and says so to the browser. Every
-picture is there twice, in light and dark, and the reader's system says which one is shown.
+The page loads nothing from elsewhere and runs no script, which its Content-Security-Policy also
+tells the browser. Every picture is included in light and dark; the system's mode decides.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from gpt2.pictures.labels import pieces
 from gpt2.pictures.probabilities import probabilities_picture
 from gpt2.pictures.style import THEMES, Theme
 from gpt2.pictures.surprisal import FULL, perplexity_in_words
-from gpt2.pictures.training import training_picture
+from gpt2.pictures.training import smooth, training_picture
+from gpt2.workspace import command_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,41 +33,62 @@ if TYPE_CHECKING:
     from gpt2.evaluation.next_tokens import TokenDistribution
     from gpt2.training.run_log import Curves
 
-LONGEST_SAMPLE = 20_000  # characters of a file of samples that are shown
+LONGEST_SAMPLE = 20_000  # characters of a sample file beyond which it is truncated
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleAnalysis:
-    """What a model makes of the beginning of a sample; T tokens, of which A for attention."""
+    """Surprisal, attention and next-token distributions of the beginning of a sample.
 
-    name: str  # where the sample is from
-    tokens: Sequence[bytes]  # [T]
-    nats: np.ndarray  # [T]; see `evaluation.surprise`
-    attention: np.ndarray  # [L, H, A, A]
-    steps: Sequence[TokenDistribution]  # through the first A tokens
-    settings: SamplingSettings  # what the steps' tokens are drawn with
+    Attributes:
+        name: name of the sample file.
+        tokens: bytes of each token [T].
+        nats: surprisal of each token, float [T]; see `gpt2.evaluation.surprisal`.
+        attention: of the first A tokens, float [L, H, A, A]; see `gpt2.evaluation.attention`.
+        steps: distributions of the next token at the last of these A tokens.
+        settings: sampling settings of the distributions.
+        token_bytes: returns the bytes of a token id.
+    """
+
+    name: str
+    tokens: Sequence[bytes]
+    nats: np.ndarray
+    attention: np.ndarray
+    steps: Sequence[TokenDistribution]
+    settings: SamplingSettings
     token_bytes: Callable[[int], bytes]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the page is made of; None, or nothing, where a run has no such thing."""
+    """The content of a report; None or empty for what the run does not have.
+
+    Attributes:
+        run: name of the run.
+        curves: its losses.
+        parameters: number of parameters of the model.
+        samples: content of the sample files by name, newest first.
+        more_samples: number of older sample files, which are left out.
+        calls: the calls of train in config.json, oldest first.
+        analysis: of the newest sample.
+        grid: results of `evaluate grid`.
+    """
 
     run: str
     curves: Curves | None = None
     parameters: int | None = None
-    samples: Mapping[str, str] = dataclasses.field(default_factory=dict)  # newest first, by name
-    more_samples: int = 0  # files that are left out
-    calls: Sequence[Mapping[str, Any]] = ()  # of train.py, the first one first
-    reading: SampleAnalysis | None = None
+    samples: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    more_samples: int = 0
+    calls: Sequence[Mapping[str, Any]] = ()
+    analysis: SampleAnalysis | None = None
     grid: Sequence[Row] = ()
 
     def page(self) -> str:
-        """The HTML."""
+        """Return the page as HTML."""
         sections = {
             "Training": self._training(),
             "Samples": self._samples(),
-            "Surprise": self._surprise(),
+            "Surprisal": self._surprisal(),
             "Attention": self._attention(),
             "Probabilities": self._probabilities(),
             "Diversity": self._diversity(),
@@ -83,22 +105,22 @@ class Report:
 
     def _training(self) -> str:
         if self.curves is None:
-            return _none("The run has no history of its losses.")
+            return _none("The run has no history.jsonl.")
         curves, facts = self.curves, {}
         if len(curves.steps):
             facts["Steps"] = f"{int(curves.steps[-1]):,}"
-            facts["Training loss, running average"] = _loss(curves.average[-1])
+            facts["Training loss, smoothed"] = _loss(smooth(curves.loss)[-1])
         if np.isfinite(curves.val_loss).any():
             best = int(np.nanargmin(curves.val_loss))
             step = int(curves.val_steps[best])
             facts["Lowest validation loss"] = f"{_loss(curves.val_loss[best])} at step {step:,}"
         if self.parameters:
-            facts["Parameters of the model"] = f"{self.parameters:,}"
+            facts["Parameters"] = f"{self.parameters:,}"
 
         def draw(theme: Theme) -> Figure:
             return training_picture({self.run: curves}, theme)
 
-        return table(facts) + picture(draw, "Loss and perplexity over the steps")
+        return table(facts) + picture(draw, "Loss and perplexity by step")
 
     def _samples(self) -> str:
         if not self.samples:
@@ -113,30 +135,29 @@ class Report:
                 f"<pre>{escaped(cut + rest)}</pre></details>"
             )
         if self.more_samples:
-            shown.append(f"<p>{self.more_samples:,} older files are left out.</p>")
+            shown.append(f"<p>{self.more_samples:,} older files are not shown.</p>")
         return "\n".join(shown)
 
-    def _surprise(self) -> str:
-        if self.reading is None:
-            return _none("There is no sample to read.")
+    def _surprisal(self) -> str:
+        if self.analysis is None:
+            return _none("The run has no samples yet.")
         spans = []
-        for token, nats in zip(self.reading.tokens, self.reading.nats, strict=True):
+        for token, nats in zip(self.analysis.tokens, self.analysis.nats, strict=True):
             known = math.isfinite(nats)
             strength = min(1.0, max(0.0, nats / FULL)) if known else 0.0
-            said = f"{100 * math.exp(-nats):.2g} %" if known else "not predicted"
-            spans.append(f'<span style="--s:{strength:.3f}" title="{said}">{_token(token)}</span>')
+            words = f"{100 * math.exp(-nats):.2g} %" if known else "not predicted"
+            spans.append(f'<span style="--s:{strength:.3f}" title="{words}">{_token(token)}</span>')
         return (
-            f"<p>The beginning of {escaped(self.reading.name)}. The stronger its ground, the less "
-            f"the model expected a token; its probability shows when you point at it. "
-            f"{perplexity_in_words(self.reading.nats)}.</p>"
-            f'<p class="scale">expected <i></i> not expected</p>'
+            f"<p>The beginning of {escaped(self.analysis.name)}, shaded by surprisal. Point at a "
+            f"token to see its probability. {perplexity_in_words(self.analysis.nats)}.</p>"
+            f'<p class="scale">expected <i></i> unexpected</p>'
             f'<pre class="read">{"".join(spans)}</pre>'
         )
 
     def _attention(self) -> str:
-        if self.reading is None:
-            return _none("There is no sample to read.")
-        attention, tokens = self.reading.attention, self.reading.tokens
+        if self.analysis is None:
+            return _none("The run has no samples yet.")
+        attention, tokens = self.analysis.attention, self.analysis.tokens
         layer, head = busiest_head(attention)
         length = attention.shape[-1]
 
@@ -144,32 +165,32 @@ class Report:
             return attention_picture(attention, tokens[:length], layer, head, length - 1, theme)
 
         return (
-            f"<p>The first {length} tokens of the same sample. The head drawn large is the one "
-            "that looks least at the first token and at the token itself.</p>"
-        ) + picture(draw, f"Attention of every head; large: layer {layer}, head {head}")
+            f"<p>The first {length} tokens of the same sample. The enlarged head is the one with "
+            "the least attention to the first token and to the token itself.</p>"
+        ) + picture(draw, f"Attention of all heads; enlarged: layer {layer}, head {head}")
 
     def _probabilities(self) -> str:
-        if self.reading is None:
-            return _none("There is no sample to read.")
-        reading = self.reading
+        if self.analysis is None:
+            return _none("The run has no samples yet.")
+        analysis = self.analysis
 
         def draw(theme: Theme) -> Figure:
             return probabilities_picture(
-                reading.steps, reading.token_bytes, reading.settings, theme
+                analysis.steps, analysis.token_bytes, analysis.settings, theme
             )
 
         return (
-            "<p>What the model expects at the last of these tokens, and what comes next. In "
-            "colour: the token that came.</p>"
-        ) + picture(draw, "The likeliest next tokens, before and after the rules of sampling")
+            "<p>The most probable next tokens at the last of these tokens. The token that "
+            "follows in the sample is colored.</p>"
+        ) + picture(draw, "The most probable next tokens, before and after truncation")
 
     def _diversity(self) -> str:
         if not self.grid:
             return _none(
-                "No grid of settings was given; make one with src/evaluate.py grid --json FILE, "
-                "and name it with --grid FILE."
+                f"No grid of settings given. Create one with: {command_line('evaluate')} grid "
+                "--json FILE, and give it with --grid FILE."
             )
-        # Settings as the flags they are: a metric has the name of one of them.
+        # Settings are named like flags, as "length" is also the name of a metric.
         rows = [
             {f"--{name}": value for name, value in row.settings.items()} | dict(row.metrics)
             for row in self.grid
@@ -181,7 +202,7 @@ class Report:
             return diversity_picture(self.grid, theme)
 
         return (
-            f"{picture(draw, 'Metrics of samples by setting')}"
+            f"{picture(draw, 'Diversity metrics by setting')}"
             f"<details><summary>All {len(cells):,} combinations</summary>"
             f"{wide_table(heads, cells)}</details>"
         )
@@ -210,7 +231,7 @@ class Report:
     def _data_card(self) -> str:
         cards = {path: facts for call in self.calls for path, facts in _part(call, "data").items()}
         if not cards:
-            return _none("The run has no record of its data.")
+            return _none("The run has no record of its dataset.")
         return "\n".join(
             f"<h3>{escaped(path)}</h3>{table(facts if isinstance(facts, Mapping) else {})}"
             for path, facts in cards.items()
@@ -218,10 +239,10 @@ class Report:
 
 
 def busiest_head(attention: np.ndarray) -> tuple[int, int]:
-    """Layer and head that give the first token and a token itself the least weight, together.
+    """Return layer and head with the least attention to the first token and to the token itself.
 
     Args:
-        attention: [L, H, T, T].
+        attention: float [L, H, T, T].
     """
     itself = np.diagonal(attention, axis1=2, axis2=3)[:, :, 1:].sum(-1)
     idle = attention[:, :, 1:, 0].sum(-1) + itself  # [L, H]
@@ -230,12 +251,17 @@ def busiest_head(attention: np.ndarray) -> tuple[int, int]:
 
 
 def escaped(text: object) -> str:
-    """A text as it can stand anywhere in a page; control characters become U+FFFD."""
+    """Return text escaped for HTML; control characters become U+FFFD."""
     return html.escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", str(text)))
 
 
 def picture(draw: Callable[[Theme], Figure], words: str) -> str:
-    """A picture in both themes, inside the page; `words` are for those who do not see it."""
+    """Return HTML with a picture in both themes.
+
+    Args:
+        draw: makes the figure in a theme.
+        words: alternative text.
+    """
     light, dark = (
         base64.b64encode(style.drawn(draw(THEMES[name]), "svg", THEMES[name])).decode()
         for name in ("light", "dark")
@@ -248,7 +274,7 @@ def picture(draw: Callable[[Theme], Figure], words: str) -> str:
 
 
 def table(facts: Mapping[str, Any]) -> str:
-    """Names and values, one pair to a line; what is None, False or empty is left out."""
+    """Return an HTML table with one name and value per line, without None, False and ""."""
     rows = (
         f"<tr><th>{escaped(name)}</th><td>{escaped(_shown(value))}</td></tr>"
         for name, value in facts.items()
@@ -258,7 +284,7 @@ def table(facts: Mapping[str, Any]) -> str:
 
 
 def wide_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a line of heads, in a box of its own that scrolls sideways."""
+    """Return an HTML table with column heads that scrolls horizontally."""
     lines = [heads, *rows]
     cells = (
         "".join(f"<{kind}>{escaped(cell)}</{kind}>" for cell in line)
@@ -268,7 +294,7 @@ def wide_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _token(token: bytes) -> str:
-    # The browser has fonts of its own, and shows a box itself for what none of them has.
+    # Every character counts as drawable, as the browser has its own fonts and fallbacks.
     parts = []
     for text, is_name in pieces(token, lambda character: True):
         shown = escaped(text).replace("\n", "↵\n")
@@ -282,7 +308,7 @@ def _part(call: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _end_of_path(path: Any) -> str | None:
-    """The last folder and the name: pages are passed on, and home folders have names."""
+    """Return the last two parts of a path, as a home folder would reveal the user's name."""
     return "/".join(re.split(r"[/\\]", path)[-2:]) if isinstance(path, str) else None
 
 
@@ -311,16 +337,16 @@ def _style_sheet() -> str:
 
 def _variables(theme: Theme) -> str:
     return (
-        f"--ground:{theme.ground};--ink:{theme.ink};--faint:{theme.faint};"
-        f"--link:{theme.series[0]};--strong:{theme.surprise[-1]}"
+        f"--background:{theme.background};--foreground:{theme.foreground};--muted:{theme.muted};"
+        f"--link:{theme.series[0]};--strong:{theme.surprisal[-1]}"
     )
 
 
 _RULES = """\
-body{margin:0 auto;max-width:76rem;padding:1rem 1.5rem 4rem;background:var(--ground);
-color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+body{margin:0 auto;max-width:76rem;padding:1rem 1.5rem 4rem;background:var(--background);
+color:var(--foreground);font:16px/1.5 system-ui,sans-serif}
 a{color:var(--link);margin-right:1rem}
-h2{margin:2.5rem 0 .75rem;border-bottom:1px solid var(--faint)}
+h2{margin:2.5rem 0 .75rem;border-bottom:1px solid var(--muted)}
 img{max-width:100%;height:auto}
 table{border-collapse:collapse;margin:.5rem 0}
 th,td{text-align:left;vertical-align:top;padding:.15rem 1.5rem .15rem 0;font-weight:normal;
@@ -328,13 +354,13 @@ overflow-wrap:anywhere}
 th{opacity:.75;white-space:nowrap}
 .wide{overflow-x:auto;font-size:.85rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font:14px/1.6 ui-monospace,monospace;
-max-height:32rem;overflow-y:auto;border-left:3px solid var(--faint);padding-left:1rem}
+max-height:32rem;overflow-y:auto;border-left:3px solid var(--muted);padding-left:1rem}
 summary{cursor:pointer}
 .read span{background:color-mix(in srgb,var(--strong) calc(var(--s)*100%),transparent);
 border-radius:2px}
-.read b{font-weight:normal;font-size:.7em;border:1px solid var(--faint);border-radius:2px;
+.read b{font-weight:normal;font-size:.7em;border:1px solid var(--muted);border-radius:2px;
 padding:0 .2em;margin:0 .1em}
-.scale i{display:inline-block;width:12rem;height:.7rem;border:1px solid var(--faint);
+.scale i{display:inline-block;width:12rem;height:.7rem;border:1px solid var(--muted);
 background:linear-gradient(to right,transparent,var(--strong))}
 .none{opacity:.75}
 """

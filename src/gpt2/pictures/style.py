@@ -1,7 +1,7 @@
-"""What all pictures share: light and dark, fonts, and how a figure becomes a file.
+"""Themes, fonts and output files of all pictures.
 
-matplotlib is optional and is imported late. Figures are made without pyplot, so that none is kept
-and no window is opened.
+matplotlib is an optional dependency and is imported only when a picture is made. Figures are made
+without pyplot, which would keep them in memory and could open a window.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg")
 DOTS_PER_INCH = 144
 
-# Families that are tried for a character, in this order. The first comes with matplotlib; of the
-# others each system has some. Emoji fonts made of coloured bitmaps are none that can be drawn with.
+# Font families, in order of preference. The first two come with matplotlib; every system has some
+# of the others. Emoji fonts that consist of color bitmaps are left out: matplotlib cannot use them.
 PLAIN, MONOSPACE = "DejaVu Sans", "DejaVu Sans Mono"
 FALLBACKS = (
     "Noto Sans CJK SC",
@@ -63,59 +63,57 @@ FALLBACKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """The colours of a picture."""
+    """The colors of a picture, as #rrggbb.
+
+    Attributes:
+        name: value of --theme.
+        background, foreground: of the page, and of text.
+        muted: for axes and other lines and text of less importance.
+        series: one color for each run, or kind of bar.
+        weights: color scale of attention weights, from 0 to 1.
+        surprisal: color scale behind text, from expected to unexpected.
+    """
 
     name: str
-    ground: str
-    ink: str
-    faint: str  # for lines and words that stay behind
-    series: tuple[str, ...]  # one for each run or kind
-    weights: tuple[str, ...]  # from no attention to all of it
-    surprise: tuple[str, ...]  # from expected to unexpected, all of them behind text in ink
+    background: str
+    foreground: str
+    muted: str
+    series: tuple[str, ...]
+    weights: tuple[str, ...]
+    surprisal: tuple[str, ...]
 
     def colormap(self, colors: tuple[str, ...]) -> Colormap:
-        """A scale of colours; what has no value is drawn as the ground."""
+        """Return a color scale that shows NaN as the background."""
         from matplotlib.colors import LinearSegmentedColormap
 
         scale = LinearSegmentedColormap.from_list("gpt2", colors)
-        return scale.with_extremes(bad=self.ground)
+        return scale.with_extremes(bad=self.background)
 
 
 THEMES = {
     "light": Theme(
         name="light",
-        ground="#ffffff",
-        ink="#1f2328",
-        faint="#9aa1ab",
+        background="#ffffff",
+        foreground="#1f2328",
+        muted="#9aa1ab",
         series=("#0b62a4", "#c2410c", "#0f7b5f", "#8b3fa8", "#8a6100", "#b0206b"),
         weights=("#eef2f7", "#8fbbe0", "#2a78b8", "#08306b"),
-        surprise=("#ffffff", "#fde3cc", "#f9b98a", "#f08a5d"),
+        surprisal=("#ffffff", "#fde3cc", "#f9b98a", "#f08a5d"),
     ),
     "dark": Theme(
         name="dark",
-        ground="#16181d",
-        ink="#e6e8eb",
-        faint="#6d7480",
+        background="#16181d",
+        foreground="#e6e8eb",
+        muted="#6d7480",
         series=("#6cb2f5", "#ff9d5c", "#4fd1a5", "#d59bf0", "#e9c46a", "#ff8ac0"),
         weights=("#232833", "#2b5f8f", "#5aa9e6", "#e3f3ff"),
-        surprise=("#16181d", "#4a2a17", "#7d3b12", "#a8440a"),
+        surprisal=("#16181d", "#4a2a17", "#7d3b12", "#a8440a"),
     ),
 }
 
 
-def theme_named(name: str) -> Theme:
-    """The theme of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name not in THEMES:
-        raise UserError(f"There is no theme {name!r}; there are {' and '.join(THEMES)}.")
-    return THEMES[name]
-
-
 def load_matplotlib() -> None:
-    """Find out whether pictures can be drawn.
+    """Import matplotlib.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -124,27 +122,26 @@ def load_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "Pictures need matplotlib, which is not installed; install it with: "
-            "pip install matplotlib"
+            "Plots need matplotlib, which is not installed. Install it with: pip install matplotlib"
         ) from error
 
 
 def check_ending(path: Path) -> Path:
-    """The path itself, if a picture can have it.
+    """Return a path after checking that it ends in .png or .svg.
 
     Raises:
-        UserError: its ending is that of no format that is drawn here.
+        UserError: it has another ending.
     """
     if path.suffix.lower().removeprefix(".") not in FORMATS:
-        raise UserError(f"{path} should end in .png or .svg, which says what to draw.")
+        raise UserError(f"{path}: unknown picture format. Use a name that ends in .png or .svg.")
     return path
 
 
 def save(figure: Figure, path: Path, theme: Theme) -> None:
-    """Write a picture as PNG or SVG, by the path's ending.
+    """Write a figure as PNG or SVG, depending on the ending of the path.
 
     Raises:
-        UserError: the ending is another one, or the file cannot be written.
+        UserError: the path has another ending, or the file cannot be written.
     """
     picture = drawn(figure, check_ending(path).suffix.lower().removeprefix("."), theme)
     with files.atomic_write(path) as file:
@@ -152,9 +149,9 @@ def save(figure: Figure, path: Path, theme: Theme) -> None:
 
 
 def drawn(figure: Figure, format: str, theme: Theme) -> bytes:
-    """A figure as the content of a file: "png" or "svg"."""
+    """Return a figure as the content of a "png" or "svg" file."""
     content = io.BytesIO()
-    # Without the date, the same numbers give the same file.
+    # Without date and version, the same figure gives the same bytes.
     metadata = {"Date": None} if format == "svg" else {"Software": None}
     with style(theme):
         figure.savefig(content, format=format, dpi=DOTS_PER_INCH, metadata=metadata)
@@ -163,45 +160,45 @@ def drawn(figure: Figure, format: str, theme: Theme) -> bytes:
 
 @contextlib.contextmanager
 def style(theme: Theme) -> Iterator[None]:
-    """The settings of matplotlib within which all figures are made and drawn."""
+    """Apply the matplotlib settings of a theme, for making a figure and for writing it."""
     import matplotlib
 
     settings = {
         "font.family": [PLAIN, *_installed()],
         "font.size": 9,
-        "text.parse_math": False,  # a dollar sign in a text is a dollar sign
-        "text.color": theme.ink,
-        "axes.facecolor": theme.ground,
-        "axes.edgecolor": theme.faint,
-        "axes.labelcolor": theme.ink,
+        "text.parse_math": False,  # dollar signs are not formulas
+        "text.color": theme.foreground,
+        "axes.facecolor": theme.background,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.foreground,
         "axes.titlesize": 10,
         "axes.titlelocation": "left",
         "axes.axisbelow": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.unicode_minus": False,
-        "xtick.color": theme.faint,
-        "ytick.color": theme.faint,
-        "xtick.labelcolor": theme.ink,
-        "ytick.labelcolor": theme.ink,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.foreground,
+        "ytick.labelcolor": theme.foreground,
         "xtick.labelsize": 8,
         "ytick.labelsize": 8,
-        "grid.color": theme.faint,
+        "grid.color": theme.muted,
         "grid.alpha": 0.3,
         "legend.frameon": False,
         "legend.fontsize": 8,
-        "figure.facecolor": theme.ground,
-        "savefig.facecolor": theme.ground,
+        "figure.facecolor": theme.background,
+        "savefig.facecolor": theme.background,
         "figure.constrained_layout.use": True,
         "svg.hashsalt": "gpt2",
-        "svg.fonttype": "path",  # so that the picture does not hang on the fonts of its reader
+        "svg.fonttype": "path",  # the viewer may not have the fonts
     }
     with matplotlib.rc_context(settings):
         yield
 
 
 def logarithmic(axes: Axes) -> None:
-    """Give an axis a logarithmic scale with plain numbers, in a narrow range as in a wide one."""
+    """Set a logarithmic y axis with plain numbers as tick labels, also for a narrow range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -211,8 +208,32 @@ def logarithmic(axes: Axes) -> None:
 
 
 def is_drawable(character: str) -> bool:
-    """Whether one of the installed fonts has this character."""
+    """Return whether an installed font has this character."""
+    if not _has_glyph(character):
+        _add_new_fonts()
+    return _has_glyph(character)
+
+
+def _has_glyph(character: str) -> bool:
     return any(font.get_char_index(ord(character)) for font in _fonts())
+
+
+@functools.cache  # once per process, as listing the fonts of the system is slow
+def _add_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib cached its list of fonts."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    families = [PLAIN, *_installed()]
+    for path in set(font_manager.findSystemFonts()) - known:
+        # Font files may be broken in many ways; matplotlib skips those, too.
+        with contextlib.suppress(Exception):
+            font_manager.fontManager.addfont(path)
+    _installed.cache_clear()
+    _fonts.cache_clear()
+    if matplotlib.rcParams["font.family"] == families:  # inside `style`
+        matplotlib.rcParams["font.family"] = [PLAIN, *_installed()]
 
 
 @functools.cache

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 2000  # of a curve; more are neither seen nor wanted in a file
-DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)))  # when the colours begin again
+POINTS = 2000  # maximum number of points of a curve; more would only make the file larger
+DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)))  # line styles, for more runs than colors
+REACH = 0.02  # steps on each side that the smoothed loss is the mean of, as a fraction of all
 
 
 def training_picture(runs: Mapping[str, Curves], theme: Theme) -> Figure:
-    """The training loss, its average and the validation loss of runs, also as perplexity.
+    """Return a plot of training loss and validation loss, also as perplexity, of some runs.
 
     Args:
-        runs: the losses of each run, by its name.
+        runs: the curves of each run, by its name.
     """
     from matplotlib.figure import Figure
 
@@ -51,12 +52,12 @@ def _draw_run(
 ) -> None:
     line = {"color": color, "linestyle": dashes, "linewidth": 1.6}
     if len(curves.steps):
-        steps, losses, average = (
-            _thinned(values) for values in (curves.steps, curves.loss, curves.average)
+        steps, losses, smoothed = (
+            _thin(values) for values in (curves.steps, curves.loss, smooth(curves.loss))
         )
         loss.plot(steps, losses, color=color, linewidth=0.8, alpha=0.3)
-        loss.plot(steps, average, label=f"{name}: training, running average", **line)
-        perplexity.plot(steps, perplexities(average), **line)
+        loss.plot(steps, smoothed, label=f"{name}: training, smoothed", **line)
+        perplexity.plot(steps, perplexities(smoothed), **line)
     if len(curves.val_steps):
         marks = {"color": color, "marker": "o", "markersize": 3.5, "linewidth": 1, "alpha": 0.9}
         label = f"{name}: validation"
@@ -69,13 +70,31 @@ def _draw_run(
 
 
 def perplexities(losses: np.ndarray) -> np.ndarray:
-    """The exponential of losses in nats; NaN where that is beyond all bounds."""
+    """Return exp(losses), losses in nats; NaN where it overflows."""
     with np.errstate(over="ignore"):
         found = np.exp(losses)
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _thinned(values: np.ndarray) -> np.ndarray:
-    """Every so-and-so-many-th point, and the last one."""
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """Return the centered moving average of losses, float64 [steps]; NaN is left out.
+
+    A centered average does not lag behind a falling loss, as the running average of the log does.
+    At the start, where the loss falls fast, the window shrinks to stay centered; at the end it is
+    truncated.
+    """
+    places = np.arange(len(losses))
+    reach = max(2, int(REACH * len(losses)))
+    begin = places - np.minimum(places, reach)
+    end = np.minimum(places + np.minimum(places, reach) + 1, len(losses))
+    known = np.isfinite(losses)
+    sums = np.append(0, np.cumsum(np.where(known, losses, 0)))
+    counts = np.append(0, np.cumsum(known))
+    with np.errstate(invalid="ignore"):  # 0 / 0 where no loss is known
+        return (sums[end] - sums[begin]) / (counts[end] - counts[begin])
+
+
+def _thin(values: np.ndarray) -> np.ndarray:
+    """Return every n-th value and the last one, at most `POINTS`."""
     every = -(-len(values) // POINTS)
     return values[::-1][::every][::-1]

@@ -11,7 +11,7 @@ from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.flags import Option, Values, options_of
+from gpt2.commands.flags import Option, Values
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, print_table
 from gpt2.data import tokenization

@@ -1,4 +1,4 @@
-"""plot.py report: all there is to see of a run, on one page that opens offline."""
+"""`plot report`: one HTML page about a run, which opens offline."""
 
 from __future__ import annotations
 
@@ -7,120 +7,126 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from command_line import check_place, load_tensorflow, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.data import readers
+from gpt2.checkpoint.resolve import find_run
+from gpt2.checks import setting
+from gpt2.commands import inputs
+from gpt2.commands.flags import Command, Values, options_of
+from gpt2.commands.signals import load_tensorflow
+from gpt2.commands.terminal import shown
+from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation.samples import read_samples, run_samples
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.pictures import style
+from gpt2.pictures.diversity import read_grid
 from gpt2.training import run_log
 from gpt2.training.run_log import HISTORY, read_curves
 from gpt2.workspace import Workspace
-from plot_commands.shared import run_folder
 
 if TYPE_CHECKING:
     from gpt2.pictures.report import SampleAnalysis
 
-SAMPLES = 10  # newest files of samples that are shown
-READ = 400  # tokens of a sample that are coloured
-LOOKED_AT = 40  # tokens of a sample whose attention is drawn
-STEPS = 6  # of these, whose next tokens are drawn
+SAMPLE_FILES = 10  # the newest ones, which are shown
+SURPRISAL_TOKENS = 400  # of a sample
+ATTENTION_TOKENS = 40  # of a sample
+STEPS = 6  # of these tokens, whose next-token distributions are shown
 
 
-def report(run="run1", *, grid="", out="", models_dir="models"):
-    """Write one HTML file with all there is to see of a run; it opens offline, in light and dark.
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What report takes."""
 
-    Args:
-        run: the name of a run under checkpoint/, or the path of its folder
-        grid: the file that evaluate.py grid --json FILE has written, to show it, too
-        out: the page (default: RUN.html)
-        models_dir: the folder that holds the models
-    """
-    style.load_matplotlib()
-    workspace = Workspace.find(models_dir)
-    folder = run_folder(workspace, run)
+    run: str = setting("run1", "run under checkpoint/, or path", metavar="RUN")
+    grid: str = setting("", "also show the results of evaluate grid --json FILE", metavar="FILE")
+    out: str = setting("", "output file, .html (default: RUN.html)", metavar="FILE")
+
+
+def run(values: Values) -> None:
+    """Collect curves, samples, settings and an analysis of the newest sample; write the page."""
+    folder = find_run(values.run, values.models_dir)
     name = folder.resolve().name
-    path = Path(out or f"{name}.html")
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{path} should end in .html, since a report is a page.")
-    check_place(path)
-    from gpt2.pictures.diversity import read_grid
+    path = _check_page(Path(values.out or f"{name}.html"))
+    grid = read_grid(Path(values.grid)) if values.grid else ()
+    calls = run_log.read_calls(folder) if (folder / run_log.CONFIG).is_file() else []
+    curves = read_curves(folder / HISTORY) if (folder / HISTORY).is_file() else None
+    flags = _flags(calls)
+    reading = _reader_settings(flags)
+    samples = _sample_files(Workspace.find(values.models_dir, values.run).samples / name)
+    texts = {file.name: _read(file, reading) for file in samples[:SAMPLE_FILES]}
+    model = ModelFolder(folder)
+    parameters = model.hparams.parameters
+    style.load_matplotlib()
     from gpt2.pictures.report import Report
 
-    rows = read_grid(Path(grid)) if grid else ()
-    calls = run_log.read_calls(folder) if (folder / run_log.CONFIG).is_file() else []
-    history = folder / HISTORY
-    curves = read_curves(history) if history.is_file() else None
-    samples = sample_files(workspace.samples / name)
-    reading = sample_reading(flags_of(calls))
-    model = ModelFolder(folder)
-    found = Report(
+    report = Report(
         run=name,
         curves=curves,
-        parameters=model.hparams.parameters,
-        samples={file.name: read_text(file, reading) for file in samples[:SAMPLES]},
-        more_samples=max(0, len(samples) - SAMPLES),
+        parameters=parameters,
+        samples=texts,
+        more_samples=len(samples) - len(texts),
         calls=calls,
-        reading=read_sample(model, samples[0], reading, flags_of(calls)) if samples else None,
-        grid=rows,
+        analysis=_analyze(model, samples[0], reading, flags) if samples else None,
+        grid=grid,
     )
-    with files.atomic_write(path) as file:
-        file.write(found.page().encode())
+    files.write_text(path, report.page())
     print("Wrote", shown(path))
 
 
-def sample_files(folder: Path) -> list[Path]:
-    """The files of samples of a run, the newest first."""
+def _check_page(path: Path) -> Path:
+    """Return a path after checking that an HTML file can be written there."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{path}: a report is an HTML page. Use a name that ends in .html.")
+    return files.check_writable(path)
+
+
+def _sample_files(folder: Path) -> list[Path]:
+    """Return the sample files of a run, newest first; none if there are none yet."""
     try:
         return run_samples(folder)[::-1]
-    except UserError:  # there are none yet
+    except UserError:
         return []
 
 
-def read_text(file: Path, reading: readers.ReaderSettings) -> str:
-    """The text of a file of samples."""
+def _read(file: Path, reading: ReaderSettings) -> str:
     try:
         return file.read_bytes().decode(reading.encoding, reading.errors)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
 
 
-def flags_of(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Those of the last call."""
+def _flags(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the flags of the last call of train."""
     flags = calls[-1].get("flags") if calls else None
     return flags if isinstance(flags, Mapping) else {}
 
 
-def sample_reading(flags: Mapping[str, Any]) -> readers.ReaderSettings:
-    """How to read samples of train.py: as it has written them, with marks for what is damaged."""
+def _reader_settings(flags: Mapping[str, Any]) -> ReaderSettings:
+    """Return settings that read the samples of a run with the encoding they were written in."""
     try:
-        return readers.ReaderSettings(str(flags.get("encoding") or "utf-8"), "replace")
-    except UserError:  # an encoding that only another system knows
-        return readers.ReaderSettings(errors="replace")
+        return ReaderSettings(str(flags.get("encoding") or "utf-8"), "replace")
+    except UserError:  # an encoding that Python does not have on this system
+        return ReaderSettings(errors="replace")
 
 
-def sampling_of(flags: Mapping[str, Any]) -> SamplingSettings:
-    """How train.py drew the samples, as far as its flags tell."""
-    top_k, top_p = flags.get("top_k"), flags.get("top_p")
+def _sampling_settings(flags: Mapping[str, Any]) -> SamplingSettings:
+    """Return the settings with which train generated the samples."""
     try:
-        settings = SamplingSettings(top_k=top_k or 0, top_p=top_p or 0.0)
-    except UserError:  # somebody has written into config.json
+        return SamplingSettings.of_2021(flags.get("top_k") or 0, flags.get("top_p") or 0.0)
+    except UserError:  # config.json was edited
         return SamplingSettings()
-    return dataclasses.replace(settings, top_k=0) if 0 < settings.top_p < 1 else settings
 
 
-def read_sample(
-    model: ModelFolder, file: Path, reading: readers.ReaderSettings, flags: Mapping[str, Any]
+def _analyze(
+    model: ModelFolder, file: Path, reading: ReaderSettings, flags: Mapping[str, Any]
 ) -> SampleAnalysis | None:
-    """What the model makes of the beginning of the first sample that is not empty."""
-    tokenizer = model.tokenizer()
-    texts = (tokenizer.encode(text) for text in read_samples(file, reading))
-    tokens = next((text for text in texts if text), [])[:READ]
+    """Return surprisal, attention and next-token distributions of the first non-empty sample."""
+    tokenizer, hparams = model.tokenizer(), model.hparams
+    samples = (tokenizer.encode(text) for text in read_samples(file, reading))
+    tokens = next(filter(None, samples), [])[:SURPRISAL_TOKENS]
     if not tokens:
         return None
-    settings = sampling_of(flags)
     load_tensorflow()
     from gpt2.evaluation.attention import attention
     from gpt2.evaluation.next_tokens import next_tokens
@@ -129,8 +135,8 @@ def read_sample(
     from gpt2.generation.tensorflow_engine import TensorFlowEngine
     from gpt2.pictures.report import SampleAnalysis
 
-    weights, hparams = model.weights(), model.hparams
-    start = tokens[: min(LOOKED_AT, hparams.n_ctx)]
+    weights, settings = model.weights(), _sampling_settings(flags)
+    start = tokens[: min(ATTENTION_TOKENS, hparams.n_ctx)]
     language_model = LanguageModel(TensorFlowEngine(weights, hparams), hparams, tokenizer)
     return SampleAnalysis(
         name=file.name,
@@ -141,3 +147,17 @@ def read_sample(
         settings=settings,
         token_bytes=lambda token: tokenizer.decode_bytes([token]),
     )
+
+
+COMMAND = Command(
+    summary="Write one HTML page about a run: curves, samples, attention, settings, data.",
+    details="The page opens offline and follows the light or dark mode of the system.",
+    groups={
+        "run and output": [
+            *options_of(ReportOptions),
+            *options_of(inputs.ModelOptions, "models_dir"),
+        ],
+    },
+    run=run,
+    first="run",
+)

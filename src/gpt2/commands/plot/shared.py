@@ -1,85 +1,80 @@
-"""What the subcommands share: the picture's file and colours, runs by their names, the text."""
+"""Flags and steps that the subcommands of `plot` share."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import check_place, shown
 from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
+from gpt2.checks import Setting, check_value, setting
+from gpt2.commands.flags import Option, Values, options_of
+from gpt2.commands.terminal import shown
 from gpt2.errors import UserError
 from gpt2.evaluation.texts import TextEncoder
 from gpt2.pictures import style
-from gpt2.pictures.style import Theme
-from gpt2.workspace import Workspace
+from gpt2.pictures.style import THEMES, Theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def check_picture(out: str, theme: str) -> tuple[Path, Theme]:
-    """The path and the colours of a picture, before any work for it is done.
+@dataclasses.dataclass(frozen=True)
+class PictureOptions:
+    """Where a picture goes, and its colors."""
+
+    out: str = setting(help="output file, .png or .svg", metavar="FILE")
+    theme: str = setting("light", "color theme", choices=tuple(THEMES))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+    """The text that a model processes."""
+
+    text: str = setting("", "text to plot", metavar="TEXT")
+    file: str = setting("", "file with the text, instead of --text", metavar="FILE")
+
+
+def picture_options(out: str) -> list[Option]:
+    """Return the flags `--out` and `--theme`."""
+    return options_of(PictureOptions, out=out)
+
+
+def check_picture(values: Values) -> tuple[Path, Theme]:
+    """Return path and theme of the picture after checking that it can be written.
 
     Raises:
-        UserError: it cannot be drawn, or not be written there.
+        UserError: the file name has another ending, or the file cannot be written.
     """
-    path = check_place(style.check_ending(Path(out)))
-    colors = style.theme_named(theme)
-    style.load_matplotlib()
-    return path, colors
+    path = files.check_writable(style.check_ending(Path(values.out)))
+    return path, THEMES[values.theme]
 
 
-def check_index(name: str, value: object, least: int, most: int) -> None:
-    """Hold a number of something against what there is.
+def check_index(flag: str, value: int, low: int, high: int) -> None:
+    """Check a flag against a range that depends on the model or the text.
 
     Raises:
-        UserError: there is no such one.
+        UserError: it is out of range.
     """
-    if type(value) is not int or not least <= value <= most:
-        raise UserError(f"{name} should be a whole number from {least} to {most}, not {value!r}.")
+    check_value(flag, value, int, Setting("", low=low, high=high))
 
 
-def save(figure: Figure, path: Path, colors: Theme) -> None:
-    """Write a picture and say where."""
-    style.save(figure, path, colors)
+def save(figure: Figure, path: Path, theme: Theme) -> None:
+    """Write a picture and print its path."""
+    style.save(figure, path, theme)
     print("Wrote", shown(path))
 
 
-def names(listed: str) -> list[str]:
-    """The names in a list with commas, each once."""
-    found = list(dict.fromkeys(filter(None, (name.strip() for name in listed.split(",")))))
-    if not found:
-        raise UserError("--run should name a run, or several: run1,run2")
-    return found
-
-
-def run_folder(workspace: Workspace, name: str) -> Path:
-    """The folder of a run, by its name or its path.
+def read_tokens(values: Values, model: ModelFolder) -> list[int]:
+    """Return the token ids of `--text` or `--file`.
 
     Raises:
-        UserError: there is none.
+        UserError: the file is empty, or the model cannot encode the text.
     """
-    for folder in (workspace.checkpoint / name, Path(name)):
-        if folder.is_dir():
-            return folder
-    there = sorted(path.name for path in workspace.checkpoint.glob("*") if path.is_dir())
-    known = (
-        f"there are {', '.join(there[:5])}{', ...' * (len(there) > 5)}" if there else "train one"
-    )
-    raise UserError(f"There is no run {name!r} in {workspace.checkpoint}; {known}.")
-
-
-def read_tokens(text: str, file: str, model: ModelFolder) -> list[int]:
-    """The tokens of a text on the command line or in a file.
-
-    Raises:
-        UserError: there is none, there are both, or the model does not know the tokens.
-    """
-    if bool(text) == bool(file):
-        raise UserError("Give a text with --text 'WORDS' or with --file FILE, one of the two.")
-    vocabulary = TextEncoder(model.tokenizer(), model.hparams)
-    tokens = vocabulary.encode(files.read_text(Path(file)) if file else text).tolist()
+    encoder = TextEncoder(model.tokenizer(), model.hparams)
+    text = files.read_text(Path(values.file)) if values.file else values.text
+    tokens = encoder.encode(text).tolist()
     if not tokens:
-        raise UserError(f"{file} holds no text.")
+        raise UserError(f"{values.file} contains no text.")
     return tokens

@@ -1,40 +1,47 @@
-"""plot.py surprise: a text coloured by how little the model expected each token."""
+"""`plot surprise`: a text whose tokens are shaded by surprisal."""
 
-from command_line import load_tensorflow, model_folder
-from plot_commands.shared import check_picture, read_tokens, save
+from __future__ import annotations
+
+from gpt2.commands import inputs
+from gpt2.commands.flags import Command, Values, exactly_one, options_of
+from gpt2.commands.plot.shared import (
+    TextOptions,
+    check_picture,
+    picture_options,
+    read_tokens,
+    save,
+)
+from gpt2.commands.signals import load_tensorflow
+from gpt2.pictures import style
 
 
-def surprise(
-    text="",
-    *,
-    file="",
-    model_name="124M",
-    out="surprise.png",
-    theme="light",
-    models_dir="models",
-):
-    """Draw a text, each token on a ground the stronger the less the model expected it.
-
-    Args:
-        text: the text
-        file: a file that holds it, instead
-        model_name: a model under models/, a run under checkpoint/, or the path of a folder; RUN/model-200 for a certain checkpoint
-        out: the picture, .png or .svg
-        theme: light or dark
-        models_dir: the folder that holds the models
-    """
-    path, colors = check_picture(out, theme)
-    model = model_folder(model_name, models_dir)
-    tokens = read_tokens(text, file, model)
+def run(values: Values) -> None:
+    """Plot the surprisal of the first tokens of the text."""
+    path, theme = check_picture(values)
+    model = inputs.open_model(values)
+    tokens = read_tokens(values, model)
+    style.load_matplotlib()
     from gpt2.pictures.surprisal import MOST, surprisal_picture
 
-    shown = tokens[:MOST]
-    if len(shown) < len(tokens):
-        print(f"The text has {len(tokens):,} tokens: the first {MOST:,} are shown.")
+    first = tokens[:MOST]
+    if len(first) < len(tokens):
+        print(f"Showing the first {MOST:,} of {len(tokens):,} tokens.")
     load_tensorflow()
     from gpt2.evaluation.surprisal import surprisal
 
     tokenizer = model.tokenizer()
-    nats = surprisal(model.weights(), model.hparams, shown, tokenizer.endoftext)
-    texts = [tokenizer.decode_bytes([token]) for token in shown]
-    save(surprisal_picture(texts, nats, len(tokens), colors), path, colors)
+    nats = surprisal(model.weights(), model.hparams, first, tokenizer.endoftext)
+    texts = [tokenizer.decode_bytes([token]) for token in first]
+    save(surprisal_picture(texts, nats, len(tokens), theme), path, theme)
+
+
+COMMAND = Command(
+    summary="Plot a text with tokens shaded by surprisal (negative log-probability).",
+    groups={
+        "text and model": [*options_of(TextOptions), *inputs.model_options()],
+        "picture": picture_options("surprise.png"),
+    },
+    run=run,
+    check=exactly_one("text", "file"),
+    first="text",
+)

@@ -47,7 +47,7 @@ def test_a_runs_samples_are_measured_without_tensorflow(
     assert first["length"] == 2
     assert first["self_bleu"] is None
     assert first["copied_8"] is None  # it has no eight words
-    # Thirteen words make six sequences of eight, of which the first three are in the text.
+    # Thirteen words have six 8-grams; the training set contains the first three.
     assert second["copied_8"] == both["copied_8"] == 3 / 6
     assert both["self_bleu"] > 0
     assert both["samples"] == 2

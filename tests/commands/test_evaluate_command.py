@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt2 import files
 from tests.commands.toolkit_copy import Done, Home, Toolkit
 
 EVALUATE = "python src/evaluate.py"
@@ -28,6 +29,7 @@ MISUSE = [
     ("perplexity --dataset text.txt --errors drop", "strict, replace, not 'drop'"),
     ("score", "either --text or --file"),
     ("score --text a --file text.txt", "either --text or --file"),
+    ("score a b", "unexpected argument 'b'"),
     ("bigram --dataset text.txt", "--held_out"),
     ("grid --temperature 0.7,hot", "--temperature must be a number, .* not '0.7,hot'"),
 ]
@@ -36,6 +38,7 @@ BAD_INPUT = [
     ("perplexity --dataset one.txt", "one.txt .* two tokens"),
     ("perplexity --dataset blank.txt", "blank.txt.* no text"),
     ("perplexity --dataset none.txt", "none.txt is not a file"),
+    ("perplexity none.txt", "none.txt is not a file"),
     ("perplexity --dataset text.txt --stride 33", "stride .*33.* window .*32"),
     ("perplexity --dataset text.txt --window 33", "window .*33.* 32"),
     ("perplexity --dataset text.txt --window 0", "--window .* at least 1, not 0"),
@@ -55,6 +58,7 @@ BAD_INPUT = [
     ("compare --models 117M,nobody --dataset text.txt", "There is no model 'nobody'"),
     ("compare --models 117M/model-5 --dataset text.txt", "117M.*model-5"),
     ("grid --top_p 0.5,2", "top_p .* from 0 to 1, not 2.0"),
+    ("grid --length 10,-1", "--length .* at least 0, not -1"),
 ]
 MANY = ("the first of them", "x", "and a third")
 
@@ -192,6 +196,14 @@ def test_bad_input_is_reported_without_tensorflow(home: Home, no_tensorflow: str
         done.says(code, sentence)
         assert done.out == ""
     assert home.toolkit.contents() == before
+
+
+def test_results_are_valid_json_whatever_the_numbers_and_paths() -> None:
+    value = {"nll": math.inf, "models": [{"k": math.nan}, (1, 0.5)], "dataset": "a\udcff.txt"}
+    text = files.to_json(value)
+    text.encode("utf-8")
+    expected = {"nll": None, "models": [{"k": None}, [1, 0.5]], "dataset": "a\udcff.txt"}
+    assert json.loads(text) == expected
 
 
 def test_ctrl_c_leaves_no_partial_file(home: Home) -> None:

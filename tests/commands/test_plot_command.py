@@ -189,6 +189,17 @@ def test_bad_input_is_reported_without_tensorflow_or_matplotlib(
     assert ready.contents() == before
 
 
+def test_help_needs_neither_tensorflow_nor_matplotlib(
+    ready: Toolkit, no_tensorflow: str, tmp_path: Path
+) -> None:
+    names = ("training", "attention", "probabilities", "surprise", "diversity", "report")
+    python_path = f"{no_tensorflow}:{break_matplotlib(tmp_path)}"
+    dones = ready.run_in_one_process(*(f"{python_path} {PLOT} {name} --help" for name in names))
+    for name, done in zip(names, dones, strict=True):
+        assert f"plot.py {name} " in done.succeeds().out
+        assert "--out FILE" in done.out
+
+
 def break_matplotlib(folder: Path) -> Path:
     """Return a folder for PYTHONPATH in which importing matplotlib fails."""
     (folder / "matplotlib").mkdir(exist_ok=True)

@@ -186,9 +186,9 @@ def several(options: Sequence[Option]) -> list[Option]:
     found = []
     for option in options:
         declared = dataclasses.replace(option.declared, metavar=f"{option.metavar},...")
-        kind, default = tuple[option.kind, ...], (option.default,)  # type: ignore[name-defined]
-        changed = {"kind": kind, "default": default, "declared": declared}
-        found.append(dataclasses.replace(option, **changed))
+        kind: Any = tuple[option.kind, ...]  # type: ignore[name-defined]
+        default = (option.default,)
+        found.append(dataclasses.replace(option, kind=kind, default=default, declared=declared))
     return found
 
 

@@ -99,13 +99,12 @@ def layout(
                 line, column = line + 1, 0
             last = segments[-1] if segments else None
             # Wide characters are separate segments, so that each is centered in its cells.
-            joins = (
+            if (
                 last is not None
                 and (last.token, last.line, last.column + last.cells) == (number, line, column)
                 and not (is_name or last.is_name)
                 and (cells == 0 or cells == last.cells / max(1, len(last.text)) == 1)
-            )
-            if joins:
+            ):
                 segments[-1] = last._replace(cells=last.cells + cells, text=last.text + text)
             else:
                 segments.append(Segment(number, line, column, cells, text, is_name))

@@ -65,8 +65,8 @@ def run(values: Values) -> None:
     metrics = measure_diversity(samples, values.dataset, model, reading)
     perplexities = _perplexities(samples, model) if model else [None] * len(samples)
     rows = [
-        diversity_row({"samples": name}, *measured)
-        for name, *measured in zip(groups, metrics, perplexities, strict=True)
+        diversity_row({"samples": name}, found, perplexity)
+        for name, found, perplexity in zip(groups, metrics, perplexities, strict=True)
     ]
     heads = {"samples": "samples of"}
     print_diversity(heads, rows, copied=bool(values.dataset), perplexity=bool(model))

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.generation.loading import open_model
+from gpt2.generation.language_model import LanguageModel
+from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from tests.commands.toolkit_copy import Home, Toolkit
 
 DIVERSITY = "python src/evaluate.py diversity"
@@ -62,7 +63,9 @@ def test_perplexity_is_that_of_the_model(home: Home, tmp_path: Path) -> None:
     command = f"{DIVERSITY} --samples {tmp_path}/two.jsonl --model_name 117M"
     done = toolkit.run(f"{command} --dataset text.npz --json {tmp_path}/d.json")
     assert done.code == 0, done
-    model = open_model(ModelFolder(toolkit.root / "models" / "117M"), "tensorflow")
+    folder = ModelFolder(toolkit.root / "models" / "117M")
+    engine = TensorFlowEngine(folder.weights(), folder.hparams)
+    model = LanguageModel(engine, folder.hparams, folder.tokenizer())
     tokens = sum(len(model.tokenizer.encode(sample)) for sample in samples)
     expected = math.exp(-sum(model.score(sample) for sample in samples if sample) / tokens)
     [row] = json.loads((tmp_path / "d.json").read_text())["rows"]

@@ -155,7 +155,10 @@ BAD_INPUT = [
     ("attention --text a --head 2", "--head .* from 0 to 1, not 2"),
     ("attention --text a --token 2", "--token .* from 1 to 1, not 2"),
     ("attention --file long.txt --token 5", "--token .* from [0-9,]+ to [0-9,]+, not 5"),
-    ("attention --text zzz --model_name mixed", "do not belong together"),
+    (
+        "attention --text zzz --model_name mixed",
+        "do not belong together|hparams.json of the same model",
+    ),
     ("probabilities --text a --steps 0", "--steps .* from 1 to 60, not 0"),
     ("probabilities --text a --top_p 2", "top_p .* from 0 to 1, not 2"),
     ("probabilities --text a --top_k 9999", "9999.* 300 tokens"),

@@ -105,7 +105,7 @@ def _encode(originals: Sequence[str], name: str, model: ModelFolder) -> dict[int
     encoder = TextEncoder(model.tokenizer(), model.hparams)
     texts = {}
     for number, original in enumerate(originals, start=1):
-        place = f"{name}, text {number}," if len(originals) > 1 else name
+        place = f"{name} text {number}" if len(originals) > 1 else name
         try:
             texts[number] = encoder.text([original], place)
         except UserError as error:

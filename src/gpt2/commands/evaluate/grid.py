@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class GridOptions:
     prompt: str = setting("", "prompt of all samples (default: none)", metavar="TEXT")
     length: int = setting(100, "tokens per sample", low=0)
     nsamples: int = setting(10, "number of samples per combination", low=1)
-    seed: int = setting(1, "random seed, the same for all combinations", low=0)
+    seed: int = setting(1, "random seed, the same for all combinations", low=0, high=math.inf)
     out: str = setting("", "folder of the samples (default: samples/grid-MODEL)", metavar="FOLDER")
 
 

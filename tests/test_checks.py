@@ -27,7 +27,7 @@ class Example:
     kind: str = setting("one", "kind", choices=("one", "two"))
     threads: int = setting(2, "threads", low=0, flag="workers")
     stops: tuple[str, ...] = setting((), "stop sequences")
-    weights: dict[int, float] = setting(dict, "weights")  # noqa: RUF009
+    weights: dict[int, float] = setting(dict, "weights")
     plain: int = 3  # not a setting
 
     def __post_init__(self) -> None:

@@ -42,8 +42,6 @@ def page() -> str:
 
 def _commands() -> Iterator[str]:
     for name, verb in VERBS.items():
-        if importlib.util.find_spec(f"gpt2.commands.{verb.module}") is None:
-            continue
         loaded = verb.load()
         if isinstance(loaded, Command):
             yield from _command(f"gpt2 {name}", loaded, "##")

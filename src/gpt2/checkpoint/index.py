@@ -184,8 +184,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise ValueError("a field of no known kind")
         if place + length > len(message):
             raise ValueError("a field beyond the end")
-        value = message[place : place + length]
-        yield tag >> 3, value if kind == 2 else int.from_bytes(value, "little")
+        content = message[place : place + length]
+        yield tag >> 3, content if kind == 2 else int.from_bytes(content, "little")
         place += length
 
 

@@ -174,8 +174,9 @@ def options_of(settings: type, *names: str, **defaults: Any) -> list[Option]:
         if declared is None or (names and field.name not in names):
             continue
         default = defaults.get(field.name, field.default)
-        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
+        factory: Any = field.default_factory
+        if default is dataclasses.MISSING and factory is not dataclasses.MISSING:
+            default = factory()
         kind, optional = kinds[field.name]
         found.append(Option(field.name, kind, optional, default, declared))
     return found

@@ -96,7 +96,7 @@ def run(values: Values) -> None:
     hparams.check()
 
     old = source.tokenizer() if source else None
-    if values.add_tokens:
+    if old and values.add_tokens:  # which come with a source
         vocabulary, merges = with_tokens(old.vocabulary, values.add_tokens), old.merges
         n_vocab = max(hparams.n_vocab, max(vocabulary.values()) + 1)
     else:
@@ -107,7 +107,7 @@ def run(values: Values) -> None:
     load_tensorflow()
     from gpt2.model import initial_weights
 
-    if source:
+    if source and old:
         weights = with_vocabulary(source.weights(), old, vocabulary, n_vocab)
     else:
         weights = initial_weights(hparams, seed)

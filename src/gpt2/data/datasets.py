@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt2.checks import check_fields, setting
 from gpt2.data import shards, tokenization
+from gpt2.data.readers import ReaderSettings
 from gpt2.data.sources import total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
@@ -310,18 +311,16 @@ def read(
             )
     if encoded:
         chunks = shards.read(Path(path), n_vocab, progress)
-        return (
-            documents_in(chunks, tokenizer.endoftext, path)
-            if settings.apart
-            else TokenStream(chunks)
-        )
+        if settings.apart and tokenizer.endoftext is not None:  # which `settings` has checked
+            return documents_in(chunks, tokenizer.endoftext, path)
+        return TokenStream(chunks)
     options["progress"] = progress
     if not settings.apart:
         options |= {"legacy_endoftext": legacy_endoftext, "combine": combine}
         return TokenStream(list(tokenization.read_chunks(files, tokenizer, n_vocab, **options)))
     if settings.line_by_line:
         options["reading"] = dataclasses.replace(
-            options.get("reading", tokenization.UTF_8), lines=True
+            options.get("reading", ReaderSettings()), lines=True
         )
     documents: Iterator = tokenization.read_documents(files, tokenizer, n_vocab, **options)
     code = tokenizer if settings.control_code_from else None

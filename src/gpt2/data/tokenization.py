@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -56,7 +56,9 @@ class ChunkPart(NamedTuple):
     ends: bool  # whether it is the last part of its chunk
 
 
-def read_chunks(files: list[Path], tokenizer: Tokenizer, n_vocab: int, **options) -> Iterator:
+def read_chunks(
+    files: list[Path], tokenizer: Tokenizer, n_vocab: int, **options: Any
+) -> Iterator[np.ndarray]:
     """Yield the tokens of all files in chunks, arrays of `npz.compact_type`, shape [tokens].
 
     Takes the arguments of `read_parts`.

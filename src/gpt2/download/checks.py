@@ -11,7 +11,7 @@ from gpt2.checkpoint import bundle, folder, index
 from gpt2.download.releases import INDEX_FILE
 from gpt2.errors import UserError, cannot_read
 from gpt2.hparams import HParams
-from gpt2.tokenizer import read_encoder, read_merges
+from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, read_encoder, read_merges
 
 _PIECE = 1 << 20  # bytes
 _PAGE = re.compile(rb"\s*<(\?xml|!doctype|html|error)\b", re.IGNORECASE)
@@ -47,15 +47,15 @@ def check_file(path: Path, name: str, index_path: Path | None = None) -> None:
 
 _READERS: dict[str, Callable[[Path], object]] = {
     folder.HPARAMS_FILE: HParams.load,
-    folder.ENCODER_FILE: read_encoder,
-    folder.MERGES_FILE: read_merges,
+    ENCODER_FILE: read_encoder,
+    MERGES_FILE: read_merges,
     folder.STATE_FILE: folder.read_state,
 }
 
 
 def _check_data(path: Path, name: str, index_path: Path) -> None:
     found = index.read(index_path)
-    shard = int(re.search(r"\.data-(\d{5})-of-", name)[1])
+    shard = int(name.partition(".data-")[2].partition("-of-")[0])
     entries = {key: entry for key, entry in found.entries.items() if entry.shard == shard}
     end = data_size(found, shard)
     size = path.stat().st_size

@@ -23,6 +23,7 @@ from gpt2.download.transfer import (
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.locks import download_lock
+from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
 from gpt2.workspace import ALIASES, Workspace
 
 
@@ -179,7 +180,7 @@ def verify(path: Path) -> Iterator[Finding]:
     Yields one finding per file, as it is done.
     """
     release = RELEASES.get(path.name)
-    names = [folder.HPARAMS_FILE, folder.ENCODER_FILE, folder.MERGES_FILE]
+    names = [folder.HPARAMS_FILE, ENCODER_FILE, MERGES_FILE]
     if (path / folder.STATE_FILE).exists() or release:
         names.append(folder.STATE_FILE)
     try:
@@ -209,7 +210,7 @@ def _examine(path: Path, index_path: Path, release: Release | None) -> Finding:
     except UserError as error:
         return Finding(path, False, str(error))
     known = release.sha256.get(path.name) if release else None
-    if not known:
+    if release is None or not known:
         has_tensors = ".data-" in path.name
         return Finding(path, True, "OK (checksum of every tensor)" if has_tensors else "OK")
     if checks.sha256(path) in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class LanguageModel:
         return self.tokenizer.encode(prompt) or [self.start_token]
 
     def settings(
-        self, length: int | None = None, seed: int | None = None, **options
+        self, length: int | None = None, seed: int | None = None, **options: Any
     ) -> GenerationSettings:
         """Return settings from keyword options.
 
@@ -129,7 +129,7 @@ class LanguageModel:
         *,
         nsamples: int = 1,
         batch_size: int = 16,
-        **options,
+        **options: Any,
     ) -> list[Completion]:
         """Return `nsamples` completions of each prompt, in the order of the prompts.
 
@@ -156,7 +156,7 @@ class LanguageModel:
         beams: int,
         length_penalty: float = 1.0,
         num_return_sequences: int = 1,
-        **options,
+        **options: Any,
     ) -> list[Completion]:
         """Return the most probable completions of a prompt that beam search finds, best first.
 
@@ -174,7 +174,7 @@ class LanguageModel:
         tokens = self.encode(prompt)
         return beam_search(self.engine, self.hparams, self.tokenizer, tokens, settings, search)
 
-    def stream(self, prompt: str = "", **options) -> Iterator[str]:
+    def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
         """Yield one completion of a prompt in pieces, as it is generated.
 
         Args:

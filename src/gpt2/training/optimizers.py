@@ -94,7 +94,14 @@ class Adam(Optimizer):
         self._means = self._slots("mean")
         self._squares = self._slots("square")
 
-    def _update(self, name, variable, gradient, learning_rate, step):
+    def _update(
+        self,
+        name: str,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tf.Operation:
         return tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._means[name].handle,
@@ -130,7 +137,14 @@ class SGD(Optimizer):
         self._momentum = settings.momentum
         self._velocities = self._slots("velocity") if settings.momentum else {}
 
-    def _update(self, name, variable, gradient, learning_rate, step):
+    def _update(
+        self,
+        name: str,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tf.Operation:
         if not self._momentum:
             return tf.raw_ops.ResourceApplyGradientDescent(
                 var=variable.handle, alpha=learning_rate, delta=gradient
@@ -169,7 +183,14 @@ class Adafactor(Optimizer):
             else:
                 self._squares[name] = self._slot(f"square/{name}", shape)
 
-    def _update(self, name, variable, gradient, learning_rate, step):
+    def _update(
+        self,
+        name: str,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        learning_rate: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tf.Operation:
         beta_2 = 1 - step**self.DECAY  # 0 at the first step, so no bias correction is needed
         square = tf.square(gradient) + self.FLOOR
 

@@ -50,8 +50,10 @@ def test_requirements_extras_txt_equals_the_extras_in_pyproject() -> None:
 
 
 def test_the_version_is_a_plain_string_and_the_newest_in_the_changelog() -> None:
-    assert project()["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "gpt2.__version__"}
-    assert f'__version__ = "{gpt2.__version__}"' in (PACKAGE / "__init__.py").read_text()
+    assert project()["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "gpt2.version.__version__"
+    }
+    assert f'__version__ = "{gpt2.__version__}"' in (PACKAGE / "version.py").read_text()
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## \[(\d[^]]*)\]", changelog, re.MULTILINE)[0] == gpt2.__version__
 

@@ -8,7 +8,6 @@ Run it after changing a flag; tests/test_project.py fails while the page is not 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator

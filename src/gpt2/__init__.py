@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gpt2.version import __version__
+
 # TensorFlow computes the large matrix products; threads only slow down NumPy's small ones. OpenBLAS
 # reads this when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-__version__ = "2.0.0"
+__all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
     from gpt2.generation.language_model import LanguageModel

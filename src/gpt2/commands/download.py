@@ -40,6 +40,7 @@ class Bar(download.DownloadProgress):
         self.bar = tqdm(unit="B", unit_scale=True, disable=True)
 
     def planned(self, missing: int, present: int) -> None:
+        """Start the bar."""
         if missing:  # 0 if no server has told the sizes
             print(f"Downloading {in_bytes(missing)}", flush=True)
         self.bar = tqdm(
@@ -51,15 +52,19 @@ class Bar(download.DownloadProgress):
         )
 
     def file(self, path: Path) -> None:
+        """Show which file is next."""
         self.bar.set_description(f"{path.parent.name}/{path.name}")
 
     def advance(self, size: int) -> None:
+        """Advance by so many bytes."""
         self.bar.update(size)
 
     def waiting(self, seconds: float, reason: str) -> None:
+        """Show that the connection was lost."""
         self.bar.set_description(f"Connection lost, retrying in {seconds:.0f} s")
 
     def checking(self, path: Path) -> None:
+        """Show which file is verified."""
         self.bar.set_description(f"Verifying {path.name}")
 
 

@@ -26,8 +26,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpt2 import __version__, files, locks
+from gpt2 import files, locks
 from gpt2.errors import UserError
+from gpt2.version import __version__
 
 # Writes the files of an entry, the first argument, to an empty folder, the second one.
 Convert = Callable[[Path, Path], object]

@@ -105,7 +105,7 @@ def test_promised_numbers_cost_no_memory(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "tokens.npz"
     path.write_bytes(content)
     tracemalloc.start()
-    with pytest.raises(UserError, match="not a .npz dataset"):
+    with pytest.raises(UserError, match=r"not a .npz dataset"):
         list(npz.read(path, 300))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

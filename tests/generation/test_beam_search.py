@@ -17,7 +17,7 @@ from gpt2.generation.engine import Engine
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.tokenizer import Tokenizer
-from tests.generation.conftest import CountingEngine, alphabet, scores_from_scratch
+from tests.generation.conftest import CountingEngine, FlatEngine, alphabet, scores_from_scratch
 from tests.golden_model import Golden
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "generation.npz"
@@ -177,3 +177,35 @@ def test_settings_for_sampling_only_are_refused(settings: dict, sentence: str) -
 def test_impossible_searches_are_refused(search: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         BeamSettings(**search)
+
+
+def searched(engine: CountingEngine, tokenizer: Tokenizer, **settings) -> list[str]:
+    """The texts of a search with two beams."""
+    found = GenerationSettings(**{"length": 3, **settings})
+    search = BeamSettings(2, num_return_sequences=2)
+    return [
+        text.text for text in beam_search(engine, engine.hparams, tokenizer, [1], found, search)
+    ]
+
+
+def test_no_text_contains_a_banned_word_or_an_id_without_a_token() -> None:
+    tokenizer = Tokenizer({"a": 0, "t": 1, "at": 2}, [])
+    engine = FlatEngine(n_vocab=10)
+    for banned in ((), ("at",), ("aa", "t"), ("ta", "at", "tt")):
+        texts = searched(engine, tokenizer, banned_words=banned)
+        assert texts and set("".join(texts)) <= {"a", "t"}
+        assert not any(word in text for text in texts for word in banned)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    engine = FlatEngine()
+    engine.scores = lambda tokens: np.array([0, value, *[0] * 8], np.float32)
+    with pytest.raises(UserError, match="logits are not finite"):
+        searched(engine, alphabet(10))
+
+
+def test_a_search_in_which_all_is_suppressed_is_refused() -> None:
+    with pytest.raises(UserError, match="All tokens are suppressed"):
+        searched(FlatEngine(n_vocab=2), Tokenizer({"a": 0, "b": 1}, []), banned_words=("a", "b"))

@@ -16,7 +16,7 @@ from gpt2.generation.completions import Completion, GenerationSettings, generate
 from gpt2.generation.engine import Engine
 from gpt2.generation.sampling import SamplingSettings, process_logits, sample_token
 from gpt2.hparams import HParams
-from gpt2.tokenizer import Tokenizer
+from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from tests.generation.conftest import (
     CountingEngine,
     FlatEngine,
@@ -310,7 +310,7 @@ def test_a_text_that_just_fits_is_prefilled_once() -> None:
 def test_a_text_that_exceeds_the_context_window_continues_from_its_most_recent_part() -> None:
     engine = CountingEngine(n_ctx=8)
     settings = GenerationSettings(length=14, sampling=GREEDY)
-    (text,) = written(engine, engine.hparams, [[1, 2]], settings)
+    (text,) = written(engine, engine.hparams, [[1, 3, 2]], settings)
     assert text.exceeded_context
     assert text.tokens == [number % 10 for number in range(3, 17)]
     # With 7 tokens to come, half of the window; with 2 to come, there is room for 6.
@@ -547,3 +547,89 @@ def test_requests_that_do_not_fit_the_model_are_refused_before_anything_is_compu
             engine, engine.hparams, prompts, GenerationSettings(length=5, **settings), batch_size
         )
     assert [call[0] for call in engine.calls] == ["start"]
+
+
+# Banned words, ids without a token, and a minimum length.
+
+
+def flat_texts(tokenizer: Tokenizer, **settings) -> list[Completion]:
+    """Texts of tokens that are all equally likely."""
+    engine = FlatEngine(n_vocab=10, n_ctx=100)
+    found = GenerationSettings(**{"length": 60, "seed": 2, **settings})
+    return written(engine, engine.hparams, [[1]] * 8, found, 4, tokenizer)
+
+
+LETTERS = Tokenizer({"a": 0, "t": 1, "at": 2, "Ġa": 3, "Ã": 4, "©": 5, "b": 6, ENDOFTEXT: 7}, [])
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("banned", [("at",), ("é", "tt"), ("aba", " a"), ("b",)])
+def test_no_text_contains_a_banned_word_by_whatever_tokens(
+    banned: tuple[str, ...], temperature: float
+) -> None:
+    sampling = SamplingSettings(temperature)
+    free = flat_texts(LETTERS, sampling=sampling, ignore_endoftext=True)
+    texts = flat_texts(LETTERS, sampling=sampling, ignore_endoftext=True, banned_words=banned)
+    assert not any(word in text.text for text in texts for word in banned)
+    for text, other in zip(texts, free, strict=True):
+        # The same up to the first banned word, and one token differs first.
+        same = 0
+        while same < 60 and text.tokens[same] == other.tokens[same]:
+            same += 1
+        if same < 60:
+            assert any(word in LETTERS.decode(other.tokens[: same + 1]) for word in banned)
+
+
+def test_a_text_without_room_beside_banned_words_is_an_error() -> None:
+    with pytest.raises(UserError, match="All tokens are suppressed"):
+        flat_texts(Tokenizer({"a": 0, "b": 1}, []), banned_words=("a", "b"))
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_ids_without_a_token_are_never_sampled(temperature: float) -> None:
+    texts = flat_texts(LETTERS, sampling=SamplingSettings(temperature), ignore_endoftext=True)
+    assert {token for text in texts for token in text.tokens} <= set(range(8))
+    if temperature:
+        assert len({token for text in texts for token in text.tokens}) == 8
+
+
+def test_a_stop_string_ends_no_text_that_is_too_short() -> None:
+    text = one_text("a.b.c.d", stop=(".",), min_length=3)
+    assert (text.text, text.finish_reason) == ("a.b", "stop")
+    text = one_text("a.b.c.d", stop=(".b",), min_length=2)  # it begins too early
+    assert (text.text, text.finish_reason) == ("a.b.c.d", "endoftext")
+    text = one_text("a.b.", stop=(".",), min_length=4)
+    assert (text.text, text.finish_reason) == ("a.b.", "endoftext")
+
+
+def test_the_stable_part_holds_back_nothing_before_the_minimum_length() -> None:
+    engine = ScriptedEngine({0: [*b"..!.x", END]})
+    settings = GenerationSettings(length=9, sampling=GREEDY, stop=(".!",), min_length=2)
+    texts = generate_completions(engine, engine.hparams, BYTES, [(0, [0])], settings, 1)
+    assert [text.stable_length for text in texts] == [1, 2, 3, 3, 5, 5]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    engine = FlatEngine()
+    engine.scores = lambda tokens: np.array([0, value, *[0] * 8], np.float32)
+    for settings in (GREEDY, SamplingSettings(min_p=0.1), SamplingSettings(top_k=3)):
+        with pytest.raises(UserError, match="logits are not finite"):
+            written(engine, engine.hparams, [[1]], GenerationSettings(length=2, sampling=settings))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"repetition_penalty": 1e-300},
+        {"logit_bias": {1: 3e38}, "repetition_penalty": 1e-9},
+        {"logit_bias": {1: 3e38}, "frequency_penalty": -3e38},
+    ],
+    ids=str,
+)
+def test_settings_that_make_the_logits_overflow_are_refused(flags: dict) -> None:
+    engine = CountingEngine()
+    settings = GenerationSettings(length=5, sampling=SamplingSettings(temperature=0, **flags))
+    with pytest.raises(UserError, match="logits overflow"):
+        written(engine, engine.hparams, [[1, 3, 2]], settings)

@@ -11,8 +11,13 @@ import numpy as np
 
 from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
-from gpt2.generation.completions import Completion, GenerationSettings, check_prompt
-from gpt2.generation.sampling import process_logits
+from gpt2.generation.completions import (
+    Completion,
+    GenerationSettings,
+    check_prompt,
+    contains_any,
+)
+from gpt2.generation.sampling import all_suppressed, ids_without_token, process_logits
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -100,18 +105,13 @@ def beam_search(
             context window.
     """
     search.check_settings(settings)
-    check_prompt(prompt, hparams)
     settings.sampling.check_vocabulary(hparams.n_vocab)
-    if len(prompt) + settings.length - 1 > hparams.n_ctx:
-        raise UserError(
-            f"Beam search is limited to the context window of {hparams.n_ctx} tokens, but the "
-            f"prompt has {len(prompt)} tokens and the length is {settings.length}. Use a smaller "
-            "length."
-        )
+    check_beam_prompt(prompt, settings, hparams)
     if settings.length == 0:
         return [
             Completion(number, prompt, settings) for number in range(search.num_return_sequences)
         ]
+    unknown = ids_without_token(tokenizer.vocabulary, hparams.n_vocab)
     engine.reset(1)
     logits = engine.prefill(0, prompt)[None]
     running: list[tuple[float, list[int]]] = [(0.0, [])]  # log-probability and tokens of each beam
@@ -124,7 +124,9 @@ def beam_search(
             heapq.heappop(finished)
 
     for length in range(1, settings.length + 1):
-        candidates = _candidates(logits, running, prompt, tokenizer, settings, 2 * search.beams)
+        candidates = _candidates(
+            logits, running, prompt, tokenizer, settings, unknown, 2 * search.beams
+        )
         following: list[tuple[float, list[int], int]] = []
         for rank, (total, beam, token) in enumerate(candidates):
             tokens = running[beam][1]
@@ -151,38 +153,76 @@ def beam_search(
     ]
 
 
+def check_beam_prompt(
+    prompt: Sequence[int], settings: GenerationSettings, hparams: HParams
+) -> None:
+    """Check the tokens of a prompt and its length against the model.
+
+    Raises:
+        UserError: see `check_prompt`, or prompt and length exceed the context window.
+    """
+    check_prompt(prompt, hparams)
+    if len(prompt) + settings.length - 1 > hparams.n_ctx:
+        raise UserError(
+            f"Beam search is limited to the context window of {hparams.n_ctx} tokens, but the "
+            f"prompt has {len(prompt)} tokens and the length is {settings.length}. Use a smaller "
+            "length."
+        )
+
+
+@np.errstate(invalid="ignore")  # process_logits refuses logits that are not finite
 def _candidates(
     logits: np.ndarray,
     running: list[tuple[float, list[int]]],
     prompt: Sequence[int],
     tokenizer: Tokenizer,
     settings: GenerationSettings,
+    unknown: Sequence[int],
     wanted: int,
 ) -> list[tuple[float, int, int]]:
     """Return the best extensions by one token: log-probability, beam and token, best first.
 
+    Extensions that complete a banned word are left out.
+
     Args:
         logits: float32 [beams, V].
         running: log-probability and tokens of each beam.
+        unknown: ids without a token, which are suppressed.
         wanted: number of extensions.
+
+    Raises:
+        UserError: all tokens of a beam are suppressed, or logits are not finite.
     """
     scores = np.empty(logits.shape, np.float64)  # [beams, V]
     for beam, (total, tokens) in enumerate(running):
         shifted = logits[beam].astype(np.float64) - logits[beam].max()
         log_probabilities = shifted - np.log(np.exp(shifted).sum())
-        suppressed = settings.suppressed_tokens(len(tokens), tokenizer.endoftext)
+        suppressed = [*unknown, *settings.suppressed_tokens(len(tokens), tokenizer.endoftext)]
         scores[beam] = total + process_logits(
             log_probabilities, settings.sampling, prompt, tokens, suppressed
         )
     flat = scores.ravel()
-    best = np.argpartition(-flat, min(wanted, len(flat)) - 1)[:wanted]
-    best = best[np.argsort(-flat[best], kind="stable")]
-    beams, following = np.divmod(best, logits.shape[1])
-    return [
-        (float(flat[at]), int(beam), int(token))
-        for at, beam, token in zip(best, beams, following, strict=True)
-        if flat[at] > -np.inf
-    ]
+    while True:
+        best = np.argpartition(-flat, min(wanted, len(flat)) - 1)[:wanted]
+        best = best[np.argsort(-flat[best], kind="stable")]
+        beams, following = np.divmod(best, logits.shape[1])
+        found = [
+            (float(flat[at]), int(beam), int(token))
+            for at, beam, token in zip(best, beams, following, strict=True)
+            if flat[at] > -np.inf
+        ]
+        if not found:
+            raise all_suppressed()
+        banned = [
+            beam * logits.shape[1] + token
+            for _, beam, token in found
+            if settings.banned_words
+            and token != tokenizer.endoftext
+            and contains_any(tokenizer.decode([*running[beam][1], token]), settings.banned_words)
+        ]
+        if not banned:
+            return found
+        flat[banned] = -np.inf
 
 
 def _completion(

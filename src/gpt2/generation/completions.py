@@ -16,6 +16,7 @@ from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
 from gpt2.generation.sampling import (
     SamplingSettings,
+    ids_without_token,
     log_probability,
     process_logits,
     sample_token,
@@ -37,7 +38,9 @@ class GenerationSettings:
     )
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
     seed: int = setting(0, "random seed (default: a random one)", low=0, high=math.inf)
-    min_length: int = setting(0, "tokens before <|endoftext|> may end a sample", low=0)
+    min_length: int = setting(
+        0, "tokens before <|endoftext|> or a stop sequence may end a sample", low=0
+    )
     ignore_endoftext: bool = setting(
         False, "do not stop at <|endoftext|>, as in 2019", flag="ignore_eos"
     )
@@ -47,6 +50,7 @@ class GenerationSettings:
         r"""'["\n", "###"]'""",
         metavar="TEXT",
     )
+    banned_words: tuple[str, ...] = ()  # strings that the text never contains
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,6 +62,9 @@ class GenerationSettings:
             )
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             raise UserError("stop: a stop sequence must be a string of at least one character.")
+        banned = self.banned_words
+        if isinstance(banned, str) or not all(isinstance(word, str) and word for word in banned):
+            raise UserError("banned_words must be a list of strings of at least one character.")
 
     def suppressed_tokens(self, length: int, endoftext: int | None) -> list[int]:
         """Return the tokens suppressed after `length` tokens: <|endoftext|> before min_length."""
@@ -77,7 +84,19 @@ class Completion:
         exceeded_context: whether prompt and completion did not fit into the context window.
     """
 
-    def __init__(self, number: int, prompt: Sequence[int], settings: GenerationSettings):
+    def __init__(
+        self,
+        number: int,
+        prompt: Sequence[int],
+        settings: GenerationSettings,
+        suppressed: Sequence[int] = (),
+    ):
+        """Begin an empty completion.
+
+        Args:
+            number, prompt: see the attributes.
+            suppressed: tokens that are never generated.
+        """
         self.number = number
         self.prompt = list(prompt)
         self.tokens: list[int] = []
@@ -86,14 +105,17 @@ class Completion:
         self.finish_reason: str | None = None if settings.length else "length"
         self.exceeded_context = False
         self._settings = settings
+        self._suppressed = suppressed
+        self._fixed_length = 0  # characters of the first min_length tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def stable_length(self) -> int:
         """The number of leading characters of the text that no stop sequence can remove."""
-        return (
-            len(self.text) if self.finish_reason else stable_length(self.text, self._settings.stop)
-        )
+        if self.finish_reason:
+            return len(self.text)
+        fixed = self._fixed_length
+        return fixed + stable_length(self.text[fixed:], self._settings.stop)
 
     def context(self, n_ctx: int) -> list[int]:
         """Return the tokens to prefill: all of them, or the most recent ones if they do not fit.
@@ -109,33 +131,56 @@ class Completion:
         return tokens[-max(n_ctx // 2, n_ctx - remaining, 1) :]
 
     def add_token(self, logits: np.ndarray, tokenizer: Tokenizer) -> None:
-        """Sample the next token from its logits, float32 [V], and add it."""
+        """Sample the next token from its logits, float32 [V], and add it.
+
+        A token that would complete a banned word is suppressed, and another one is sampled with the
+        same random numbers.
+
+        Raises:
+            UserError: all tokens are suppressed, or the logits are not finite.
+        """
         settings = self._settings
         endoftext = tokenizer.endoftext
-        suppressed = settings.suppressed_tokens(len(self.tokens), endoftext)
-        processed = process_logits(logits, settings.sampling, self.prompt, self.tokens, suppressed)
-        random = randomness.generator(
-            settings.seed, randomness.SAMPLE, self.number, len(self.tokens)
-        )
-        token = sample_token(processed, settings.sampling, random)
+        suppressed = [*self._suppressed, *settings.suppressed_tokens(len(self.tokens), endoftext)]
+        state = self._decoder.getstate()
+        recent = self.text[-max(map(len, settings.banned_words), default=0) :]
+        while True:
+            processed = process_logits(
+                logits, settings.sampling, self.prompt, self.tokens, suppressed
+            )
+            random = randomness.generator(
+                settings.seed, randomness.SAMPLE, self.number, len(self.tokens)
+            )
+            token = sample_token(processed, settings.sampling, random)
+            if token == endoftext and not settings.ignore_endoftext:
+                self.logprob += log_probability(logits, token)
+                self._finish("endoftext")
+                return
+            added = self._decoder.decode(tokenizer.decode_bytes([token]))
+            if not contains_any(recent + added, settings.banned_words):
+                break
+            self._decoder.setstate(state)
+            suppressed.append(token)
         self.logprob += log_probability(logits, token)
-        if token == endoftext and not settings.ignore_endoftext:
-            self._finish("endoftext")
-            return
         self.tokens.append(token)
         searched = len(self.text)
-        self.text += self._decoder.decode(tokenizer.decode_bytes([token]))
+        self.text += added
+        if len(self.tokens) <= settings.min_length:
+            self._fixed_length = len(self.text)
         if not self._stopped(searched) and len(self.tokens) == settings.length:
             self._finish("length")
 
     def _stopped(self, searched: int) -> bool:
         """Truncate the text at the first stop sequence, and return whether there is one.
 
+        One that begins within the first min_length tokens does not count.
+
         Args:
             searched: number of leading characters that have been searched before.
         """
         found = [
-            self.text.find(stop, max(searched - len(stop) + 1, 0)) for stop in self._settings.stop
+            self.text.find(stop, max(searched - len(stop) + 1, self._fixed_length))
+            for stop in self._settings.stop
         ]
         places = [place for place in found if place >= 0]
         if places:
@@ -168,6 +213,11 @@ def stable_length(text: str, stop: Sequence[str]) -> int:
     )
 
 
+def contains_any(text: str, words: Sequence[str]) -> bool:
+    """Return whether one of the words is part of the text."""
+    return any(word in text for word in words)
+
+
 def generate_completions(
     engine: Engine,
     hparams: HParams,
@@ -190,7 +240,8 @@ def generate_completions(
     """
     check_count("batch_size", batch_size, least=1)
     settings.sampling.check_vocabulary(hparams.n_vocab)
-    waiting = (_new_completion(item, settings, hparams) for item in prompts)
+    unknown = ids_without_token(tokenizer.vocabulary, hparams.n_vocab)
+    waiting = (_new_completion(item, settings, hparams, unknown) for item in prompts)
     if settings.length == 0:
         yield from waiting
         return
@@ -270,8 +321,11 @@ def check_prompt(prompt: Sequence[int], hparams: HParams) -> None:
 
 
 def _new_completion(
-    item: tuple[int, Sequence[int]], settings: GenerationSettings, hparams: HParams
+    item: tuple[int, Sequence[int]],
+    settings: GenerationSettings,
+    hparams: HParams,
+    suppressed: Sequence[int],
 ) -> Completion:
     number, prompt = item
     check_prompt(prompt, hparams)
-    return Completion(number, prompt, settings)
+    return Completion(number, prompt, settings, suppressed)

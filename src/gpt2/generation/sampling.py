@@ -135,6 +135,7 @@ def log_probability(logits: np.ndarray, token: int) -> float:
     return float(logits[token] - largest - np.log(np.exp(logits - largest).sum()))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # checked at the end
 def process_logits(
     logits: np.ndarray,
     settings: SamplingSettings,
@@ -154,9 +155,14 @@ def process_logits(
         float32 [V]; minus infinity for suppressed tokens.
 
     Raises:
-        UserError: all tokens are suppressed.
+        UserError: all tokens are suppressed, or the logits are not finite.
     """
-    suppresses = bool(suppressed or settings.banned or settings.no_repeat_ngram)
+    if not np.isfinite(logits.max()):  # the maximum is NaN if any logit is
+        raise UserError(
+            "The model's logits are not finite numbers: its weights are corrupted, or training "
+            "diverged. Use another checkpoint."
+        )
+    suppresses = bool(len(suppressed) or settings.banned or settings.no_repeat_ngram)
     penalizes = settings.presence_penalty or settings.frequency_penalty
     if not (suppresses or penalizes or settings.logit_bias or settings.repetition_penalty != 1):
         return logits
@@ -176,14 +182,35 @@ def process_logits(
         # As documented for OpenAI's completions API.
         tokens, counts = np.unique(completion, return_counts=True)
         logits[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
-    for token in (*suppressed, *_suppressed(settings, [*prompt, *completion])):
+    logits[np.fromiter(suppressed, np.int64)] = -np.inf
+    for token in _suppressed(settings, [*prompt, *completion]):
         logits[token] = -np.inf
-    if np.isneginf(logits).all():
+    largest = logits.max()
+    if np.isneginf(largest):
+        raise all_suppressed()
+    if not np.isfinite(largest):
         raise UserError(
-            "All tokens are suppressed at this position. Ban fewer tokens or words, or reduce "
-            "no_repeat_ngram."
+            "The logits overflow. Use values nearer to 0 for logit_bias and the presence and "
+            "frequency penalties, and nearer to 1 for repetition_penalty."
         )
     return logits
+
+
+def all_suppressed() -> UserError:
+    """Return the error for a position at which no token may be generated."""
+    return UserError(
+        "All tokens are suppressed at this position. Ban fewer tokens or words, or reduce "
+        "no_repeat_ngram."
+    )
+
+
+def ids_without_token(vocabulary: Mapping[str, int], n_vocab: int) -> tuple[int, ...]:
+    """Return the ids of a model that its vocabulary has no token for.
+
+    Models whose embeddings are padded, for example to a multiple of 128, have such ids. They are
+    suppressed, since they have no text.
+    """
+    return tuple(sorted(set(range(n_vocab)).difference(vocabulary.values())))
 
 
 def _suppressed(settings: SamplingSettings, tokens: list[int]) -> set[int]:

@@ -67,3 +67,39 @@ def test_a_line_that_is_not_a_record_is_refused_by_number(tmp_path: Path, line: 
         file.write(f"{line}\n")
     with pytest.raises(UserError, match=r"out\.jsonl line 2: not a sample"):
         RecordFile(path, SETTINGS, read=lambda record: record["number"])
+
+
+def test_settings_that_earlier_versions_did_not_record_may_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    write(path, 1)
+    new = SETTINGS | {"model_fingerprint": "a"}
+    with pytest.raises(UserError, match="model_fingerprint None, not 'a'"):
+        RecordFile(path, new, read=dict)
+    with RecordFile(path, new, read=dict, later=["model_fingerprint"]) as file:
+        assert file.unknown == {"model_fingerprint"}
+        file.append({"number": 2})
+    with pytest.raises(UserError, match=r"line 2: .*model_fingerprint 'a', not 'b'\. Advice"):
+        other = SETTINGS | {"model_fingerprint": "b"}
+        RecordFile(path, other, read=dict, later=["model_fingerprint"], advice="Advice")
+
+
+def test_overwriting_deletes_other_records_when_the_file_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("something else\n")
+    file = RecordFile(path, SETTINGS, read=dict, overwrite=True)
+    assert not file.records and path.read_text() == "something else\n"
+    for number in (1, 2):  # the second time, its own record stays
+        with file:
+            file.append({"number": number})
+    assert [record["number"] for record in RecordFile(path, SETTINGS, read=dict).records] == [1, 2]
+
+
+def test_every_line_is_valid_json_in_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with RecordFile(path, {"stop": "\ud800"}, read=dict) as file:
+        file.append({"text": "é"})
+        for number in (float("nan"), float("inf")):
+            with pytest.raises(UserError, match="finite"):
+                file.append({"logprob": number})
+    (record,) = RecordFile(path, {"stop": "\ud800"}, read=dict).records
+    assert record == {"text": "é", "settings": {"stop": "\ud800"}}

@@ -240,8 +240,7 @@ def decode_small_text(content: bytes, name: str) -> str:
         >>> decode_small_text(b"\xef\xbb\xbfone\r\ntwo\r", "notes.txt")
         'one\ntwo\n'
     """
-    found = (pair for pair in _BYTE_ORDER_MARKS if content.startswith(pair[0]))
-    mark, encoding = next(found, (b"", "UTF-8"))
+    mark, encoding = byte_order_mark(content)
     if not mark:
         _check_is_text(content, name)
     try:
@@ -252,6 +251,12 @@ def decode_small_text(content: bytes, name: str) -> str:
             f"{name} is not {kind} text (byte {error.start + len(mark)}). Save it as UTF-8."
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def byte_order_mark(content: bytes) -> tuple[bytes, str]:
+    """Return the byte order mark that bytes begin with, which may be empty, and their encoding."""
+    found = (pair for pair in _BYTE_ORDER_MARKS if content.startswith(pair[0]))
+    return next(found, (b"", "UTF-8"))
 
 
 def _check_is_text(content: bytes, name: str) -> None:

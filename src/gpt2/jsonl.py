@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -71,6 +72,21 @@ def append_line(file: IO[str], line: str) -> None:
         raise cannot_write(Path(file.name), error) from error
 
 
+def as_line(record: Mapping[str, Any]) -> str:
+    """Return a record as a line of JSON that can be encoded as UTF-8.
+
+    Raises:
+        UserError: a number is not finite, for which JSON has no form.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        return json.dumps(record) if re.search(r"[\ud800-\udfff]", line) else line
+    except ValueError as error:
+        raise UserError(
+            "A value of a record is not a finite number, which JSON cannot hold. Check the model."
+        ) from error
+
+
 class RecordFile(Generic[Item]):
     """A file of JSON objects, one per line, that a later call with the same settings resumes.
 
@@ -78,6 +94,7 @@ class RecordFile(Generic[Item]):
 
     Attributes:
         records: what `read` returned for each record that was there.
+        unknown: the names in `later` that some record does not have.
     """
 
     def __init__(
@@ -86,6 +103,9 @@ class RecordFile(Generic[Item]):
         settings: Mapping[str, Any],
         read: Callable[[dict[str, Any]], Item],
         key: str = "settings",
+        later: Collection[str] = (),
+        overwrite: bool = False,
+        advice: str = "Repeat the first to resume, or choose another output.",
     ):
         """Read the records that are there.
 
@@ -94,14 +114,20 @@ class RecordFile(Generic[Item]):
             read: takes what is needed from a record; KeyError, TypeError, ValueError or
                 OverflowError mean that it is not a valid one.
             key: the field of a record that holds the settings.
+            later: names of settings that earlier versions did not record.
+            overwrite: whether opening it deletes the records, which then may be any.
+            advice: the end of the message about other settings.
 
         Raises:
             UserError: a line is not a record, or a record has other settings.
         """
         self._path, self._key = path, key
+        self._later, self._overwrite, self._advice = frozenset(later), overwrite, advice
+        self.unknown: set[str] = set()
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read back
         self._lines = complete_lines(path)
-        self.records = [self._parse(line, at, read) for at, line in enumerate(self._lines, start=1)]
+        kept = [] if overwrite else self._lines
+        self.records = [self._parse(line, at, read) for at, line in enumerate(kept, start=1)]
 
     def _parse(self, line: str, at: int, read: Callable[[dict[str, Any]], Item]) -> Item:
         try:
@@ -112,17 +138,22 @@ class RecordFile(Generic[Item]):
             raise UserError(
                 f"{self._path} line {at}: not a sample of this command. Choose another output."
             ) from error
+        missing = self._later - settings.keys()
+        self.unknown |= missing
         for name in self._settings | settings:
             theirs, ours = settings.get(name), self._settings.get(name)
-            if theirs != ours:
+            if theirs != ours and name not in missing:
                 raise UserError(
                     f"{self._path} line {at}: generated with {in_short(name)} {quoted(theirs)}, "
-                    f"not {quoted(ours)}. Repeat the first to resume, or choose another output."
+                    f"not {quoted(ours)}. {self._advice}"
                 )
         return item
 
     def __enter__(self) -> RecordFile[Item]:
         self._file = open_append(self._path, self._lines)
+        if self._overwrite:
+            self._file.truncate(0)
+            self._lines, self._overwrite = [], False
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,6 +165,6 @@ class RecordFile(Generic[Item]):
         Raises:
             UserError: it cannot be written, for example because the disk is full.
         """
-        line = json.dumps({**record, self._key: self._settings}, ensure_ascii=False)
+        line = as_line({**record, self._key: self._settings})
         append_line(self._file, line)
         self._lines.append(line)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from tests.commands.toolkit_copy import Done, Home, Toolkit
+import pytest
+
+from gpt2.commands import conditional
+from tests.commands.toolkit_copy import SIZES, Done, Home, Toolkit
 
 PLAIN = "python src/generate_conditional_samples.py --model_name 117M --length 8"
 COMMAND = f"{PLAIN} --top_k 20 --ignore_eos"
@@ -92,7 +95,7 @@ def test_examples_come_first_and_a_folder_gets_a_file_for_each_prompt(toolkit: T
         r" --template 'Q: {q}\nA: {a}' --include_prefix --out answers/"
     )
     well(done)
-    files = sorted((toolkit.root / "answers").iterdir())
+    files = sorted((toolkit.root / "answers").glob("*.txt"))
     assert [file.name for file in files] == ["00001.txt", "00002.txt"]
     samples = files[1].read_text(encoding="utf-8").split("=" * 20 + "\n")
     assert len(samples) == 2
@@ -118,7 +121,7 @@ def test_missing_prompts_and_templates_are_reported(home: Home) -> None:
         COMMAND, f"{COMMAND} --prompts - --examples e.jsonl", f"{COMMAND} --prompts gone.txt"
     )
     none.says(2, "--prompts is missing")
-    half.says(2, "--examples and --template")
+    half.says(2, "--examples needs --template")
     gone.says(1, r"gone\.txt cannot be read")
 
 
@@ -142,8 +145,150 @@ def test_a_file_of_samples_from_before_flags_were_settings_is_resumed(toolkit: T
     flags = (
         r"""--banned_words zebra --logit_bias '{5: 1}' --truncate 'a\tb' --stop '["\n", "###"]'"""
     )
-    well(toolkit.run(f"{COMMAND} --prompts prompts.txt --out out.jsonl {flags}"))
+    done = toolkit.run(f"{COMMAND} --prompts prompts.txt --out out.jsonl {flags}")
+    done.says(0, r"out\.jsonl: .*earlier version.*fingerprint")
     after = (toolkit.root / "out.jsonl").read_text(encoding="utf-8")
     assert after.startswith(before)
     first, second = records(after)
+    fingerprint = second["settings"].pop("model_fingerprint")
+    assert len(fingerprint) == 64
     assert second["number"] == 2 and second["settings"] == first["settings"]
+
+
+def test_each_prompt_gets_its_own_answer_when_the_file_changes(toolkit: Toolkit) -> None:
+    prompts, out = toolkit.root / "prompts.txt", toolkit.root / "o.jsonl"
+    command = f"{COMMAND} --prompts prompts.txt --out o.jsonl --seed 3"
+    prompts.write_text("The\nA\nThe\n")
+    first = well(toolkit.run(command)) or out.read_text()
+    prompts.write_text("import\nThe\nA\nThe\nIf\n")
+    inserted = well(toolkit.run(command)) or out.read_text()
+    assert inserted.startswith(first)
+    assert [(r["number"], r["prompt"]) for r in records(inserted)] == [
+        *((1, "The"), (2, "A"), (3, "The")),
+        *((4, "import"), (5, "If")),
+    ]
+    prompts.write_text("The\nB\nThe\n")
+    well(toolkit.run(f"{COMMAND} --prompts prompts.txt --out folder/"))
+    done = toolkit.run(command)
+    done.says(1, r"o\.jsonl line 2: .*prompt 'A', which is not in prompts\.txt .*--overwrite")
+    assert out.read_text() == inserted
+    well(toolkit.run(f"{command} --overwrite"))
+    assert [r["prompt"] for r in records(out.read_text())] == ["The", "B", "The"]
+    prompts.write_text("The\n")
+    toolkit.run(f"{COMMAND} --prompts prompts.txt --out folder/").says(1, "prompt 'B'")
+
+
+def test_samples_of_other_weights_templates_and_settings_are_refused(toolkit: Toolkit) -> None:
+    (toolkit.root / "prompts.txt").write_text("The\nA\n")
+    commands = [f"{COMMAND} --prompts prompts.txt --out {out}" for out in ("o.jsonl", "folder/")]
+    for command in commands:
+        well(toolkit.run(command))
+    before = toolkit.contents()
+    others = {
+        "--temperature 0.5": r"\.jsonl line 1: .*temperature 1\.0, not 0\.5.*--overwrite",
+        "--nsamples 2": "nsamples 1, not 2",
+        "--seed 1234567": "seed .*, not 1234567",
+        "--template 'Q: {q}'": "prompt 'The', which is not in prompts.txt .*--template",
+    }
+    for command in commands:
+        for flags, sentence in others.items():
+            toolkit.run(f"{command} {flags}").says(1, sentence)
+    new = f"python src/new_model.py 117M --dataset text.txt {SIZES} --seed 2"
+    (toolkit.root / "models" / "117M").rename(toolkit.root / "models" / "old")
+    toolkit.run(new)
+    for command in commands:
+        toolkit.run(command).says(1, "model_fingerprint")
+    after = toolkit.contents()
+    assert {name: after[name] for name in before if "models" not in name} == {
+        name: before[name] for name in before if "models" not in name
+    }
+    well(toolkit.run(f"{commands[1]} --nsamples 2 --overwrite"))
+    assert "=" * 20 in (toolkit.root / "folder" / "00001.txt").read_text(encoding="utf-8")
+
+
+def test_a_folder_is_resumed_prompt_by_prompt(toolkit: Toolkit) -> None:
+    folder = toolkit.root / "folder"
+    command = f"{COMMAND} --prompts prompts.txt --out folder/"
+    (toolkit.root / "prompts.txt").write_text("The\nA\n")
+    well(toolkit.run(f"{command} --seed 3"))
+    before = toolkit.contents("folder")
+    (folder / "00001.txt").unlink()
+    well(toolkit.run(command))
+    assert toolkit.contents("folder")["00001.txt"] == before["00001.txt"]
+    # A folder from before prompts were recorded.
+    (folder / ".samples.jsonl").unlink()
+    (folder / "00002.txt").unlink()
+    (folder / "00001.txt").write_text("old")
+    toolkit.run(f"{command} --seed 3").says(0, "1 text files from an earlier version")
+    assert (folder / "00001.txt").read_text() == "old"
+    assert toolkit.contents("folder")["00002.txt"] == before["00002.txt"]
+
+
+def test_one_bad_prompt_does_not_stop_the_others_and_stays_reported(toolkit: Toolkit) -> None:
+    lines = ['{"prompt": "The"}', '{"prompt": "\\ud800"}', '{"text": "A"}', '{"prompt": "A"}']
+    (toolkit.root / "p.jsonl").write_text("\n".join(lines))
+    command = f"{COMMAND} --prompts p.jsonl --out o.jsonl --seed 1"
+    contents = []
+    for _ in range(2):
+        done = toolkit.run(command)
+        assert done.code == 1
+        wrong_key, surrogate = done.sentences
+        assert wrong_key.startswith("p.jsonl line 3: no field 'prompt'; the fields are 'text'.")
+        assert surrogate.startswith("p.jsonl line 2: ")
+        contents.append((toolkit.root / "o.jsonl").read_bytes())
+        assert [r["number"] for r in records(contents[-1].decode())] == [1, 4]
+    assert contents[0] == contents[1]
+
+    (toolkit.root / "p.txt").write_text("The\n" + "far too long " * 20 + "\nA\n")
+    done = toolkit.run(f"{PLAIN} --prompts p.txt --beams 2")
+    done.says(1, r"p\.txt line 2: Beam search is limited .* skipped")
+    assert [r["number"] for r in records(done.out)] == [1, 3]
+
+
+def test_prompts_are_read_in_every_form(toolkit: Toolkit) -> None:
+    expected = ["ROMEO:", "é"]
+    forms = {
+        "bom.txt": "\ufeffROMEO:\r\né\r\n".encode(),
+        "utf16.txt": "ROMEO:\r\né\r\n".encode("utf-16"),
+        "list.json": json.dumps(expected).encode(),
+        "bom.jsonl": b'\xef\xbb\xbf{"prompt": "ROMEO:"}\r\n{"prompt": "\\u00e9"}\r\n',
+    }
+    for name, content in forms.items():
+        (toolkit.root / name).write_bytes(content)
+        done = toolkit.run(f"{COMMAND} --prompts {name}")
+        assert [r["prompt"] for r in records(well(done))] == expected, name
+    done = toolkit.run(f"{COMMAND} --prompts -", typed="\ufeffROMEO:\r\né\r\n")
+    assert [r["prompt"] for r in records(well(done))] == expected
+    (toolkit.root / "word.docx").write_bytes(b"PK\x03\x04" + bytes(20))
+    toolkit.run(f"{COMMAND} --prompts word.docx").says(1, r"word\.docx: a zip file")
+
+
+def test_one_prompt_can_be_given_as_a_flag(home: Home) -> None:
+    given, filled, both, none = home.toolkit.run_all(
+        f"{COMMAND} --prompt 'The end'",
+        f"{COMMAND} --prompt '2+2' --template 'Q: {{q}}\\nA:'",
+        f"{COMMAND} --prompt a --prompts b",
+        f"{COMMAND} --prompt ''",
+    )
+    assert records(well(given))[0]["prompt"] == "The end"
+    assert records(well(filled))[0]["prompt"] == "Q: 2+2\nA:"
+    both.says(2, "--prompts and --prompt cannot be combined")
+    assert records(well(none))[0]["prompt"] == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "earlier", "expected"),
+    [
+        ("ABC", {}, {1: 1, 2: 2, 3: 3}),
+        ("ABC", {1: "A", 3: "C"}, {1: 1, 2: 2, 3: 3}),
+        ("AXBC", {1: "A", 2: "B", 3: "C"}, {1: 1, 2: 4, 3: 2, 4: 3}),
+        ("XABCD", {1: "A", 2: "B", 3: "C"}, {1: 4, 2: 1, 3: 2, 4: 3, 5: 5}),
+        ("AAA", {1: "A", 2: "A"}, {1: 1, 2: 2, 3: 3}),
+        ("BAA", {1: "A", 2: "A"}, {1: 3, 2: 2, 3: 1}),
+        ("CBA", {1: "A", 2: "B", 3: "C"}, {1: 3, 2: 2, 3: 1}),
+        ("AB", {1: None}, {1: 1, 2: 2}),
+    ],
+)
+def test_prompts_keep_their_numbers(texts: str, earlier: dict, expected: dict) -> None:
+    by_position = dict(enumerate(texts, start=1))
+    assert conditional.assign_numbers(by_position, earlier) == expected

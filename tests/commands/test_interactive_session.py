@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -136,3 +137,74 @@ def test_quit_and_exit_end_the_session(terminal: Terminal, command: str) -> None
     terminal.read_until(re.escape(PROMPT))
     terminal.type(f"{command}\n")
     assert terminal.process.wait(PATIENCE) == 0
+
+
+# Commands with an empty answer say nothing, as /set does when it succeeds.
+HOSTILE = {
+    "/save early": "no sample yet",
+    "/save": "needs a file",
+    "/set": "name and a value",
+    '/set truncate [""]': "string is empty",
+    "/set stop \\x": "--stop must be",
+    "/set stop [": "",
+    "/set ignore_eos no": "",
+    "/set include_prefix maybe": "true or false",
+    "/set beams 3": "",
+    "/set temperature 0.5": "temperature cannot be combined with beams",
+    "/set beams 0": "",
+    "/set temperature nan": "temperature",
+    "/set temperature 1e400": "temperature",
+    "/set top_k 99999999999999999999": "top_k",
+    "/set seed -1": "seed",
+    "/set seed " + "9" * 400: "",
+    "/set seed x": "seed",
+    "/set length 1e3": "length",
+    "/set min_length 13": "min_length is 13",
+    "/set logit_bias {": "logit_bias",
+    "/set logit_bias {1:": "logit_bias",
+    "/set logit_bias {999999: 1}": "not a token id",
+    "/set banned_words ,,": "",
+    "/set model_name x": "cannot be set here",
+    "/set \x1b[31m 3": "cannot be set here",
+    "/\x1b]0;title": "There is no command",
+    "/": "There is no command",
+    "/settings please": "temperature",
+    "/again": "no prompt yet",
+    '/set logit_bias {"65": -5}': "",
+    "One": "SAMPLE 1",
+    "/save ~nosuchuser/x": "cannot be written",
+    "/save /": "cannot be written",
+    "/save no/such/folder": "cannot be written",
+    "/save " + "x" * 300: "cannot be written",
+}
+
+
+def test_a_session_survives_every_command(terminal: Terminal) -> None:
+    terminal.read_until(re.escape(PROMPT))
+    for line, answer in HOSTILE.items():
+        shown = terminal.ask(line.replace("\x1b", "\x16\x1b"))  # Ctrl+V: the next key as it is
+        assert answer in shown, (line, shown)
+        assert "Internal error" not in shown and "Traceback" not in shown, (line, shown)
+    assert terminal.process.poll() is None
+
+
+def test_a_terminal_gets_no_control_characters_and_is_told_of_empty_samples(
+    terminal: Terminal, home: Home
+) -> None:
+    vocabulary = json.loads((home.toolkit.root / "models/117M/encoder.json").read_text())
+    terminal.read_until(re.escape(PROMPT))
+    # Spelled as in encoder.json, where \u011b is the escape character.
+    terminal.ask(f"/set logit_bias {{{vocabulary[chr(0x11B)]}: 1000}}")
+    shown = terminal.ask("The").partition(" SAMPLE 1 ")[2]
+    assert shown.count(r"\x1b") == 12 and "\x1b" not in shown.partition("12 tokens")[0]
+    terminal.ask(f"/set logit_bias {{{vocabulary['e']}: 1000}}")
+    terminal.ask("/set stop e")
+    for _ in range(2):
+        assert "Empty sample" in terminal.ask("The")
+    terminal.ask("/set stop x")
+    terminal.ask("/set truncate ee")
+    assert "Empty sample" in terminal.ask("The")
+    terminal.ask("/set length 80")
+    terminal.ask("/set truncate zz")
+    shown = terminal.ask("The")
+    assert re.search(r"e{80}\nContext window is 32 tokens", shown), shown

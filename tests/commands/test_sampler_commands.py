@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -153,3 +155,45 @@ def test_none_stands_for_the_default_of_2019(trained: Toolkit) -> None:
     done = trained.run(f"{UNCONDITIONAL} {flags} --seed None --length None --ignore_eos")
     done.succeeds()
     assert list(samples(done.out)) == [1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_piped_lines_have_no_byte_order_mark_and_no_carriage_return(
+    home: Home, encoding: str
+) -> None:
+    command = f"{INTERACTIVE} --length 3 --seed 1 --include_prefix".split()
+    typed = "ROMEO:\r\né\r\n".encode(encoding)
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=home.toolkit.root, input=typed, capture_output=True
+    )
+    assert done.returncode == 0, done
+    out = done.stdout.decode().replace("\r\n", "\n")
+    first, second = (part.partition("=\n")[2] for part in out.split("Model prompt >>> ")[1:3])
+    assert first.startswith("ROMEO:") and second.startswith("é")
+    assert "\r" not in out and "\ufeff" not in out
+
+
+def test_flags_are_read_as_people_write_them(home: Home) -> None:
+    lines = (
+        f"{UNCONDITIONAL} --model_name 117M --nsamples 1 --length 4 --ignore_eos --seed 1 {flags}"
+        for flags in (
+            "",
+            "--stop '[Verse'",
+            "--stop '[1]'",
+            "--stop '---'",
+            "--stop=---",
+            "--include_prefix=no",
+            "--include_prefix no",
+            "--logit_bias '{\"198\": -5}'",
+            "--stop e --min_length 4",
+        )
+    )
+    done = home.toolkit.run_in_one_process(*lines)
+    for one in done[:5]:
+        assert one.succeeds().out == done[0].out
+    for one in done[5:]:
+        assert one.code in (0, 2), one
+    assert done[5].succeeds().out == done[0].out
+    done[6].says(2, "unexpected argument 'no'")
+    done[7].succeeds()
+    assert done[8].succeeds().out == done[0].out

@@ -383,7 +383,7 @@ def _read_samples(path: Path) -> None:
     seed = conditional.earlier_seed(path)
     assert seed is None or isinstance(seed, int)
     with RecordFile(path, {}, conditional.sample_of) as file:
-        assert all(isinstance(number, int) for sample in file.records for number in sample)
+        assert all(isinstance(sample.number, int) for sample in file.records)
 
 
 def _read_any_samples(path: Path) -> None:

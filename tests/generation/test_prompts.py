@@ -37,6 +37,7 @@ def test_lines_of_dashes_divide_prompts_of_several_lines() -> None:
 def test_objects_in_lines_keep_their_fields_and_an_empty_prompt() -> None:
     content = '{"prompt": "one"}\n\n{"prompt": ""}\n{"question": "1+1", "number": 3}\n'
     prompts = list(read_prompts(content, "prompts"))
+    assert [prompt.where for prompt in prompts] == [f"prompts line {at}" for at in (1, 3, 4)]
     assert [prompt.fields for prompt in prompts] == [
         {"prompt": "one"},
         {"prompt": ""},
@@ -66,11 +67,52 @@ def test_a_template_is_filled_up_to_the_answer() -> None:
     [
         ("no field", {"a": "b"}, "has no field"),
         ("{a", {"a": "b"}, "is invalid"),
-        ("{a} {b}", {"a": "b"}, "Example 1 has no field 'b'"),
+        ("{a} {b}", {"a": "b"}, "file line 1: no field 'b'.* fields are 'a'"),
     ],
 )
 def test_templates_that_cannot_work_are_refused(
     template: str, fields: dict[str, str], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        Template(template, [Prompt(1, fields)])
+        Template(template, [Prompt(1, fields, "file line 1")])
+
+
+@pytest.mark.parametrize("template", [None, "Q: {question}\nA: {answer}"])
+@pytest.mark.parametrize("fields", [{"text": "a"}, {"Prompt": "a", "x": "b"}, {"answer": "a"}, {}])
+def test_a_record_without_the_wanted_field_is_named_with_those_it_has(
+    fields: dict[str, str], template: str | None
+) -> None:
+    prompt = Prompt(1, fields, "file line 7")
+    with pytest.raises(UserError) as refused:
+        Template(template, []).fill_in(prompt) if template else prompt.text
+    assert str(refused.value).startswith("file line 7: no field '")
+    assert all(repr(name) in str(refused.value) for name in fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('["A", "B"]', ["A", "B"]),
+        ('[\n  "A\\nB",\n  {"prompt": "C"}\n]\n', ["A\nB", "C"]),
+        ('{\n  "prompt": "A"\n}\n', ["A"]),
+        ("[1]", ["[1]"]),  # a prompt, such as a reference
+        ("[Verse 1]\n[Chorus]", ["[Verse 1]", "[Chorus]"]),
+        ('["A"]\n["B"]', ['["A"]', '["B"]']),
+        ("[" * 100_000, ["[" * 100_000]),
+    ],
+)
+def test_a_list_of_strings_or_objects_is_a_list_of_prompts(
+    content: str, expected: list[str]
+) -> None:
+    assert texts(content) == expected
+
+
+def test_a_bad_item_of_a_list_is_named_and_the_others_stay() -> None:
+    first, bad, last = read_prompts('["A", 3, {"prompt": "B"}]', "file")
+    assert (first.text, last.text, last.number) == ("A", "B", 3)
+    assert str(bad).startswith("file item 2: ")
+
+
+def test_prompts_of_several_lines_know_where_they_begin() -> None:
+    prompts = list(read_prompts("one\nmore\n---\ntwo", "file"))
+    assert [prompt.where for prompt in prompts] == ["file line 1", "file line 4"]

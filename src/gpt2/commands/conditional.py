@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -19,13 +20,24 @@ from gpt2.checks import check_count, setting
 from gpt2.commands import exits, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
-from gpt2.commands.terminal import notice
+from gpt2.commands.terminal import for_terminal, notice, shown
 from gpt2.errors import UserError, quoted
+from gpt2.generation.completions import Completion
 from gpt2.generation.prompts import Prompt, Template, read_prompts
-from gpt2.jsonl import RecordFile
+from gpt2.jsonl import RecordFile, as_line
 
 Record = Mapping[str, Any]
-Sample = tuple[int, int]  # number of the prompt in its file, from 1, and of its sample, from 0
+# The records of a folder of text files. Hidden, as commands read all other files of a folder.
+FOLDER_RECORDS = ".samples.jsonl"
+ADVICE = "Use --overwrite to start anew, or choose another output."
+
+
+class Sample(NamedTuple):
+    """What a record of an output is matched by."""
+
+    number: int  # of the prompt, from 1
+    sample: int  # from 0
+    prompt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +45,12 @@ class ConditionalOptions:
     """What conditional takes besides the flags of all samplers."""
 
     prompts: str = setting(
-        help="file of prompts: one per line, or several lines between lines of ---, or JSON "
-        'objects with "prompt"; - for standard input',
+        "",
+        "file of prompts: one per line, or several lines between lines of ---, or a JSON list, or "
+        'JSON lines with "prompt"; - for standard input',
         metavar="FILE",
     )
+    prompt: str | None = setting(None, "one prompt, instead of --prompts")
     out: str = setting(
         "-",
         "JSON lines file, resumed if it exists; - for standard output; with a slash at the end, "
@@ -44,7 +58,9 @@ class ConditionalOptions:
         metavar="FILE|FOLDER/",
     )
     examples: str = setting(
-        "", "JSON lines file of few-shot examples, put before each prompt", metavar="FILE"
+        "",
+        "JSON lines file of few-shot examples, put before each prompt; needs --template",
+        metavar="FILE",
     )
     template: str = setting(
         "", "format of examples and prompts, for example 'Q: {question}\\nA: {answer}'"
@@ -54,58 +70,121 @@ class ConditionalOptions:
         "process only the I-th of N parts of the prompts, to use several machines",
         metavar="I/N",
     )
+    overwrite: bool = setting(False, "delete the samples of the output first, and start anew")
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where the samples go, and those that are there.
+
+    Attributes:
+        earlier: prompt and place of the records by the number of their prompt; a prompt of None is
+            unknown.
+        done: numbers of the prompts and samples that are there.
+        add: writes a record.
+    """
+
+    add: Callable[[Record], object]
+    earlier: Mapping[int, tuple[str | None, str]] = dataclasses.field(default_factory=dict)
+    done: Set[tuple[int, int]] = frozenset()
+
+
+class Problems:
+    """Reports the prompts that are skipped, one line each for the first ones."""
+
+    SHOWN = 20
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, error: UserError) -> None:
+        """Report an error."""
+        self.count += 1
+        if self.count <= self.SHOWN:
+            notice(f"{error} This prompt is skipped.")
+
+    def exit(self) -> None:
+        """Exit with code 1 if there was an error."""
+        if self.count > self.SHOWN:
+            notice(f"{self.count - self.SHOWN} more prompts are skipped.")
+        if self.count:
+            sys.exit(exits.FAILED)
 
 
 def check(values: Values) -> None:
     """Check the flags that depend on each other, and the form of --shard."""
     check_count("--nsamples", values.nsamples, least=1)
-    if bool(values.examples) != bool(values.template):
-        raise UsageError("--examples and --template must be given together")
+    if values.prompts and values.prompt is not None:
+        raise UsageError("--prompts and --prompt cannot be combined")
+    if not values.prompts and values.prompt is None:
+        raise UsageError("--prompts is missing; give a file, or one prompt as --prompt TEXT")
+    if values.examples and not values.template:
+        raise UsageError("--examples needs --template")
+    if values.prompts == values.examples == "-":
+        raise UsageError("--prompts and --examples cannot both be standard input")
     if values.shard:
         parse_shard(values.shard)
 
 
 def run(values: Values) -> None:
     """Write the samples of all prompts that the output does not have yet."""
-    errors: list[UserError] = []
-    prompts = list(read(values.prompts, errors))
-    if values.shard:
-        part, parts = parse_shard(values.shard)
-        prompts = [prompt for prompt in prompts if prompt.number % parts == part % parts]
-    fill_in = template(values) if values.template else lambda prompt: prompt.text
-    texts = {prompt.number: fill_in(prompt) for prompt in prompts}
-    for error in errors:
-        notice(str(error))
-    if values.seed is None:
-        values.seed = earlier_seed(Path(values.out))
+    problems = Problems()
+    prompts = {prompt.number: prompt for prompt in read_prompts_of(values, problems)}
+    texts = dict(filled_in(values, prompts.values(), problems))
+    if values.seed is None and not values.overwrite:
+        values.seed = earlier_seed(records_path(values.out))
     model = sampling_options.open_model(values)
-    samples = [(number, sample) for number in texts for sample in range(values.nsamples)]
-    with open_output(values) as (done, write):
-        requests = (
-            ((number - 1) * values.nsamples + sample, model.encode(texts[number]))
-            for number, sample in samples
-            if (number, sample) not in done
-        )
-        with tqdm(total=len(samples), unit="sample", disable=values.out == "-") as bar:
-            bar.update(sum(sample in done for sample in samples))
-            for completion in sampling_options.generate(model, requests, values):
+    with open_output(values) as output:
+        numbers = matched(texts, output, values.prompts or "--prompt")
+        text_of = {numbers[position]: text for position, text in texts.items()}
+        part, parts = parse_shard(values.shard) if values.shard else (1, 1)
+        todo = [position for position in texts if position % parts == part % parts]
+        total = len(todo) * values.nsamples
+
+        def requests() -> Iterator[tuple[int, Sequence[int]]]:
+            """Yield number and tokens of each sample that is missing."""
+            for position in todo:
+                number = numbers[position]
+                samples = range(values.nsamples)
+                missing = [sample for sample in samples if (number, sample) not in output.done]
+                if not missing:
+                    continue
+                try:
+                    tokens = sampling_options.encode(model, text_of[number], values)
+                except UserError as error:
+                    problems.add(UserError(f"{prompts[position].where}: {error}"))
+                    continue
+                for sample in missing:
+                    yield (number - 1) * values.nsamples + sample, tokens
+
+        with tqdm(total=total, unit="sample", disable=values.out == "-") as bar:
+            done = ((numbers[position], n) for position in todo for n in range(values.nsamples))
+            bar.update(sum(sample in output.done for sample in done))
+            for completion in sampling_options.generate(model, requests(), values):
                 if completion.finish_reason:
-                    place, sample = divmod(completion.number, values.nsamples)
-                    prompt = texts[place + 1]
-                    record = {
-                        "number": place + 1,
-                        "sample": sample,
-                        "prompt": prompt,
-                        "text": sampling_options.shown_text(completion, values, prompt),
-                        "finish_reason": completion.finish_reason,
-                        "tokens": len(completion.tokens),
-                        "logprob": round(completion.logprob, 4),
-                        "seed": values.seed,
-                    }
-                    write(record)
+                    number = completion.number // values.nsamples + 1
+                    output.add(record_of(completion, number, text_of[number], values))
+                    sampling_options.show_notices(completion, model)
                     bar.update()
-    if errors:
-        sys.exit(exits.FAILED)
+    problems.exit()
+
+
+def record_of(completion: Completion, number: int, prompt: str, values: Values) -> Record:
+    """Return the record of a finished sample.
+
+    Args:
+        number, prompt: number and text of its prompt.
+    """
+    return {
+        "number": number,
+        "sample": completion.number % values.nsamples,
+        "prompt": prompt,
+        "text": sampling_options.shown_text(completion, values, prompt),
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.tokens),
+        "logprob": round(completion.logprob, 4),
+        "seed": values.seed,
+    }
 
 
 COMMAND = Command(
@@ -121,27 +200,95 @@ COMMAND = Command(
 )
 
 
-def read(name: str, errors: list[UserError]) -> Iterator[Prompt]:
-    """Yield the prompts of a file, or of standard input for "-".
+def read(name: str) -> Iterator[Prompt | UserError]:
+    """Yield the prompts of a file, or of standard input for "-", and an error for each bad one."""
+    if name != "-":
+        return read_prompts(files.read_small_text(Path(name)), name)
+    if sys.stdin is None:
+        raise UserError("standard input is closed. Name a file.")
+    text = files.decode_small_text(sys.stdin.buffer.read(), "standard input")
+    return read_prompts(text, "standard input")
 
-    Args:
-        errors: gets an error for each invalid prompt.
-    """
-    text = sys.stdin.read() if name == "-" else files.read_text(Path(name))
-    for prompt in read_prompts(text, "standard input" if name == "-" else name):
+
+def read_prompts_of(values: Values, problems: Problems) -> Iterator[Prompt]:
+    """Yield the prompts that the flags name."""
+    if values.prompt is not None:
+        yield Prompt(1, {"prompt": values.prompt}, "--prompt")
+        return
+    for prompt in read(values.prompts):
         if isinstance(prompt, Prompt):
             yield prompt
         else:
-            errors.append(prompt)
+            problems.add(prompt)
 
 
-def template(values: Values) -> Callable[[Prompt], str]:
-    """Return a function that puts the few-shot examples before a prompt."""
-    errors: list[UserError] = []
-    examples = list(read(values.examples, errors))
-    if errors:
-        raise errors[0]
-    return Template(values.template.replace("\\n", "\n"), examples).fill_in
+def filled_in(
+    values: Values, prompts: Iterable[Prompt], problems: Problems
+) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each prompt, filled into the template if there is one."""
+    template = None
+    if values.template:
+        examples = list(read(values.examples)) if values.examples else []
+        for error in examples:
+            if isinstance(error, UserError):
+                raise error
+        template = Template(values.template.replace("\\n", "\n"), examples)
+    for prompt in prompts:
+        try:
+            yield prompt.number, template.fill_in(prompt) if template else prompt.text
+        except UserError as error:
+            problems.add(error)
+
+
+def matched(texts: Mapping[int, str], output: Output, name: str) -> dict[int, int]:
+    """Return the number in the output of each prompt, by its position in the file.
+
+    Raises:
+        UserError: the output has a prompt that the file does not have.
+    """
+    earlier = {number: prompt for number, (prompt, _) in output.earlier.items()}
+    numbers = assign_numbers(texts, earlier)
+    for number in earlier.keys() - numbers.values():
+        prompt, where = output.earlier[number]
+        if prompt is not None:
+            raise UserError(
+                f"{where}: generated for the prompt {quoted(prompt)}, which is not in {name} (with "
+                f"this --template and these --examples). {ADVICE}"
+            )
+    return numbers
+
+
+def assign_numbers(texts: Mapping[int, str], earlier: Mapping[int, str | None]) -> dict[int, int]:
+    """Return a number for each prompt, by its position in the file.
+
+    With the seed, the number decides the text of the samples. A prompt that the output has keeps
+    its number there. A new one gets its position, or the lowest free number if that is taken.
+
+    Args:
+        texts: prompts by their position in the file, from 1.
+        earlier: prompts of the output by number; None matches any prompt at that position.
+
+    Example:
+        >>> assign_numbers({1: "A", 2: "new", 3: "B"}, {1: "A", 2: "B"})
+        {1: 1, 3: 2, 2: 3}
+    """
+    numbers = {
+        position: position
+        for position, text in texts.items()
+        if position in earlier and earlier[position] in (text, None)
+    }
+    places = defaultdict(list)  # numbers of each prompt of the output that has no position yet
+    for number in sorted(earlier.keys() - numbers.keys(), reverse=True):
+        places[earlier[number]].append(number)
+    for position, text in texts.items():
+        if position not in numbers and places[text]:
+            numbers[position] = places[text].pop()
+    new = [position for position in texts if position not in numbers]
+    taken = {*earlier, *numbers.values()}
+    numbers |= {position: position for position in new if position not in taken}
+    taken.update(numbers.values())
+    free = (number for number in itertools.count(1) if number not in taken)
+    return numbers | {position: next(free) for position in new if position not in numbers}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -157,60 +304,109 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def earlier_seed(out: Path) -> int | None:
-    """Return the seed of the samples that an output file has, None if it has none."""
+def records_path(out: str) -> Path | None:
+    """Return the file of records of an output, None for standard output."""
+    if out == "-":
+        return None
+    return Path(out) / FOLDER_RECORDS if _is_folder(out) else Path(out)
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith(("/", "\\"))
+
+
+def earlier_seed(records: Path | None) -> int | None:
+    """Return the seed of the samples that a file of records has, None if it has none."""
     try:
-        with open(out, encoding="utf-8") as file:
+        with open(records or "", encoding="utf-8") as file:
             return int(json.loads(file.readline())["seed"])
     except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return None  # `RecordFile` refuses the file if it has other content
 
 
 @contextlib.contextmanager
-def open_output(values: Values) -> Iterator[tuple[set[Sample], Callable[[Record], object]]]:
-    """Open `--out`; yields the samples that it has, and a function that adds one."""
+def open_output(values: Values) -> Iterator[Output]:
+    """Open `--out`.
+
+    Raises:
+        UserError: it cannot be written, or has samples of other settings or of other weights.
+    """
     settings = sampling_options.recorded_settings(values)
-    if values.out == "-":
-        yield set(), lambda record: print_record({**record, "settings": settings})
-    elif values.out.endswith(("/", "\\")):
-        folder = TextFolder(Path(values.out), values.nsamples)
-        yield folder.done, folder.add
-    else:
-        with RecordFile(Path(values.out), settings, sample_of) as file:
-            yield set(file.records), file.append
+    path = records_path(values.out)
+    if path is None:
+        yield Output(lambda record: print_record({**record, "settings": settings}))
+        return
+    if _is_folder(values.out):
+        files.make_folder(path.parent)
+    records = RecordFile(
+        path,
+        settings,
+        sample_of,
+        later=[sampling_options.FINGERPRINT],
+        overwrite=values.overwrite,
+        advice=ADVICE,
+    )
+    if records.unknown:
+        notice(
+            f"{shown(path)}: from an earlier version, which did not record the model's "
+            "fingerprint. Generation resumes, as prompts and settings match."
+        )
+    earlier: dict[int, tuple[str | None, str]] = {
+        sample.number: (sample.prompt, f"{path} line {at}")
+        for at, sample in enumerate(records.records, start=1)
+    }
+    with records:
+        if _is_folder(values.out):
+            yield text_folder(values, records, earlier)
+        else:
+            done = {(number, sample) for number, sample, _ in records.records}
+            yield Output(records.append, earlier, done)
 
 
 def print_record(record: Record) -> None:
     """Print a record as a line of JSON."""
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+    print(for_terminal(as_line(record)), flush=True)
 
 
 def sample_of(record: Record) -> Sample:
     """Return which sample a record of the output file holds."""
-    return int(record["number"]), int(record["sample"])
+    prompt = record["prompt"]
+    if not isinstance(prompt, str):
+        raise TypeError("the prompt is not a string")
+    return Sample(int(record["number"]), int(record.get("sample", 0)), prompt)
 
 
-class TextFolder:
-    """A folder with a text file per prompt, written when all of its samples are finished."""
+def text_folder(
+    values: Values, records: RecordFile[Sample], earlier: dict[int, tuple[str | None, str]]
+) -> Output:
+    """Return a folder with a text file per prompt, written when all of its samples are finished.
 
-    def __init__(self, folder: Path, nsamples: int):
-        self._folder = folder
-        self._nsamples = nsamples
-        self._unfinished: dict[int, dict[int, str]] = defaultdict(dict)
-        files.make_folder(folder)
+    The prompt of each file is recorded in `FOLDER_RECORDS` first, so that a file without a record
+    is from a version that had none.
+    """
+    folder = Path(values.out)
+    found = {int(path.stem): path for path in folder.glob("*.txt") if path.stem.isdecimal()}
+    if values.overwrite:
+        for path in found.values():
+            path.unlink()
+        found = {}
+    if unknown := found.keys() - earlier.keys():
+        notice(
+            f"{shown(folder)}: {len(unknown)} text files from an earlier version, which did not "
+            "record their prompts, are kept. Use --overwrite to start anew."
+        )
+        earlier |= {number: (None, str(found[number])) for number in unknown}
+    unfinished: dict[int, dict[int, str]] = defaultdict(dict)
 
-    @property
-    def done(self) -> set[Sample]:
-        """The samples that the folder has."""
-        numbers = [int(path.stem) for path in self._folder.glob("*.txt") if path.stem.isdecimal()]
-        return {(number, sample) for number in numbers for sample in range(self._nsamples)}
-
-    def add(self, record: Record) -> None:
-        """Keep a sample, and write the file of its prompt if it is the last one."""
+    def add(record: Record) -> None:
         number = record["number"]
-        samples = self._unfinished[number]
+        samples = unfinished[number]
         samples[record["sample"]] = record["text"]
-        if len(samples) == self._nsamples:
+        if len(samples) == values.nsamples:
+            records.append({name: record[name] for name in ("number", "prompt", "seed")})
             parts = (f"{samples[sample]}\n" for sample in sorted(samples))
-            files.write_text(self._folder / f"{number:05}.txt", f"{'=' * 20}\n".join(parts))
-            del self._unfinished[number]
+            files.write_text(folder / f"{number:05}.txt", f"{'=' * 20}\n".join(parts))
+            del unfinished[number]
+
+    done = {(number, sample) for number in found for sample in range(values.nsamples)}
+    return Output(add, earlier, done)

@@ -9,16 +9,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpt2 import files
 from gpt2.checks import check_count
-from gpt2.commands import sampling_options
+from gpt2.commands import exits, sampling_options
+from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, parse_value, suggestion
 from gpt2.commands.sampling_options import shown_text, stable_text
 from gpt2.commands.signals import StopSignal
-from gpt2.commands.terminal import print_banner
-from gpt2.errors import UserError, cannot_write
+from gpt2.commands.terminal import for_terminal, print_banner
+from gpt2.errors import UserError, cannot_write, escaped
 from gpt2.generation.completions import Completion, in_order
 from gpt2.generation.language_model import LanguageModel
 
+PROMPT = "Model prompt >>> "
 GREETING = "Type a prompt, or /help for commands. Ctrl+D or /quit exits."
 HELP = '''\
 Type a prompt and the model continues it. For a prompt of several lines, end a line with \\, or
@@ -66,6 +69,7 @@ class Session:
         # Slash commands and multi-line prompts are for people; a pipe is read as in 2019.
         self.on_terminal = sys.stdin.isatty()
         self.options = {option.flag.removeprefix("--"): option for option in COMMAND.options}
+        self.encoding_known = False  # of a pipe
         self.commands = {
             "/set": self.set,
             "/settings": self.show_settings,
@@ -89,8 +93,15 @@ class Session:
                     return
                 else:
                     self.obey(line)
-            except UserError as error:  # the session continues
+            except (UserError, UsageError) as error:  # the session continues
                 print(error, file=sys.stderr)
+            except MemoryError:
+                print("Out of memory. Use a smaller batch_size or nsamples.", file=sys.stderr)
+            except OSError:  # standard output is closed or full
+                raise
+            except Exception:
+                with contextlib.suppress(SystemExit):
+                    exits.report_bug()
 
     def lines(self) -> Iterator[str]:
         """Yield the prompts and slash commands."""
@@ -112,9 +123,9 @@ class Session:
 
     def read(self) -> str:
         """Return one prompt, which may have several lines on a terminal."""
-        line = input("Model prompt >>> ")
         if not self.on_terminal:
-            return line
+            return self.read_piped()
+        line = input(PROMPT)
         if line.startswith('"""'):
             lines = [line[3:]]
             while not lines[-1].endswith('"""'):
@@ -124,6 +135,17 @@ class Session:
             line = line[:-1] + "\n" + input("... ")
         return line
 
+    def read_piped(self) -> str:
+        """Return one line of a pipe or a file, which may begin with a byte order mark."""
+        print(PROMPT, end="", flush=True)
+        if not self.encoding_known:
+            self.encoding_known = True
+            start = sys.stdin.buffer.peek(4) if hasattr(sys.stdin.buffer, "peek") else b""
+            mark, encoding = files.byte_order_mark(start)
+            sys.stdin.buffer.read(len(mark))
+            sys.stdin.reconfigure(encoding=encoding)
+        return input().removesuffix("\r")
+
     def answer(self) -> None:
         """Print samples that continue the prompt."""
         tokens = self.model.encode(self.prompt)
@@ -132,7 +154,7 @@ class Session:
         began = time.monotonic()
         # Beam search takes the rank of a sample from its number.
         first = 0 if self.values.beams else self.generated
-        requests = [(first + n, tokens) for n in range(self.values.nsamples)]
+        requests = ((first + n, tokens) for n in range(self.values.nsamples))
         with StopSignal("") as stop:
             completions = sampling_options.generate(self.model, requests, self.values)
             if self.values.nsamples == 1:
@@ -142,7 +164,8 @@ class Session:
                     generated += len(completion.tokens)
                     self.samples.append(shown_text(completion, self.values, self.prompt))
                     print_banner(len(self.samples))
-                    print(self.samples[-1], flush=True)
+                    print(for_terminal(self.samples[-1]), flush=True)
+                    sampling_options.show_notices(completion, self.model, self.values)
         print("=" * 80)
         if self.on_terminal:
             speed = generated / max(time.monotonic() - began, 1e-9)
@@ -154,15 +177,17 @@ class Session:
         print_banner(1)
         printed = 0
         if self.values.include_prefix:
-            print(self.prompt, end="")
+            print(for_terminal(self.prompt), end="")
         for completion in completions:
             stable = stable_text(completion, self.values)
-            print(stable[printed:], end="", flush=True)
+            print(for_terminal(stable[printed:]), end="", flush=True)
             printed = max(printed, len(stable))
             if stop():
                 break
-        print()
+        text = shown_text(completion, self.values)
+        print(for_terminal(text[printed:]))  # the rest, if it was interrupted
         self.samples.append(shown_text(completion, self.values, self.prompt))
+        sampling_options.show_notices(completion, self.model, self.values)
         return len(completion.tokens)
 
     def obey(self, line: str) -> None:
@@ -190,7 +215,7 @@ class Session:
         """Print all settings."""
         for name, option in self.options.items():
             value = getattr(self.values, option.name)
-            print(name, f"{value:g}" if isinstance(value, float) else value)
+            print(name, f"{value:g}" if isinstance(value, float) else escaped(str(value)))
 
     def set(self, rest: str) -> None:
         """Change a setting, unless the new value is invalid or does not go with the others."""
@@ -215,11 +240,15 @@ class Session:
         """Append the last prompt and its samples to a file."""
         if not rest:
             raise UserError("/save needs a file, for example: /save samples.txt")
-        path = Path(rest).expanduser()
+        if not self.samples:
+            raise UserError("/save: there is no sample yet. Type a prompt.")
         try:
+            path = Path(rest).expanduser()
             with open(path, "a", encoding="utf-8") as file:
                 for sample in self.samples:
                     file.write(f"{self.prompt}\n{sample}\n{'=' * 20}\n")
         except OSError as error:
             raise cannot_write(path, error) from error
-        print("Saved to", path)
+        except (RuntimeError, ValueError) as error:  # no such home, NUL in the name
+            raise UserError(f"{rest} cannot be written: {error}. Choose another file.") from error
+        print("Saved to", escaped(str(path)))

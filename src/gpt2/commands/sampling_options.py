@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from gpt2 import randomness
+from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
@@ -18,14 +19,21 @@ from gpt2.commands.flags import Option, Values, build, options_of
 from gpt2.commands.signals import prepare_tensorflow
 from gpt2.commands.terminal import notice, shown
 from gpt2.errors import UserError
-from gpt2.generation.beam_search import BeamSettings, beam_search
-from gpt2.generation.completions import Completion, GenerationSettings, stable_length
+from gpt2.generation.beam_search import BeamSettings, beam_search, check_beam_prompt
+from gpt2.generation.completions import (
+    Completion,
+    GenerationSettings,
+    check_prompt,
+    stable_length,
+)
 from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.loading import Converting
 from gpt2.generation.loading import open_model as load_into_engine
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.tokenizer import Tokenizer
+
+FINGERPRINT = "model_fingerprint"  # name of a recorded setting that no flag gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +45,7 @@ class SampleOptions:
         1, "samples generated at once; changes speed and memory, not the text", low=1
     )
     banned_words: str = setting(
-        "", "words that are never generated, separated by commas", metavar="WORD,WORD"
+        "", "strings that samples never contain, separated by commas", metavar="WORD,WORD"
     )
     truncate: tuple[str, ...] = setting(
         (), "truncate each sample before this string; several as for --stop", metavar="TEXT"
@@ -75,6 +83,7 @@ def open_model(values: Values, share: float = 0.5) -> LanguageModel:
     """
     engine = build(EngineSettings, values)
     model = inputs.open_model(values)
+    values.model_fingerprint = bundle.fingerprint(model.checkpoint)
     if values.length is None:
         values.length = int(share * model.hparams.n_ctx)
     values.seed = randomness.check_seed(values.seed)
@@ -117,12 +126,15 @@ def generation_settings(
     banned: list[tuple[int, ...]] = []
     if tokenizer is not None:
         for word in filter(None, values.banned_words.split(",")):
+            # Before sampling, as the samples of earlier versions depend on it; the text itself is
+            # checked after sampling.
             banned += [tuple(tokenizer.encode(word)), tuple(tokenizer.encode(f" {word}"))]
     if not all(values.truncate):
         raise UserError("--truncate: a string is empty. Give at least one character.")
     sampling = build(SamplingSettings, values, banned=tuple(banned))
     sampling.check_vocabulary(n_vocab)
-    settings = build(GenerationSettings, values, sampling=sampling)
+    words = tuple(filter(None, map(str.strip, values.banned_words.split(","))))
+    settings = build(GenerationSettings, values, sampling=sampling, banned_words=words)
     if values.beams:
         _beam_settings(values).check_settings(settings)
     return settings
@@ -137,6 +149,8 @@ def generate(
 ) -> Iterator[Completion]:
     """Yield completions whenever a token is added to them; with beam search, finished ones.
 
+    The caller calls `show_notices` for finished ones, after printing them.
+
     Args:
         requests: number and prompt tokens of each sample. Beam search takes the rank of a sample
             from its number, modulo the number of samples, and needs all samples of a prompt in a
@@ -144,8 +158,23 @@ def generate(
     """
     settings = generation_settings(values, model.hparams.n_vocab, model.tokenizer)
     if values.beams:
-        return with_notices(_search(model, requests, settings, values), model)
-    return with_notices(model.completions(requests, settings, values.batch_size), model)
+        return _search(model, requests, settings, values)
+    return model.completions(requests, settings, values.batch_size)
+
+
+def encode(model: LanguageModel, prompt: str, values: Values) -> list[int]:
+    """Return the tokens of a prompt.
+
+    Raises:
+        UserError: the model cannot take the prompt, for example as it is too long for beam search.
+    """
+    tokens = model.encode(prompt)
+    if values.beams:
+        settings = generation_settings(values, model.hparams.n_vocab, model.tokenizer)
+        check_beam_prompt(tokens, settings, model.hparams)
+    else:
+        check_prompt(tokens, model.hparams)
+    return tokens
 
 
 def _search(
@@ -167,20 +196,26 @@ def _search(
             yield found[rank]
 
 
-def with_notices(completions: Iterable[Completion], model: LanguageModel) -> Iterator[Completion]:
-    """Yield the completions; print a notice if one is empty or exceeds the context window."""
-    for completion in completions:
-        if completion.exceeded_context:
-            _notice_once(
-                f"Context window is {model.hparams.n_ctx} tokens; continuing with the most recent "
-                "part of the text."
-            )
-        if completion.finish_reason == "endoftext" and not completion.tokens:
-            _notice_once(
-                "Empty sample: the model generated <|endoftext|> as the first token. Use "
-                "--min_length N or --ignore_eos for longer samples."
-            )
-        yield completion
+def show_notices(
+    completion: Completion, model: LanguageModel, values: Values | None = None
+) -> None:
+    """Print a notice if a finished completion exceeded the context window or is empty, each once.
+
+    Args:
+        values: of an interactive session, which is told of every empty sample.
+    """
+    if completion.exceeded_context:
+        _notice_once(
+            f"Context window is {model.hparams.n_ctx} tokens; continuing with the most recent "
+            "part of the text."
+        )
+    if completion.finish_reason == "endoftext" and not completion.tokens:
+        (notice if values else _notice_once)(
+            "Empty sample: the model generated <|endoftext|> as the first token. Use "
+            "--min_length N or --ignore_eos for longer samples."
+        )
+    elif values and completion.finish_reason and not _truncated(completion.text, values):
+        notice("Empty sample: nothing is left before the stop sequence, truncation or length.")
 
 
 _notice_once = functools.cache(notice)
@@ -216,7 +251,10 @@ def recorded_settings(values: Values) -> dict[str, Any]:
     }
     for name in ("stop", "truncate"):
         recorded[name] = _as_typed(recorded[name])
-    return recorded | {"logit_bias": recorded["logit_bias"] or None}
+    return recorded | {
+        "logit_bias": recorded["logit_bias"] or None,
+        FINGERPRINT: values.model_fingerprint,
+    }
 
 
 def _as_typed(strings: Sequence[str]) -> str:

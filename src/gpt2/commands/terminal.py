@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt2.data.sources import total_size
+from gpt2.errors import escaped
 
 
 def shown(path: Path) -> str:
@@ -40,6 +42,17 @@ def token_bar(
 def notice(sentence: str) -> None:
     """Print a sentence on standard error, above a progress bar if there is one."""
     tqdm.write(sentence, file=sys.stderr)
+
+
+def for_terminal(text: str) -> str:
+    """Return generated text as it is printed: exact, but on a terminal without control characters.
+
+    These are escaped there, as a terminal obeys them. Newlines and tabs stay, and so do the joiners
+    that emoji and some scripts need.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return text
+    return re.sub(r"[^\n\t\u200c\u200d]+", lambda part: escaped(part[0]), text)
 
 
 def print_banner(number: int) -> None:

@@ -6,8 +6,14 @@ import itertools
 
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values
-from gpt2.commands.sampling_options import generate, open_model, sampler_options, shown_text
-from gpt2.commands.terminal import print_banner
+from gpt2.commands.sampling_options import (
+    generate,
+    open_model,
+    sampler_options,
+    show_notices,
+    shown_text,
+)
+from gpt2.commands.terminal import for_terminal, print_banner
 from gpt2.generation.completions import in_order
 
 
@@ -24,7 +30,8 @@ def run(values: Values) -> None:
     requests = ((number, [model.start_token]) for number in numbers)
     for completion in in_order(generate(model, requests, values)):
         print_banner(completion.number + 1)
-        print(shown_text(completion, values), flush=True)
+        print(for_terminal(shown_text(completion, values)), flush=True)
+        show_notices(completion, model)
 
 
 COMMAND = Command(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from gpt2.errors import UserError, quoted
 
@@ -19,42 +20,87 @@ class Prompt:
     Attributes:
         number: its number in the file, from 1.
         fields: "prompt", or the fields of a JSON record.
+        where: the file and the line or item, for messages.
     """
 
     number: int
     fields: Mapping[str, str]
+    where: str = "prompt"
 
     @property
     def text(self) -> str:
-        """The prompt itself; empty if the record has no such field."""
-        return self.fields.get("prompt", "")
+        """The prompt itself.
+
+        Raises:
+            UserError: the record has no field "prompt".
+        """
+        if "prompt" not in self.fields:
+            raise self.lacks("prompt")
+        return self.fields["prompt"]
+
+    def lacks(self, name: str) -> UserError:
+        """Return the error for a record without a field, which names the fields that it has."""
+        fields = ", ".join(map(quoted, self.fields)) or "none"
+        return UserError(
+            f"{self.where}: no field {name!r}; the fields are {fields}. Rename one, or name it in "
+            "--template."
+        )
 
 
 def read_prompts(text: str, name: str) -> Iterator[Prompt | UserError]:
     """Yield the prompts in the content of a file, and an error for each record that is invalid.
 
-    A content that begins with { has a JSON object in each line. One with lines of --- has prompts
-    of several lines between them. Any other has a prompt in each line. Blank prompts are skipped,
-    except that {"prompt": ""} asks for a sample without a prompt.
+    A JSON list has a string or an object for each prompt. A content that begins with { has a JSON
+    object in each line. One with lines of --- has prompts of several lines between them. Any other
+    has a prompt in each line. Blank prompts are skipped, except that {"prompt": ""} asks for a
+    sample without a prompt.
 
     Args:
+        text: newlines as line ends; see `gpt2.files.read_small_text`.
         name: of the file, for the errors.
     """
     lines = text.split("\n")  # splitlines would split at other characters, too
+    if (items := _json_list(text)) is not None:
+        for number, item in enumerate(items, start=1):
+            fields = {"prompt": item} if isinstance(item, str) else item
+            yield _prompt(number, fields, f"{name} item {number}")
+        return
     if text.lstrip().startswith("{"):
         yield from _json_lines(lines, name)
         return
+    blocks = [(at, line) for at, line in enumerate(lines, start=1)]
     if SEPARATOR in (line.rstrip() for line in lines):
-        blocks: list[list[str]] = [[]]
-        for line in lines:
-            if line.rstrip() == SEPARATOR:
-                blocks.append([])
-            else:
-                blocks[-1].append(line)
-        lines = ["\n".join(block).strip("\n") for block in blocks]
-    prompts = (line for line in lines if line.strip())
-    for number, prompt in enumerate(prompts, start=1):
-        yield Prompt(number, {"prompt": prompt})
+        blocks = list(_blocks(lines))
+    prompts = ((at, block) for at, block in blocks if block.strip())
+    for number, (at, prompt) in enumerate(prompts, start=1):
+        yield Prompt(number, {"prompt": prompt}, f"{name} line {at}")
+
+
+def _json_list(text: str) -> list[Any] | None:
+    """Return the items of a JSON list of strings or objects, None for any other text.
+
+    An object in several lines is a list of one. A text such as [1], which may be a prompt itself,
+    is not a list of prompts.
+    """
+    text = text.strip()
+    if text[:1] not in ("[", "{"):
+        return None
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(items, dict):
+        return [items] if "\n" in text else None
+    return items if any(isinstance(item, str | dict) for item in items) else None
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number of the first line and the text of each block between separators."""
+    start = 0
+    for at, line in enumerate([*lines, SEPARATOR]):
+        if line.rstrip() == SEPARATOR:
+            yield start + 1, "\n".join(lines[start:at]).strip("\n")
+            start = at + 1
 
 
 def _json_lines(lines: Sequence[str], name: str) -> Iterator[Prompt | UserError]:
@@ -67,17 +113,18 @@ def _json_lines(lines: Sequence[str], name: str) -> Iterator[Prompt | UserError]
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield UserError(f"{where}: invalid JSON ({error}). This line is skipped.")
+            yield UserError(f"{where}: invalid JSON ({error}).")
             continue
-        if not isinstance(fields, dict) or not all(
-            isinstance(value, (str, int, float)) for value in fields.values()
-        ):
-            yield UserError(
-                f'{where}: not a JSON object of strings such as {{"prompt": "..."}}. This line is '
-                "skipped."
-            )
-            continue
-        yield Prompt(number, {key: str(value) for key, value in fields.items()})
+        yield _prompt(number, fields, where)
+
+
+def _prompt(number: int, fields: object, where: str) -> Prompt | UserError:
+    """Return the prompt of a JSON record, or the error if it is not a valid record."""
+    if not isinstance(fields, dict) or not all(
+        isinstance(value, (str, int, float)) for value in fields.values()
+    ):
+        return UserError(f'{where}: not a JSON object of strings such as {{"prompt": "..."}}.')
+    return Prompt(number, {key: str(value) for key, value in fields.items()}, where)
 
 
 class Template:
@@ -112,13 +159,18 @@ class Template:
             missing = [name for name in self._names if name not in example.fields]
             if missing:
                 raise UserError(
-                    f"Example {example.number} has no field {missing[0]!r}, which the template "
-                    "needs."
+                    f"{example.where}: no field {missing[0]!r}, which the template needs; the "
+                    f"fields are {', '.join(map(quoted, example.fields)) or 'none'}. Give every "
+                    "example all fields of the template."
                 )
             self._examples.append(self._fill_in(example))
 
     def fill_in(self, prompt: Prompt) -> str:
-        """Return the examples and the prompt, with blank lines between them."""
+        """Return the examples and the prompt, with blank lines between them.
+
+        Raises:
+            UserError: the prompt has nothing for the first field of the template.
+        """
         return "\n\n".join([*self._examples, self._fill_in(prompt)])
 
     def _fill_in(self, prompt: Prompt) -> str:
@@ -126,6 +178,8 @@ class Template:
         fields = dict(prompt.fields)
         if not any(name in fields for name in self._names) and "prompt" in fields:
             fields[self._names[0]] = fields["prompt"]  # a plain line fills in the first field
+        if self._names[0] not in fields:
+            raise prompt.lacks(self._names[0])
         filled = ""
         for text, field in self._parts:
             filled += text

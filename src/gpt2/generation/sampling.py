@@ -135,7 +135,7 @@ def log_probability(logits: np.ndarray, token: int) -> float:
     return float(logits[token] - largest - np.log(np.exp(logits - largest).sum()))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # checked at the end
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # checked at the end
 def process_logits(
     logits: np.ndarray,
     settings: SamplingSettings,

@@ -147,6 +147,7 @@ HOSTILE = {
     '/set truncate [""]': "string is empty",
     "/set stop \\x": "--stop must be",
     "/set stop [": "",
+    "/set stop []": "",
     "/set ignore_eos no": "",
     "/set include_prefix maybe": "true or false",
     "/set beams 3": "",

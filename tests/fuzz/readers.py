@@ -233,7 +233,7 @@ def readers() -> dict[str, Reader]:
             forgives=True,
         ),
         "samples": Reader(
-            [b'{"number": 1, "sample": 0, "seed": 3, "settings": {}}\n' * 2],
+            [b'{"number": 1, "sample": 0, "prompt": "A", "seed": 3, "settings": {}}\n' * 2],
             _read_samples,
             "samples.jsonl",
             _lines_of(

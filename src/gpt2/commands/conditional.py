@@ -228,10 +228,11 @@ def filled_in(
     """Yield number and text of each prompt, filled into the template if there is one."""
     template = None
     if values.template:
-        examples = list(read(values.examples)) if values.examples else []
-        for error in examples:
-            if isinstance(error, UserError):
-                raise error
+        examples: list[Prompt] = []
+        for example in read(values.examples) if values.examples else ():
+            if isinstance(example, UserError):
+                raise example
+            examples.append(example)
         template = Template(values.template.replace("\\n", "\n"), examples)
     for prompt in prompts:
         try:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2 import files
@@ -70,7 +70,7 @@ class Session:
         self.on_terminal = sys.stdin.isatty()
         self.options = {option.flag.removeprefix("--"): option for option in COMMAND.options}
         self.encoding_known = False  # of a pipe
-        self.commands = {
+        self.commands: dict[str, Callable[[str], object]] = {
             "/set": self.set,
             "/settings": self.show_settings,
             "/again": self.again,
@@ -143,7 +143,7 @@ class Session:
             start = sys.stdin.buffer.peek(4) if hasattr(sys.stdin.buffer, "peek") else b""
             mark, encoding = files.byte_order_mark(start)
             sys.stdin.buffer.read(len(mark))
-            sys.stdin.reconfigure(encoding=encoding)
+            sys.stdin.reconfigure(encoding=encoding)  # type: ignore[union-attr]
         return input().removesuffix("\r")
 
     def answer(self) -> None:

@@ -109,7 +109,7 @@ def test_broken_checkpoints_are_reported(toolkit: Toolkit) -> None:
     sentences = {
         "cut": r"ckpt\.data-00000-of-00001 is cut off after 20,000 of 34,496 bytes, in .*model/wte",
         "changed": r"model\.ckpt\.data-\S+: the tensor model/wte is damaged",
-        "foreign": r"checkpoint \(1 layer, width 16\); .*hparams\.json says 2 layers, width 16",
+        "foreign": r"n_layer 1.*hparams\.json says n_layer 2",
     }
     answers = toolkit.run_all(
         *(f"{UNCONDITIONAL} --nsamples 1 --model_name {name}" for name in sentences)

@@ -25,7 +25,7 @@ from gpt2.commands.evaluate.shared import (
     write_output,
 )
 from gpt2.commands.flags import Command, Values, build, options_of, several
-from gpt2.commands.sampling_options import SampleOptions, load_model, with_notices
+from gpt2.commands.sampling_options import SampleOptions, load_model, show_notices
 from gpt2.commands.signals import StopSignal
 from gpt2.commands.terminal import notice, shown, token_bar
 from gpt2.data.readers import ReaderSettings
@@ -114,8 +114,9 @@ def _generate(
     stop = StopSignal("\nStopping; measuring the finished samples. Press Ctrl+C again to quit.")
     with stop, token_bar(tokens) as progress:
         for file in grid:
-            written = file.write(language_model, nsamples, values.batch_size)
-            for completion in with_notices(written, language_model):
+            for completion in file.write(language_model, nsamples, values.batch_size):
+                if completion.finish_reason:
+                    show_notices(completion, language_model)
                 ended = completion.finish_reason == "endoftext"
                 progress(file.combination.length - len(completion.tokens) if ended else 1)
                 if stop():

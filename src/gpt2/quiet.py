@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
         except BaseException:
             os.dup2(standard_error, 2)
             notes.seek(0)
-            with open(2, "wb", closefd=False) as screen:
+            with contextlib.suppress(OSError), open(2, "wb", closefd=False) as screen:
                 shutil.copyfileobj(notes, screen)
             raise
         finally:
@@ -41,12 +41,11 @@ def quiet() -> Iterator[None]:
 def import_tensorflow() -> None:
     """Import TensorFlow without its start-up log lines.
 
-    To see them, set the environment variable TF_CPP_MIN_LOG_LEVEL, for example to 0.
+    To see them, set the environment variable TF_CPP_MIN_LOG_LEVEL to 0 or 1.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with quiet():  # some lines are written before that variable is read
+    level = os.environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL") or "2"
+    # Some lines are written before that variable is read.
+    with contextlib.nullcontext() if level in ("0", "1") else quiet():
         import tensorflow as tf
 
         tf.config.list_logical_devices()

@@ -20,6 +20,7 @@ from gpt2.checks import check_count, setting
 from gpt2.commands import exits, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
+from gpt2.commands.streams import check_output
 from gpt2.commands.terminal import for_terminal, notice, shown
 from gpt2.errors import UserError, quoted
 from gpt2.generation.completions import Completion
@@ -366,6 +367,7 @@ def open_output(values: Values) -> Iterator[Output]:
 
 def print_record(record: Record) -> None:
     """Print a record as a line of JSON."""
+    check_output()
     print(for_terminal(as_line(record)), flush=True)
 
 

@@ -16,7 +16,7 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of, suggestion
 from gpt2.commands.terminal import notice, shown
 from gpt2.download.transfer import in_bytes, received
-from gpt2.errors import UserError
+from gpt2.errors import UserError, escaped
 from gpt2.workspace import Workspace
 
 NAMES = list(download.RELEASES)
@@ -53,7 +53,7 @@ class Bar(download.DownloadProgress):
 
     def file(self, path: Path) -> None:
         """Show which file is next."""
-        self.bar.set_description(f"{path.parent.name}/{path.name}")
+        self.bar.set_description(escaped(f"{path.parent.name}/{path.name}"))
 
     def advance(self, size: int) -> None:
         """Advance by so many bytes."""
@@ -65,7 +65,7 @@ class Bar(download.DownloadProgress):
 
     def checking(self, path: Path) -> None:
         """Show which file is verified."""
-        self.bar.set_description(f"Verifying {path.name}")
+        self.bar.set_description(f"Verifying {escaped(path.name)}")
 
 
 def check(values: Values) -> None:

@@ -15,7 +15,7 @@ from gpt2.commands.terminal import byte_bar, notice
 from gpt2.data import npz, shards, tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.sources import is_among
-from gpt2.errors import UserError
+from gpt2.errors import UserError, escaped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(values: Values) -> None:
             tokens = shards.write_parts(out, parts, n_vocab)
         else:
             tokens = npz.write_parts(out, parts)
-    print("Writing", out)
+    print("Writing", escaped(str(out)))
     print(f"{tokens:,} tokens")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from gpt2.commands import signals
-from gpt2.errors import UserError
+from gpt2.commands import signals, streams
+from gpt2.errors import UserError, escaped
 
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = signals.INTERRUPTED
@@ -26,48 +25,57 @@ def run(command: Callable[[], None], program: str) -> NoReturn:
     Args:
         program: how the command was called, for the sentence on wrong usage.
     """
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        # Text is UTF-8 whatever the system's code page is, and printing it never fails.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+    streams.prepare()
     signals.end_on_termination()
+    code = OK
     try:
-        command()
-        sys.stdout.flush()
+        _check_current_folder()
+        try:
+            command()
+        except SystemExit as ended:  # help was shown, or some of the prompts were invalid
+            code = ended.code or OK
+        streams.finish()
     except UsageError as error:
         fail(f"{program}: {error}; see {program} --help.", USAGE)
-    except UserError as error:
+    except (UserError, streams.OutputError) as error:
         fail(str(error))
     except KeyboardInterrupt as interrupt:
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        print(f"\n{escaped(str(interrupt)) or 'interrupted'}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output (head, less) is gone, and so is the reason to write more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+        sys.exit(FAILED)  # the reader of our output (head, less) is gone
     except OSError as error:
         # A path that the system refuses for a reason of its own: too long a name, no permission.
         if error.filename is None:
+            _check_current_folder()  # it may have been deleted meanwhile
             report_bug()
-        fail(f"{error.filename}: {error.strerror}. Check the path.")
+        fail(f"{os.fsdecode(error.filename)}: {error.strerror}. Check the path.")
     except Exception:
         report_bug()
-    sys.exit(OK)
+    sys.exit(code)
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        fail("The current folder: it has been deleted. Change to another folder.")
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:
-    """Print one sentence on standard error and exit."""
-    print(sentence, file=sys.stderr)
+    """Print one sentence on standard error, with control characters escaped, and exit."""
+    print(escaped(sentence), file=sys.stderr)
     sys.exit(code)
 
 
 def report_bug() -> NoReturn:
     """Print the current exception as a bug report and exit with code 1."""
+    lines = traceback.format_exc().splitlines()
     print(
         "Internal error. This is a bug in retrain-gpt2; please report it with the command and the "
         "lines below.",
+        *map(escaped, lines),
+        sep="\n",
         file=sys.stderr,
     )
-    traceback.print_exc()
     sys.exit(FAILED)

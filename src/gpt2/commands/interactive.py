@@ -15,7 +15,7 @@ from gpt2.commands import exits, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, parse_value, suggestion
 from gpt2.commands.sampling_options import shown_text, stable_text
-from gpt2.commands.signals import StopSignal
+from gpt2.commands.signals import StopSignal, interruptible_input
 from gpt2.commands.terminal import for_terminal, print_banner
 from gpt2.errors import UserError, cannot_write, escaped
 from gpt2.generation.completions import Completion, in_order
@@ -81,6 +81,8 @@ class Session:
     def run(self) -> None:
         """Answer every prompt and carry out every slash command."""
         if self.on_terminal:
+            # Ctrl+C ends a sample or a line; in between there is nothing to end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             with contextlib.suppress(ImportError):  # Windows has no readline, and needs none
                 import readline  # noqa: F401  (arrow keys and history)
             print(GREETING)
@@ -107,9 +109,8 @@ class Session:
         """Yield the prompts and slash commands."""
         while True:
             try:
-                if self.on_terminal:
-                    signal.signal(signal.SIGINT, signal.default_int_handler)
-                prompt = self.read()
+                with interruptible_input() if self.on_terminal else contextlib.nullcontext():
+                    prompt = self.read()
             except EOFError:
                 print()
                 return

@@ -60,21 +60,22 @@ def run_script(verb: str) -> NoReturn:
 
 def run_verb(verb: str, words: Sequence[str], program: str) -> NoReturn:
     """Run a verb with the words behind it on the command line."""
-    command = VERBS[verb].load()
-    if not isinstance(command, Command):
-        command, words, program = _subcommand(command, verb, words, program)
-    exits.run(lambda: command.run(command.parse(words, program)), program)
+    exits.run(lambda: _run(VERBS[verb].load(), verb, words, program), program)
 
 
-def _subcommand(
-    commands: Mapping[str, Command], verb: str, words: Sequence[str], program: str
-) -> tuple[Command, Sequence[str], str]:
-    if not words or words[0] in ("-h", "--help"):
-        exits.run(functools.partial(_print_subcommands, commands, verb, program), program)
-    name, *rest = words
-    if name not in commands:
-        exits.run(functools.partial(_refuse, "command", name, list(commands)), program)
-    return commands[name], rest, f"{program} {name}"
+def _run(
+    command: Command | Mapping[str, Command], verb: str, words: Sequence[str], program: str
+) -> None:
+    if isinstance(command, Command):
+        command.run(command.parse(words, program))
+    elif not words or words[0] in ("-h", "--help"):
+        _print_subcommands(command, verb, program)
+    elif words[0] not in command:
+        _refuse("command", words[0], list(command))
+    else:
+        name, *rest = words
+        program = f"{program} {name}"
+        exits.run(lambda: _run(command[name], verb, rest, program), program)
 
 
 def _refuse(what: str, word: str, known: Sequence[str]) -> NoReturn:

@@ -17,7 +17,7 @@ from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, shown
 from gpt2.data import tokenization
 from gpt2.data.readers import ReaderSettings
-from gpt2.errors import UserError
+from gpt2.errors import UserError, escaped
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, Tokenizer, train_vocabulary, with_tokens
 from gpt2.tokenizer.compression import bytes_per_token, hold_out
@@ -114,7 +114,7 @@ def run(values: Values) -> None:
     write_model_folder(folder, hparams, vocabulary, merges, weights)
     print(f"Wrote {shown(folder)}, a model of {hparams.parameters:,} parameters")
     for token in values.add_tokens:
-        print(f"{token} is token {vocabulary[spelled(token)]}")
+        print(f"{escaped(token)} is token {vocabulary[spelled(token)]}")
 
 
 def _learn_vocabulary(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, NoReturn, TextIO
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from gpt2.quiet import import_tensorflow
 
@@ -55,8 +54,46 @@ def prepare_tensorflow() -> None:
 
 
 def _exit_at_once(stderr: int) -> NoReturn:
-    os.write(stderr, b"\ninterrupted\n")
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(stderr, b"\ninterrupted\n")
     os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def interruptible_input() -> Iterator[None]:
+    """Let Ctrl+C raise KeyboardInterrupt at once in an `input()` within the block.
+
+    CPython sees a signal only if it interrupts readline's wait for a key, so that Ctrl+C an instant
+    before the wait would be held back until the next key. A thread repeats it until it is seen.
+    """
+    seen = threading.Event()
+    inbox, outbox = socket.socketpair()
+    main = threading.get_ident()
+
+    def interrupt(*_: object) -> None:
+        if not seen.is_set():
+            seen.set()
+            raise KeyboardInterrupt
+
+    def repeat() -> None:
+        while inbox.recv(16):
+            while not seen.wait(0.05) and hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    outbox.setblocking(False)
+    signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        seen.set()
+        signal.set_wakeup_fd(-1)
+        outbox.close()
+        thread.join()  # no signal is repeated from here on
+        inbox.close()
+        signal.signal(signal.SIGINT, before)
 
 
 class StopSignal:
@@ -112,41 +149,5 @@ class StopSignal:
                     os._exit(INTERRUPTED)
                 second_ends = number != _HANG_UP
                 self.request()
-                with contextlib.suppress(OSError):
-                    print(self._message, file=sys.stderr, flush=True)
+                print(self._message, file=sys.stderr, flush=True)
         self._inbox.close()
-
-
-class LossyStream:
-    """A stream for work that must go on when nobody reads it: failed writes are dropped."""
-
-    def __init__(self, stream: TextIO, on_close: Callable[[], object]):
-        """Wrap a stream of the process, such as standard output.
-
-        Args:
-            on_close: called when the reader is gone, such as `head` or the terminal.
-        """
-        self._stream = stream
-        self._on_close = on_close
-
-    def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        self._try(lambda: self._stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, if that is possible."""
-        self._try(self._stream.flush)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _try(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except OSError as error:
-            if error.errno in (errno.EPIPE, errno.EIO, errno.EINVAL):
-                # What is still buffered would fail again when the process exits.
-                with open(os.devnull, "wb") as nowhere:
-                    os.dup2(nowhere.fileno(), self._stream.fileno())
-                self._on_close()

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gpt2.commands.streams import check_output
 from gpt2.data.sources import total_size
 from gpt2.errors import escaped
 
 
 def shown(path: Path) -> str:
-    """Return a path as the user would type it: from the current folder if that is shorter."""
+    """Return a path for messages: from the current folder if that is shorter, and escaped."""
     try:
-        return min(os.path.relpath(path), str(path), key=len)
-    except ValueError:  # on another drive of Windows
-        return str(path)
+        return escaped(min(os.path.relpath(path), str(path), key=len))
+    except (ValueError, OSError):  # on another drive of Windows; no current folder
+        return escaped(str(path))
 
 
 @contextlib.contextmanager
@@ -35,13 +36,13 @@ def token_bar(
     tokens: int | None = None, name: str | None = None
 ) -> Iterator[Callable[[int], object]]:
     """Show a progress bar over tokens; yields its update function."""
-    with tqdm(total=tokens, desc=name, unit="token", unit_scale=True) as bar:
+    with tqdm(total=tokens, desc=name and escaped(name), unit="token", unit_scale=True) as bar:
         yield bar.update
 
 
 def notice(sentence: str) -> None:
-    """Print a sentence on standard error, above a progress bar if there is one."""
-    tqdm.write(sentence, file=sys.stderr)
+    """Print a sentence on standard error, above a progress bar if there is one, and escaped."""
+    tqdm.write(escaped(sentence), file=sys.stderr)
 
 
 def for_terminal(text: str) -> str:
@@ -56,13 +57,14 @@ def for_terminal(text: str) -> str:
 
 
 def print_banner(number: int) -> None:
-    """Print the line above a sample, as in 2019."""
+    """Print the line above a sample, as in 2019, unless nobody gets it: see `check_output`."""
+    check_output()
     print("=" * 40, "SAMPLE", number, "=" * 40)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table, its first column aligned left and the others right."""
-    cells = [list(map(str, row)) for row in (heads, *rows)]
+    cells = [[escaped(str(cell)) for cell in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         first, *rest = (
@@ -76,7 +78,7 @@ def print_values(values: Mapping[str, object]) -> None:
     """Print names and values, one pair a line."""
     width = max(map(len, values))
     for name, value in values.items():
-        print(f"{name.replace('_', ' '):{width}}  {formatted(value)}")
+        print(f"{name.replace('_', ' '):{width}}  {escaped(formatted(value))}")
 
 
 def formatted(value: object) -> str:

@@ -20,7 +20,7 @@ from gpt2.data import datasets, tokenization
 from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.samplers import DocumentSampler, StreamSampler, make_sampler, make_validation_sampler
-from gpt2.errors import UserError
+from gpt2.errors import UserError, escaped
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.locks import run_lock
@@ -143,7 +143,7 @@ def run(values: Values) -> None:
                 if isinstance(event, events.Finished):
                     next_command = _sample_command(values, workspace, resumed.progress)
                     screen.print(_last_line(event.reason, run_folder, resumed.progress))
-                    screen.print(f"Sample with: {next_command}")
+                    screen.print(escaped(f"Sample with: {next_command}"))
 
 
 def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:

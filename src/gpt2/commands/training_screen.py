@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from tqdm import tqdm
 
-from gpt2.commands.signals import LossyStream
+from gpt2.commands import streams
 from gpt2.commands.terminal import notice, shown
 from gpt2.data.samplers import DocumentSampler, StreamSampler
 from gpt2.hparams import HParams
@@ -80,11 +80,10 @@ class Screen:
         Args:
             done: steps of the run so far.
             last_step: where the bar ends; None for a bar without an end.
-            on_close: called when the reader of the output is gone; see `LossyStream`.
+            on_close: called when the reader of the output is gone; see `streams`.
         """
         self._streams = contextlib.ExitStack()
-        self._streams.enter_context(contextlib.redirect_stdout(LossyStream(sys.stdout, on_close)))
-        self._streams.enter_context(contextlib.redirect_stderr(LossyStream(sys.stderr, on_close)))
+        self._streams.enter_context(streams.on_close(on_close))
         # On standard error and on terminals only, so that the output stays as in 2019.
         self._bar = tqdm(
             total=last_step,

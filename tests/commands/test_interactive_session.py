@@ -43,17 +43,26 @@ class Terminal:
         """What is shown from here to the first match of a pattern, inclusive."""
         deadline = time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.shown)):
-            assert time.monotonic() < deadline, self.shown
-            if select.select([self._terminal], [], [], 1)[0]:
+            remaining = deadline - time.monotonic()
+            assert select.select([self._terminal], [], [], max(remaining, 0))[0], self.shown
+            try:
                 part = os.read(self._terminal, 1 << 16)
-                self.shown += part.decode("utf-8", "replace")
-                self.shown = self.shown.replace("\r\n", "\n")
+            except OSError:  # raised by Linux when the command has exited
+                raise AssertionError(self.shown) from None
+            self.shown += part.decode("utf-8", "replace")
+            self.shown = self.shown.replace("\r\n", "\n")
         part, self.shown = self.shown[: found.end()], self.shown[found.end() :]
         return part
 
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self._terminal, text.encode())
+
+    def end(self) -> None:
+        """Kill the command if it still runs, and close the terminal."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        os.close(self._terminal)
 
     def ask(self, text: str) -> str:
         """Type a line at the prompt; what is shown until the next one."""
@@ -73,8 +82,7 @@ def terminal(home: Home):
     flags = "--model_name 117M --length 12 --ignore_eos --seed 2"
     terminal = Terminal(home.toolkit.root, *flags.split())
     yield terminal
-    terminal.process.kill()
-    terminal.process.wait()
+    terminal.end()
 
 
 def test_a_session_with_settings_several_lines_and_interruptions(
@@ -108,9 +116,12 @@ def test_a_session_with_settings_several_lines_and_interruptions(
 
     terminal.ask("/set include_prefix True")
     terminal.type('"""One\n')
+    terminal.read_until(r"\n\.\.\. ")
     terminal.type("two\n")
+    terminal.read_until(r"\n\.\.\. ")
     assert "One\ntwo" in terminal.ask('three"""').partition("SAMPLE 1")[2]
     terminal.type("One\\\n")
+    terminal.read_until(r"\n\.\.\. ")
     assert "One\nfour" in terminal.ask("four").partition("SAMPLE 1")[2]
     assert "Saved to kept.txt" in terminal.ask("/save kept.txt")
     kept = (home.toolkit.root / "kept.txt").read_text(encoding="utf-8")
@@ -209,3 +220,21 @@ def test_a_terminal_gets_no_control_characters_and_is_told_of_empty_samples(
     terminal.ask("/set truncate zz")
     shown = terminal.ask("The")
     assert re.search(r"e{80}\nContext window is 32 tokens", shown), shown
+
+
+def test_ctrl_c_at_any_moment_leaves_the_session_and_brings_a_new_prompt(
+    terminal: Terminal,
+) -> None:
+    terminal.read_until(re.escape(PROMPT))
+    # Some of these arrive just as readline starts, others in between two prompts.
+    for pause in range(40):
+        terminal.type("\x03")
+        terminal.read_until(re.escape(PROMPT))
+        time.sleep(pause % 4 * 0.0005)
+    for command in ("/help", "/again", "/settings"):
+        terminal.type(f"{command}\n\x03")
+        terminal.read_until(re.escape(PROMPT))
+    terminal.type("\x03")
+    terminal.read_until(re.escape(PROMPT))
+    terminal.type("/set length 5\nThe\n")
+    terminal.read_until("\n5 tokens")

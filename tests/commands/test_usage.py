@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 
+from gpt2.commands.flags import Command, Option
+from gpt2.commands.main import VERBS as KNOWN_VERBS
 from tests.commands.toolkit_copy import Home
 
 COMMANDS = (
@@ -173,3 +177,97 @@ def test_tensorflow_is_imported_without_keras(home: Home) -> None:
     )
     line = f'TF_USE_LEGACY_KERAS= python -c "{program}"'
     assert home.toolkit.run(line, "src").out == "{'tensorflow'}\n"
+
+
+# --- every flag of every command ---
+
+
+def every_command() -> Iterator[tuple[str, Command]]:
+    """Yield each verb, or verb and subcommand, with its command."""
+    for name, verb in KNOWN_VERBS.items():
+        if importlib.util.find_spec(f"gpt2.commands.{verb.module}") is None:
+            continue
+        loaded = verb.load()
+        if isinstance(loaded, Mapping):
+            yield from ((f"{name} {inner}", command) for inner, command in loaded.items())
+        else:
+            yield name, loaded
+
+
+def flags(command: Command) -> list[Option]:
+    """Return the options of a command without the positional arguments."""
+    return [option for option in command.options if not option.declared.positional]
+
+
+def with_required(command: Command, line: str, but: str = "") -> str:
+    """Return a command line with all required arguments, other than one flag."""
+    words = [line]
+    for option in command.options:
+        if option.required and option.flag != but:
+            words.append("x" if option.declared.positional else f"{option.flag} x")
+    return " ".join(words)
+
+
+def out_of_range(option: Option) -> str | None:
+    """Return a value that a flag must refuse, or None if it takes any text."""
+    declared = option.declared
+    for bound, beyond in ((declared.low, -1), (declared.high, 1)):
+        if bound is not None and abs(bound) != float("inf"):
+            return f"{bound + beyond:g}"
+    for bound in (declared.above, declared.below):
+        if bound is not None:
+            return f"{bound:g}"
+    return "no-such" if declared.choices or option.kind in (int, float, bool) else None
+
+
+Lines = Iterable[tuple[str, str, str]]  # the command line, the pattern of its answer, the command
+
+
+def unknown(name: str, command: Command) -> Lines:
+    yield f"{name} --no_such_flag_x", "there is no flag --no_such_flag_x", name
+
+
+def missing_values(name: str, command: Command) -> Lines:
+    for option in flags(command):
+        if option.kind is not bool:
+            yield f"{name} {option.flag}", f"{option.flag}.*(needs|expected)", name
+
+
+def twice(name: str, command: Command) -> Lines:
+    for option in flags(command):
+        value = "" if option.kind is bool else " 1"
+        given = f"{option.flag}{value}"
+        yield f"{name} {given} {given}", f"{option.flag} is given twice", name
+
+
+def beyond_the_range(name: str, command: Command) -> Lines:
+    for option in flags(command):
+        if (value := out_of_range(option)) is not None:
+            line = with_required(command, name, but=option.flag)
+            yield f"{line} {option.flag}={value}", f"{option.flag} must be", name
+
+
+@pytest.mark.parametrize("mistake", [unknown, missing_values, twice, beyond_the_range])
+def test_every_mistake_with_every_flag_is_one_line(
+    home: Home, module: str, mistake: Callable[[str, Command], Lines]
+) -> None:
+    lines = [line for name, command in every_command() for line in mistake(name, command)]
+    dones = home.toolkit.run_in_one_process(*(f"{module} {line}" for line, _, _ in lines))
+    for done, (line, sentence, name) in zip(dones, lines, strict=True):
+        assert done.code in (1, 2) and done.out == "", (line, done)
+        done.says(done.code, rf"{sentence}.*\.$")
+        assert done.code == 1 or done.err.endswith(f"; see gpt2 {name} --help.\n"), line
+
+
+@pytest.mark.parametrize("name", dict(every_command()))
+def test_help_of_every_command_names_every_flag_and_is_fast(
+    home: Home, module: str, name: str
+) -> None:
+    resource = pytest.importorskip("resource", reason="Windows does not tell the processor time")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = home.toolkit.run(f"{module} {name} --help").succeeds()
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    assert done.out.startswith(f"usage: gpt2 {name} ")
+    for option in dict(every_command())[name].options:
+        assert re.search(rf"\n  .*{re.escape(option.flag)}(?!\w)", done.out), option.flag
+    assert seconds < 1.5, "0.5 s on an idle machine; TensorFlow takes 3"

@@ -34,7 +34,7 @@ SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
 TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
 
 # A command that hangs fails the test after this time, which is far more than any needs.
-PATIENCE = 600  # seconds; the machine may be busy
+PATIENCE = 60  # seconds
 
 # Progress bars of tqdm end in times and a speed, such as [00:01<00:00, 3.40MB/s].
 PROGRESS = re.compile(r"\[\d\d:\d\d[<,].*\]$")

@@ -17,6 +17,7 @@ import contextlib
 import functools
 import hashlib
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -321,7 +322,7 @@ def staged(
                 dtype = tf.float32 if legacy else None
                 values = [tf.convert_to_tensor(tensors[name], dtype) for name in names]
                 tf.raw_ops.SaveV2(
-                    prefix=str(partial),
+                    prefix=os.fsencode(partial),
                     tensor_names=names,
                     shape_and_slices=[""] * len(names),
                     tensors=values,

@@ -85,6 +85,12 @@ def run(values: Values) -> None:
     reading = build(ReaderSettings, values)
     workspace = Workspace.find(values.models_dir, values.model_name)
     run_folder = RunFolder(workspace.run_folder(values.run_name))
+    model = workspace.model_folder_or_none(values.run_name)
+    if model not in (None, run_folder.path):
+        notice(
+            f"--run_name {values.run_name}: the model {shown(model)} has the same name and comes "
+            f"first. Choose another name, or give the run as {shown(run_folder.path)} later."
+        )
     if values.wandb:
         load_wandb()
     with run_lock(run_folder.path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -259,7 +260,7 @@ def control_code(source: str, tokenizer: Tokenizer) -> list[int]:
 
     Prompts that start with it give samples of that kind.
     """
-    stem = PurePath(source).stem
+    stem = os.fsencode(PurePath(source).stem).decode("utf-8", "replace")  # names may be any bytes
     token = tokenizer.vocabulary.get(f"<|{stem}|>")
     return tokenizer.encode(f"{stem}\n") if token is None else [token]
 

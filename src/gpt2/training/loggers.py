@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import socket
 import time
@@ -106,7 +107,7 @@ class TensorBoardLogger:
         start = max([int(time.time()), *(second + 1 for second in seconds)])
         self._offset = start - time.monotonic()
         self._path = self._folder / f"{EVENTS}.{start}.{socket.gethostname()}"
-        writer = tf.io.TFRecordWriter(str(self._path))
+        writer = tf.io.TFRecordWriter(os.fsencode(self._path))
         self._write(writer, file_version="brain.Event:2")
         return writer
 

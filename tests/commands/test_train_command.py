@@ -14,12 +14,12 @@ from tests.commands.toolkit_copy import (
     DATA,
     INDEX,
     MODEL_FILES,
-    PATIENCE,
     TRAIN,
     Done,
     Home,
     Story,
     Toolkit,
+    wait_for,
 )
 
 SAVE_EACH = TRAIN.replace("--save_every 7", "--save_every 1")
@@ -255,7 +255,7 @@ def test_training_is_saved_when_the_reader_of_its_output_is_gone(home: Home) -> 
             assert process.poll() is None
         process.stdout.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        assert wait_for(process) == 0
     finally:
         process.kill()
     [index] = (home.toolkit.root / "checkpoint" / "tee").glob(f"model-*{INDEX}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.commands.toolkit_copy import PATIENCE, Done, Home
+from tests.commands.toolkit_copy import Done, Home, wait_for
 
 # A stand-in for the package, which writes each call as a line of JSON.
 WANDB = """
@@ -77,7 +77,7 @@ def watched(home: Home) -> Watched:
     os.close(theirs)
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    code = running.wait(PATIENCE)
+    code = wait_for(running)
     thread.join()
     os.close(ours)
     calls = [json.loads(line) for line in (root / "wandb.jsonl").read_text().splitlines()]

@@ -29,7 +29,7 @@ from gpt2.training import run_log
 from gpt2.training.loop import Loop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 300  # seconds that no command here needs
+PATIENCE = 60  # seconds that no command here needs
 
 
 class Seen(ctypes.Structure):

@@ -261,7 +261,7 @@ class Command:
             sys.exit(0)
         if self.first and words and not words[0].startswith("-"):
             words = [f"--{self.first}={words[0]}", *words[1:]]
-        words = _normalized(words, self.options)
+        words = _normalized(words, self.options, self.by_fire)
         given = self._by_fire(words) if self.by_fire else parser.values(words)
         values = Values(**{option.name: given.get(option.name, None) for option in self.options})
         for option in self.options:
@@ -355,8 +355,11 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def _normalized(words: Sequence[str], options: Sequence[Option]) -> list[str]:
+def _normalized(words: Sequence[str], options: Sequence[Option], letters: bool) -> list[str]:
     """Return a command line in which every flag has its full name and, after a =, its value.
+
+    Args:
+        letters: whether the first letter of a flag stands for it, where no other begins with it.
 
     Raises:
         UsageError: a flag is unknown, is given twice, or lacks its value.
@@ -371,7 +374,7 @@ def _normalized(words: Sequence[str], options: Sequence[Option]) -> list[str]:
         if not _looks_like_a_flag(name):
             normalized.append(word)
             continue
-        option, negated = _find(name, by_name)
+        option, negated = _find(name, by_name, letters)
         if option.flag in seen:
             raise UsageError(f"{option.flag} is given twice")
         seen.add(option.flag)
@@ -397,7 +400,7 @@ def _is_known(word: str, by_name: Mapping[str, Option]) -> bool:
     return word.partition("=")[0].replace("-", "_").replace("__", "--", 1) in by_name
 
 
-def _find(name: str, by_name: Mapping[str, Option]) -> tuple[Option, bool]:
+def _find(name: str, by_name: Mapping[str, Option], letters: bool) -> tuple[Option, bool]:
     """Return the option of this name, and whether `--no` stands in front of it."""
     plain = "--" + name.lstrip("-").replace("-", "_")
     if plain in by_name and name.startswith("--"):
@@ -406,7 +409,7 @@ def _find(name: str, by_name: Mapping[str, Option]) -> tuple[Option, bool]:
     if plain.startswith("--no") and positive is not None and positive.kind is bool:
         return positive, True
     flags = [option.flag for option in by_name.values() if not option.declared.positional]
-    if len(name) == 2:  # one letter, as python-fire allowed
+    if letters and len(name) == 2:  # one letter, as python-fire allows
         matches = sorted({flag for flag in flags if flag[2] == name[1]})
         if len(matches) == 1:
             return by_name[matches[0]], False

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import errno
 import functools
+import itertools
 import json
 import math
 import os
@@ -187,6 +188,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with its line ends unchanged; see `atomic_write`."""
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def unused(pattern: Path) -> Path:
+    """Return the first path that does not exist, with 1, 2, ... for the {} in its name."""
+    paths = (pattern.with_name(pattern.name.format(n)) for n in itertools.count(1))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def make_folder(path: Path) -> None:

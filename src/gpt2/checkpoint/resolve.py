@@ -38,16 +38,26 @@ def find_model(
         UserError: no model or checkpoint has this name, with a list of the available ones; or a
             file of the checkpoint is missing.
     """
-    model = _find(os.fspath(name), models_dir, notice)
+    model = find_folder(name, models_dir, notice)
     _ = model.checkpoint  # raises UserError if a file is missing
     return model
+
+
+def find_folder(
+    name: Name, models_dir: Name | None = None, notice: Notice = lambda sentence: None
+) -> ModelFolder:
+    """Return the model that a name stands for, whose checkpoint may be missing; see `find_model`.
+
+    For sizes and vocabulary.
+    """
+    return _find(os.fspath(name), models_dir, notice)
 
 
 def find_vocabulary(
     name: Name, models_dir: Name | None = None, notice: Notice = lambda sentence: None
 ) -> Tokenizer:
     """Return the tokenizer of a model, which needs no checkpoint; see `find_model`."""
-    return _find(os.fspath(name), models_dir, notice).tokenizer()
+    return find_folder(name, models_dir, notice).tokenizer()
 
 
 def find_run(name: Name, models_dir: Name | None = None) -> Path:

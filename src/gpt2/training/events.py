@@ -28,7 +28,7 @@ class Validated:
 
     step: int
     seconds: float  # since the loop started
-    loss: float  # nats, mean of the validation batches
+    loss: float  # nats, mean over all targets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from gpt2 import files
-from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
 from gpt2.data.samplers import PADDING, DocumentSampler, StreamSampler
@@ -23,11 +22,12 @@ from gpt2.generation.completions import GenerationSettings, generate_completions
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.tokenizer import Tokenizer
 from gpt2.training import events
+from gpt2.training.best import BestCheckpoint, BestValidation
 from gpt2.training.loggers import Logger
 from gpt2.training.memory import enough_memory
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.settings import LoopSettings
-from gpt2.training.trainer import Trainer
+from gpt2.training.trainer import Trainer, count_targets
 
 QUOTED_TOKENS = 12  # tokens of an example that an error message quotes
 RETRY = 180  # seconds after a failed save before it is retried, at any step
@@ -57,7 +57,8 @@ class Loop:
             validation: sampler of the validation batches; may be None if `val_every` is 0.
             run: the run's folder; `RunFolder.adopt` must have been called if `settings.held_out`.
             samples: folder for the files of samples.
-            progress: of the run so far; its seed is the seed of everything random.
+            progress: of the run so far; its seed is the seed of everything random. Steps of
+                unknown `examples` count as steps of today's batch size.
             done: steps of this run before this call; the first step is `done + 1`.
             loggers: receive metrics and samples, and are closed at the end.
             encoding: of the files of samples.
@@ -79,13 +80,18 @@ class Loop:
             seed=progress.seed,
             ignore_endoftext=True,
         )
-        self._last_step = settings.last_step(
-            sampler.steps_per_epoch(settings.batch_size * settings.accumulate_gradients)
-        )
+        if progress.examples is None:
+            progress.examples = done * settings.examples_per_step
+            progress.tokens = None if done else 0
+        epoch = sampler.steps_per_epoch(settings.examples_per_step)
+        self._last_step = settings.last_step(epoch, done, progress.examples)
         self._step = self._saved = done
         self._save_failed: float | None = None  # time of the last save, if it failed
         self._failed_loggers: set[int] = set()  # those whose error has been reported
         self._overfitting = False  # whether overfitting since the best step has been reported
+        self._best = BestCheckpoint(run)
+        self._known_best: BestValidation | None = None  # what is in `best/`, if that is known
+        self._kept_best: BestValidation | None = None  # a better one, if that has been reported
 
     def train(
         self,
@@ -151,20 +157,18 @@ class Loop:
     def _train_step(self) -> Iterator[events.Event]:
         """Train on the next batches."""
         step, started = self._step + 1, time.monotonic()
-        batches = [
-            self._batch(self._sampler, number, self._settings.batch_size)
-            for number in self._batch_numbers(step)
-        ]
+        size = self._settings.batch_size
+        batches = [self._batch(self._sampler, first, size) for first in self._firsts()]
         result = self._trainer.step(step, batches)
         if not math.isfinite(result.loss):
             raise self._diverged(step, "loss", result.loss)
         if not result.finite:
             raise self._diverged(step, "gradient norm", result.gradient_norm)
         self._step = step
-        self._progress.add_loss(result.loss)
+        tokens = sum(map(count_targets, batches))
+        self._progress.add_loss(result.loss, self._settings.examples_per_step, tokens)
         average = self._progress.average
         now = time.monotonic()
-        tokens = sum(np.count_nonzero(batch[:, 1:] != PADDING) for batch in batches)
         speed = tokens / max(now - started, 1e-9)
         yield events.StepFinished(step, now - self._started, result.loss, average, speed)
         yield from self._log_metrics(
@@ -175,22 +179,23 @@ class Loop:
             tokens_per_second=speed,
         )
 
-    def _batch_numbers(self, step: int) -> range:
-        """Return the numbers of the batches of a step, from 0."""
-        batches = self._settings.accumulate_gradients
-        return range((step - 1) * batches, step * batches)
+    def _firsts(self) -> range:
+        """Return the first example of each batch of the next step, from 0.
 
-    def _batch(
-        self, sampler: StreamSampler | DocumentSampler, number: int, size: int
-    ) -> np.ndarray:
+        With another batch size than before, training continues after the examples seen so far.
+        """
+        seen, settings = self._progress.examples, self._settings
+        return range(seen, seen + settings.examples_per_step, settings.batch_size)
+
+    def _batch(self, sampler: StreamSampler | DocumentSampler, first: int, size: int) -> np.ndarray:
         """Return a batch, int32 [B, T + 1], after checking it against the vocabulary.
 
         Shards are not checked when they are opened.
         """
-        batch = sampler.batch(number, size)
+        batch = batch_from(sampler, first, size)
         token, last = int(batch.max()), self._trainer.hparams.n_vocab - 1
         if token > last:
-            place = sampler.describe(number, size)[int(batch.max(axis=1).argmax())]
+            place = places_from(sampler, first, size)[int(batch.max(axis=1).argmax())]
             raise UserError(
                 f"Corrupted dataset: token {token} in {place} is outside the vocabulary "
                 f"(0 to {last}). Encode the text again."
@@ -204,8 +209,8 @@ class Loop:
             if self._saved
             else "No checkpoint has been saved: start again"
         )
-        numbers, size = self._batch_numbers(step), self._settings.batch_size
-        where = find_bad_example(self._trainer.loss, self._sampler, numbers, size, self._tokenizer)
+        firsts, size = self._firsts(), self._settings.batch_size
+        where = find_bad_example(self._trainer.loss, self._sampler, firsts, size, self._tokenizer)
         return UserError(
             f"Training diverged: {metric} of step {step} is {value} ({where}). {kept} with a lower "
             "--learning_rate."
@@ -220,8 +225,8 @@ class Loop:
 
     def _save(self, last: bool = False) -> Iterator[events.Event]:
         # The step's loss was that of the weights before its update, which may have broken them.
-        first = self._batch_numbers(self._step + 1)[0]
-        loss = self._trainer.loss(self._sampler.batch(first, self._settings.batch_size)[:1])
+        first, size = self._firsts()[0], self._settings.batch_size
+        loss = self._trainer.loss(batch_from(self._sampler, first, size)[:1])
         if not math.isfinite(loss):
             raise self._diverged(self._step + 1, "loss", loss)
         yield events.Saving(self._run.prefix(self._step))
@@ -266,26 +271,37 @@ class Loop:
 
     def _check_validation_set(self) -> Iterator[events.Warned]:
         """Drop the best step of another validation set, whose losses are not comparable."""
-        checksum = 0
-        for number in range(self._settings.val_batch_count):
-            batch = self._validation.batch(number, self._settings.val_batch_size)
-            checksum = zlib.crc32(batch.tobytes(), checksum)
-        if self._progress.validate_on(checksum):
+        fingerprint = 0
+        for first, size in self._validation_batches():
+            for example in batch_from(self._validation, first, size):
+                end = np.count_nonzero(example != PADDING) + 1  # one PADDING marks the end
+                fingerprint = zlib.crc32(example[:end].tobytes(), fingerprint)
+        self._known_best = self._best.read(self._progress)
+        if self._progress.validate_on(fingerprint):
             yield events.Warned(
-                "The validation set has changed, and losses on different sets are not comparable: "
+                "The validation set has changed (or its loss is from an older version), and such "
+                "losses are not comparable: "
                 f"the search for the best checkpoint restarts at step {self._step}."
             )
 
+    def _validation_batches(self) -> list[tuple[int, int]]:
+        """Return first example and size of each batch: no example of the set comes twice."""
+        size = self._settings.val_batch_size
+        count = min(size * self._settings.val_batch_count, self._validation.steps_per_epoch(1))
+        return [(first, min(size, count - first)) for first in range(0, count, size)]
+
     def _validate(self) -> Iterator[events.Event]:
-        """Compute the validation loss; keep the best checkpoint if the set is held out."""
+        """Compute the validation loss, the mean over all targets; keep the best checkpoint."""
         yield events.Validating()
-        losses = []
-        for number in self._bar(range(self._settings.val_batch_count)):
+        total, targets = 0.0, 0
+        for first, size in self._bar(self._validation_batches()):
             if self._stop():
                 return
-            batch = self._batch(self._validation, number, self._settings.val_batch_size)
-            losses.append(self._trainer.loss(batch))
-        loss = sum(losses) / len(losses)
+            batch = self._batch(self._validation, first, size)
+            count = count_targets(batch)
+            total += self._trainer.loss(batch) * count
+            targets += count
+        loss = total / targets
         yield events.Validated(self._step, time.monotonic() - self._started, loss)
         yield from self._log_metrics(val_loss=loss, val_perplexity=math.exp(min(loss, 700)))
         if self._settings.held_out and self._step:
@@ -294,17 +310,35 @@ class Loop:
             else:
                 yield from self._count_miss(loss)
         self._progress.validated = self._step
+        self._progress.validated_recent = self._progress.recent
 
     def _save_best(self, loss: float) -> Iterator[events.Event]:
-        best = self._run.best
-        try:
-            best.adopt(ModelFolder(self._run.path))
-            yield events.Saving(best.prefix(self._step))
-            best.save(self._step, self._trainer.weights, self._trainer.hparams)
-        except UserError as error:
-            yield events.Warned(f"{error} Training continues; the best checkpoint so far is kept.")
-            return
-        self._progress.set_best(self._step, loss)
+        """Save a new best of this training, unless `best/` has a lower loss on the same set.
+
+        It may, after a resume from an earlier checkpoint than its own.
+        """
+        progress, known = self._progress, self._known_best
+        new = BestValidation(self._step, loss, progress.validated_on, progress.recent)
+        if known and known.validation_set == new.validation_set and (
+            (known.loss, known.step) != (loss, self._step) and known.loss <= loss
+        ):
+            if self._kept_best != known:
+                self._kept_best = known
+                yield events.Warned(
+                    f"{self._run.best.path} is kept: its validation loss of step {known.step} "
+                    f"({known.loss:.2f}) is not above that of step {self._step} ({loss:.2f})."
+                )
+        else:
+            try:
+                yield events.Saving(self._run.best.prefix(self._step))
+                self._best.save(new, self._trainer, known)
+            except UserError as error:
+                yield events.Warned(
+                    f"{error} Training continues; the best checkpoint so far is kept."
+                )
+                return
+            self._known_best = new
+        progress.set_best(self._step, loss)
         self._overfitting = False
 
     def _count_miss(self, loss: float) -> Iterator[events.Warned]:
@@ -355,10 +389,27 @@ class Loop:
         yield from self._log(lambda logger: logger.log_samples(self._step, text))
 
 
+def batch_from(sampler: StreamSampler | DocumentSampler, first: int, size: int) -> np.ndarray:
+    """Return `size` examples from number `first` on, int32 [size, T + 1].
+
+    They are the batches of this size, unless `first` lies inside one.
+    """
+    if first % size == 0:
+        return sampler.batch(first // size, size)
+    return np.concatenate([sampler.batch(number, 1) for number in range(first, first + size)])
+
+
+def places_from(sampler: StreamSampler | DocumentSampler, first: int, size: int) -> list[str]:
+    """Return where each example of `batch_from` is from, in words."""
+    if first % size == 0:
+        return sampler.describe(first // size, size)
+    return [sampler.describe(number, 1)[0] for number in range(first, first + size)]
+
+
 def find_bad_example(
     loss: Callable[[np.ndarray], float],
     sampler: StreamSampler | DocumentSampler,
-    numbers: Iterable[int],
+    firsts: Iterable[int],
     size: int,
     tokenizer: Tokenizer,
 ) -> str:
@@ -368,16 +419,16 @@ def find_bad_example(
 
     Args:
         loss: returns the loss of a batch with the weights before the step.
-        numbers: of the batches of the step.
+        firsts: the first example of each batch of the step.
         size: examples in a batch.
     """
     examples = [
-        (number, row, example[np.newaxis])
-        for number in numbers
-        for row, example in enumerate(sampler.batch(number, size))
+        (first, row, example[np.newaxis])
+        for first in firsts
+        for row, example in enumerate(batch_from(sampler, first, size))
     ]
     bad = (example for example in examples if not math.isfinite(loss(example[2])))
-    number, row, example = next(bad, examples[0])
+    first, row, example = next(bad, examples[0])
     tokens = [int(token) for token in example[0, :QUOTED_TOKENS] if token != PADDING]
-    place = sampler.describe(number, size)[row]
-    return f"batch {number}, {place}, text {tokenizer.decode(tokens)!r}..."
+    place = places_from(sampler, first, size)[row]
+    return f"batch {first // size}, {place}, text {tokenizer.decode(tokens)!r}..."

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder, check_files, find_checkpoint
-from gpt2.checkpoint.resolve import find_model
-from gpt2.checkpoint.run import RunFolder
+from gpt2.checkpoint.resolve import find_folder, find_model
+from gpt2.checkpoint.run import BEST, RunFolder
 from gpt2.errors import UserError
+from gpt2.training.best import BestCheckpoint, BestValidation
 from gpt2.training.progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class ResumePoint:
     done: int = 0  # steps of this run before it
     progress: TrainingProgress | None = None  # of this run, if it was saved
     state: Path | None = None  # prefix of the optimizer state, if it was saved
+    best: BestValidation | None = None  # used if the progress was not saved
     notes: tuple[str, ...] = ()  # notices for the user, sentences
     earlier: ResumePoint | None = None  # used instead if the weights are damaged
 
@@ -65,13 +69,15 @@ class ResumePoint:
             trainer = Trainer(weights, hparams, settings, seed)
             point = self._restore(trainer)
         progress = self.progress or TrainingProgress(seed)
+        if self.best:
+            self.best.adopt_into(progress)
         return ResumedTraining(point, trainer, dataclasses.replace(progress, seed=seed))
 
     def _restore(self, trainer: Trainer) -> ResumePoint:
         if self.state is None:
             return self
         try:
-            trainer.restore(state.read_tensors(self.state))
+            trainer.restore(_finite(self.state, state.read_tensors(self.state)))
         except (UserError, ValueError) as error:
             return self.with_notes(f"{str(error).rstrip('.')}. {NEW_OPTIMIZER}")
         return self
@@ -109,16 +115,17 @@ def find_resume_point(
     """
     notes: list[str] = []
     find = functools.partial(find_model, models_dir=models_dir, notice=notes.append)
+    sizes = functools.partial(find_folder, models_dir=models_dir, notice=notes.append)
     if restore_from not in (LATEST, FRESH):
         checkpoint = _find_checkpoint(restore_from, find)
         folder = checkpoint.parent
-        model = _model_of(folder, model_name, find, notes)
+        model = _model_of(folder, model_name, sizes, notes)
         point = ResumePoint(model, checkpoint)
         for own in (run, run.best):
             if folder.resolve() == own.path.resolve():
                 point = _resume_from(run, model, checkpoint, own.step_of(checkpoint))
     elif restore_from == LATEST and (checkpoints := run.checkpoints()):
-        model = _model_of(run.path, model_name, find, notes)
+        model = _model_of(run.path, model_name, sizes, notes)
         point = _newest_complete(run, model, checkpoints)
     else:
         model = find(model_name or DEFAULT_MODEL)
@@ -189,13 +196,39 @@ def _resume_from(run: RunFolder, model: ModelFolder, checkpoint: Path, done: int
     try:
         facts = state.read_facts(prefix, checkpoint)
         if facts is None:
-            return point.with_notes(
-                f"{checkpoint}: no optimizer state was saved beside it. {NEW_OPTIMIZER}"
+            return _without_state(
+                run, point, f"{checkpoint}: no optimizer state was saved beside it."
             )
         progress = TrainingProgress.from_facts(facts)
     except UserError as error:
-        return point.with_notes(f"{error} {NEW_OPTIMIZER}")
+        return _without_state(run, point, str(error))
     return dataclasses.replace(point, progress=progress, state=prefix)
+
+
+def _without_state(run: RunFolder, point: ResumePoint, reason: str) -> ResumePoint:
+    """Return a point whose state is missing, with what `best/` tells of the run's progress."""
+    point = point.with_notes(f"{reason} {NEW_OPTIMIZER}")
+    best = BestCheckpoint(run)
+    if not best.exists:
+        return point
+    known = best.read()
+    if known is None:
+        return point.with_notes(
+            f"{run.best.path}: its validation loss is unknown. The search for the best checkpoint "
+            f"restarts; this one is kept as {BEST}-1 (or 2, 3, ...) when a new best is saved."
+        )
+    return dataclasses.replace(point, best=known).with_notes(
+        f"The lowest validation loss so far, {known.loss:.2f} at step {known.step}, is that of "
+        f"{run.best.path}. Unknown: the average training loss, and the number of validations "
+        "since then, which counts from 0."
+    )
+
+
+def _finite(prefix: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise UserError(f"{prefix}: {name} contains NaN or infinite values.")
+    return tensors
 
 
 def _instead(error: UserError, checkpoint: Path) -> str:

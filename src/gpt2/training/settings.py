@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 
-from gpt2.checks import check_fields, setting
+from gpt2.checks import LARGEST_COUNT, check_fields, setting
 from gpt2.errors import UserError, quoted
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
@@ -230,10 +230,30 @@ class LoopSettings:
                 "example 0.1, or val_dataset."
             )
 
-    def last_step(self, steps_per_epoch: int) -> int | None:
-        """Return the last step of the run by `max_steps` and `epochs`; None without either."""
+    @property
+    def examples_per_step(self) -> int:
+        """The number of examples that a step sees."""
+        return self.batch_size * self.accumulate_gradients
+
+    def last_step(
+        self, steps_per_epoch: int, done: int = 0, examples: int | None = None
+    ) -> int | None:
+        """Return the last step of the run by `max_steps` and `epochs`; None without either.
+
+        Args:
+            steps_per_epoch: with these settings.
+            done: steps of the run so far.
+            examples: seen in them, maybe with another batch size; by default with this one.
+
+        Example:
+            >>> LoopSettings(batch_size=4, epochs=1).last_step(10, done=10, examples=10)
+            18
+        """
         ends = [self.max_steps] if self.max_steps else []
-        ends += [math.ceil(self.epochs * steps_per_epoch)] if self.epochs else []
+        if self.epochs:
+            seen = done if examples is None else examples / self.examples_per_step
+            left = math.ceil(min(self.epochs * steps_per_epoch - seen, LARGEST_COUNT - done))
+            ends.append(done + max(0, left))
         return min(ends, default=None)
 
     def sample_length_for(self, hparams: HParams) -> int:

@@ -22,6 +22,11 @@ from gpt2.training.settings import TrainerSettings, learning_rate
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
+def count_targets(batch: np.ndarray) -> int:
+    """Return the number of targets in token ids int32 [B, T + 1]: tokens to predict."""
+    return int(np.count_nonzero(batch[:, 1:] != PADDING))
+
+
 @dataclasses.dataclass(frozen=True)
 class StepResult:
     """The metrics of a step."""
@@ -156,7 +161,7 @@ class Trainer:
         self, step: int, batches: Sequence[np.ndarray], rate: float, scale: float
     ) -> tuple[float, float]:
         """Return loss and gradient norm of a step, which is taken if both are finite."""
-        counts = [np.count_nonzero(batch[:, 1:] != PADDING) for batch in batches]
+        counts = list(map(count_targets, batches))
         if not any(counts):
             raise ValueError(f"the batches of step {step} have no targets")
         # Batches are weighted by their number of targets, so that each target weighs the same.

@@ -13,6 +13,7 @@ import pytest
 
 from gpt2 import files, locks
 from gpt2.errors import UserError
+from tests.signals_at_each_line import failing_after, interrupted
 
 SOURCES = Path(files.__file__).parent.parent
 
@@ -354,3 +355,22 @@ def test_where_no_lock_tells_a_leftover_is_known_by_its_age(
     os.utime(old, (long_ago, long_ago))
     files.write_text(tmp_path / "file", "text")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "file", fresh])
+
+
+@pytest.mark.parametrize("writer", [files.atomic_write, files.atomic_folder])
+def test_a_signal_as_soon_as_a_temporary_file_exists_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer
+) -> None:
+    for line in interrupted(lambda: writer(tmp_path / "new")):
+        assert not list(tmp_path.glob("*.partial")), line
+    if (tmp_path / "new").is_dir():
+        (tmp_path / "new").rmdir()
+
+    def of_partial(path: str) -> bool:
+        return path.endswith(".partial")
+
+    monkeypatch.setattr(files, "open", failing_after(open, of_partial), raising=False)
+    monkeypatch.setattr(Path, "mkdir", failing_after(Path.mkdir, of_partial))
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "new"):
+        pass
+    assert not list(tmp_path.glob("*.partial"))

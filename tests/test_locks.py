@@ -14,12 +14,14 @@ import gpt2
 from gpt2.errors import UserError
 from gpt2.locks import (
     DOWNLOAD_LOCK,
+    RUN_LOCK,
     download_lock,
     is_current,
     lock_state,
     run_lock,
     try_lock,
 )
+from tests.signals_at_each_line import failing_after, interrupted
 
 HOLDER = """
 import sys, time
@@ -127,3 +129,23 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
         run_lock(tmp_path / "checkpoint/run"),
     ):
         pass
+
+
+@pytest.mark.parametrize("lock", [run_lock, download_lock])
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+def test_a_signal_before_the_block_leaves_no_lock(tmp_path: Path, monkeypatch, lock) -> None:
+    for line in interrupted(lambda: lock(tmp_path)):
+        assert lock is run_lock or not list(tmp_path.iterdir()), line
+        with lock(tmp_path):  # is free
+            pass
+    if lock is run_lock:  # which also removes the folders that it has made
+        for line in interrupted(lambda: lock(tmp_path / "new" / "run")):
+            assert not (tmp_path / "new").exists(), line
+    opened = failing_after(os.open, lambda path: path.endswith((RUN_LOCK, DOWNLOAD_LOCK)))
+    monkeypatch.setattr(os, "open", lambda *given: opened(*given))
+    folder = tmp_path / "made"
+    if lock is download_lock:
+        folder.mkdir()
+    with pytest.raises(KeyboardInterrupt), lock(folder):
+        pass
+    assert not list(tmp_path.glob("made/*"))

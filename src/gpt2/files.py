@@ -91,7 +91,6 @@ def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[
         _clear(path.parent.absolute())
         with contextlib.ExitStack() as stack:
             partial, file = _open_partial(path, stack, mode, open_options)
-            stack.callback(partial.unlink, missing_ok=True)
             with file:
                 yield file
             move_into_place(partial, path)
@@ -102,9 +101,13 @@ def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[
 def _open_partial(
     path: Path, stack: contextlib.ExitStack, mode: str, options: dict[str, Any]
 ) -> tuple[Path, IO]:
-    """Return a new temporary file that is locked until the stack ends, even if it is closed."""
+    """Return a new temporary file, which the end of the stack unlocks and deletes.
+
+    The deletion is registered first, as a signal may end the block as soon as the file exists.
+    """
     while True:
         partial = partial_path(path)
+        stack.callback(partial.unlink, missing_ok=True)
         file = open(partial, mode, **options)  # noqa: SIM115
         if os.name == "nt":  # an open file cannot be renamed there, so it is not locked
             return partial, file
@@ -159,7 +162,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         with contextlib.ExitStack() as stack:
             partial = _make_partial(path, stack)
-            stack.callback(shutil.rmtree, partial, ignore_errors=True)
             yield partial
             for file in partial.iterdir():
                 sync(file)
@@ -171,9 +173,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
-    """Return a new temporary folder that is locked until the stack ends."""
+    """Return a new temporary folder, which the end of the stack unlocks and deletes."""
     while True:
         partial = partial_path(path)
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)  # first, as in _open_partial
         partial.mkdir(parents=True)
         if os.name == "nt":  # folders cannot be locked there
             return partial

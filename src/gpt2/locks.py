@@ -66,12 +66,13 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / RUN_LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    try:
+    descriptor = None
+    try:  # from here on a signal may end the block
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         if not try_lock(descriptor):
             raise UserError(
                 f"Another training is running in {folder}. Wait until it ends, stop it, or choose "
@@ -79,12 +80,14 @@ def run_lock(folder: Path) -> Iterator[None]:
             )
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             if made and [entry.name for entry in folder.iterdir()] == [RUN_LOCK]:
                 path.unlink()
-                for empty in made:
-                    empty.rmdir()
+        for empty in made:
+            with contextlib.suppress(OSError):  # it is not empty, or was not made
+                empty.rmdir()
 
 
 @contextlib.contextmanager
@@ -95,16 +98,35 @@ def download_lock(folder: Path) -> Iterator[None]:
         UserError: another process holds the lock.
     """
     path = folder / DOWNLOAD_LOCK
-    descriptor = _open_locked(path, folder)
+    descriptor = None
     try:
+        descriptor = _open_locked(path, folder)
         yield
     finally:
-        if os.name != "nt":  # there, an open file cannot be deleted
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
-        if os.name == "nt":
-            with contextlib.suppress(OSError):  # the next process has opened it
-                path.unlink()
+        if descriptor is None:
+            _remove_if_free(path)
+        else:
+            _remove_own(path, descriptor)
+
+
+def _remove_own(path: Path, descriptor: int) -> None:
+    """Delete a lock file and release its lock."""
+    if os.name != "nt":  # there, an open file cannot be deleted
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+    if os.name == "nt":
+        with contextlib.suppress(OSError):  # the next process has opened it
+            path.unlink()
+
+
+def _remove_if_free(path: Path) -> None:
+    """Delete a lock file that nobody holds, which a signal has left before it was locked."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        if try_lock(descriptor) and is_current(descriptor, path):
+            _remove_own(path, descriptor)
+        else:
+            os.close(descriptor)
 
 
 def _open_locked(path: Path, folder: Path) -> int:
@@ -114,11 +136,14 @@ def _open_locked(path: Path, folder: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise cannot_write(path, error) from error
-        if not try_lock(descriptor):
+        try:
+            if not try_lock(descriptor):
+                raise UserError(
+                    f"{folder}: another download into this folder is running. Wait until it ends."
+                )
+            if is_current(descriptor, path):
+                return descriptor
+        except BaseException:
             os.close(descriptor)
-            raise UserError(
-                f"{folder}: another download into this folder is running. Wait until it ends."
-            )
-        if is_current(descriptor, path):
-            return descriptor
+            raise
         os.close(descriptor)  # its last owner has just deleted this file

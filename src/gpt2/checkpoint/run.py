@@ -9,6 +9,7 @@ and files that 2019 did not have:
 
     state-STEP.{data-00000-of-00001,index,json}   resume state of the newest two; see `state`
     best/                                         the best checkpoint so far, a model folder too
+    best-N/  earlier-N/                           what a new beginning would have replaced
     lock                                          held by a running training; see `gpt2.locks`
     unfinished                                    during a save: the files to delete after a kill
     history.jsonl  config.json  events.out.*      for plots and for repeating the run
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 COUNTER = "counter"
 UNFINISHED = "unfinished"
 BEST = "best"
+EARLIER = "earlier-{}"
 STATES = 2  # resume states kept; Adam's is twice the size of the weights
 # Suffix of a checkpoint while another one of the same step is saved.
 ASIDE = "-previous"
@@ -175,6 +177,43 @@ class RunFolder:
         # 4. Delete the checkpoints and states that are no longer kept.
         self._clean_up()
         return prefix
+
+    def keep_after(self, step: int) -> Path | None:
+        """Move the checkpoints after a step to `earlier-N/`, as another training starts there.
+
+        Call it after `adopt`. Step 0 means all checkpoints.
+
+        Returns:
+            The new folder, a model folder too; None if there is nothing to move.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        listed = folder.listed_checkpoints(self.path)
+        found = [name for name in folder.whole_checkpoints(self.path) if _NAME.fullmatch(name)]
+        found = [name for name in found if name not in listed]
+        present = [*sorted(found, key=lambda name: self.step_of(self.path / name)), *listed]
+        moved = [name for name in present if not step or self.step_of(self.path / name) > step]
+        if not moved:
+            return None
+        earlier = RunFolder(files.unused(self.path / EARLIER))
+        earlier.adopt(ModelFolder(self.path))
+        folder.write_checkpoint_state(earlier.path, moved)
+        left = [name for name in listed if name not in moved]
+        try:
+            for prefix in (self.path / name for name in reversed(moved)):
+                for path in (*state_files.parts(self.state_of(prefix)), *bundle.parts(prefix)):
+                    if path.is_file():
+                        path.rename(earlier.path / path.name)
+            if left:
+                files.write_text(self.path / COUNTER, f"{self.step_of(self.path / left[-1])}\n")
+                folder.write_checkpoint_state(self.path, left)
+            else:
+                for name in (folder.STATE_FILE, COUNTER):
+                    (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(earlier.path, error) from error
+        return earlier.path
 
     def _replace(
         self, prefix: Path, names: list[str], partial: Path, partial_state: Path | None, step: int

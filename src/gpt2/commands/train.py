@@ -25,10 +25,11 @@ from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.locks import run_lock
 from gpt2.tokenizer import Tokenizer
-from gpt2.training import events, run_log
+from gpt2.training import changes, events, run_log
+from gpt2.training.best import BestCheckpoint
 from gpt2.training.loggers import Logger, TensorBoardLogger, WandbLogger, load_wandb
 from gpt2.training.progress import TrainingProgress
-from gpt2.training.resume import ResumedTraining, find_resume_point
+from gpt2.training.resume import LATEST, ResumedTraining, find_resume_point
 from gpt2.training.run_log import HISTORY, HistoryLogger
 from gpt2.training.settings import LoopSettings, TrainerSettings
 from gpt2.workspace import Workspace, command_line
@@ -109,10 +110,11 @@ def run(values: Values) -> None:
         training, validation = _load_samplers(
             values, dataset_settings, reading, hparams, tokenizer, seed
         )
-        epoch = training.steps_per_epoch(
-            loop_settings.batch_size * loop_settings.accumulate_gradients
-        )
-        last_step = loop_settings.last_step(epoch)
+        size = loop_settings.examples_per_step
+        examples = point.progress and point.progress.examples
+        if examples is None:
+            examples = run_log.examples_seen(run_folder.path, point.done, size)
+        last_step = loop_settings.last_step(training.steps_per_epoch(size), point.done, examples)
         trainer_settings = dataclasses.replace(trainer_settings, schedule_steps=last_step)
         print_plan(training, validation, hparams, trainer_settings, loop_settings)
 
@@ -121,10 +123,18 @@ def run(values: Values) -> None:
 
         print("Loading checkpoint", shown(point.checkpoint), flush=True)
         resumed = point.resume(trainer_settings, seed)
-        for note in resumed.point.notes:
+        done = resumed.point.done
+        if resumed.progress.examples is None and done:
+            resumed.progress.examples = run_log.examples_seen(run_folder.path, done, size)
+        for note in (
+            *resumed.point.notes,
+            *_changes(values, run_folder, resumed, trainer_settings),
+        ):
             notice(note)
         run_folder.adopt(point.model)
-        config = _describe(values, run_folder, resumed)
+        config = _describe(values, run_folder, resumed, last_step)
+        if values.restore_from != LATEST:
+            _keep_what_follows(run_folder, done)
         run_log.add_call(run_folder.path, **config)
         loop = Loop(
             resumed.trainer,
@@ -135,14 +145,14 @@ def run(values: Values) -> None:
             workspace.samples_folder(values.run_name),
             loop_settings,
             resumed.progress,
-            done=resumed.point.done,
+            done=done,
             loggers=_loggers(values, run_folder, resumed, config),
             encoding=values.encoding,
         )
         stop = StopSignal(
             "Stopping after this step, then saving. Press Ctrl+C again to quit without saving."
         )
-        with stop, Screen(resumed.point.done, last_step, stop.request) as screen:
+        with stop, Screen(done, last_step, stop.request) as screen:
             print("Training...", flush=True)
             for event in loop.train(stop, screen.validation_bar):
                 screen.show(event)
@@ -210,14 +220,41 @@ def _load_samplers(
     return sampler, make_validation_sampler(validation, hparams.n_ctx, VALIDATION_SEED)
 
 
-def _describe(values: Values, run_folder: RunFolder, resumed: ResumedTraining) -> dict[str, Any]:
+def _changes(
+    values: Values, run_folder: RunFolder, resumed: ResumedTraining, settings: TrainerSettings
+) -> list[str]:
+    """Return sentences on the flags with which the run continues differently than before."""
+    call, done = run_log.last_call(run_folder.path), resumed.point.done
+    if not done:
+        return []  # a new beginning
+    sentences = [
+        *changes.describe_changes(call, vars(values), done + 1),
+        changes.describe_kept_alpha(resumed.trainer.lora_alpha, values.lora_alpha),
+        changes.describe_schedule(call, settings, done),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _keep_what_follows(run_folder: RunFolder, done: int) -> None:
+    """Keep checkpoints and history after the step that the user has chosen to start from."""
+    if folder := run_folder.keep_after(done):
+        notice(f"The run's checkpoints after step {done:,} are kept in {shown(folder)}.")
+    if path := run_log.keep_history(run_folder.path, done):
+        notice(f"The run's history until now is kept in {shown(path)}.")
+
+
+def _describe(
+    values: Values, run_folder: RunFolder, resumed: ResumedTraining, last_step: int | None
+) -> dict[str, Any]:
     """Return what `config.json` records of this call, so that it can be repeated."""
     point = resumed.point
     known = run_log.last_data(run_folder.path)
+    alpha = resumed.trainer.lora_alpha
     return {
-        "flags": vars(values),
+        "flags": vars(values) | ({"lora_alpha": alpha} if alpha is not None else {}),
         "seed": resumed.progress.seed,
         "steps_before": point.done,
+        "last_step": last_step,
         "checkpoint": {
             "path": point.checkpoint,
             "index_sha256": bundle.fingerprint(point.checkpoint),
@@ -249,8 +286,9 @@ def _last_line(reason: str, run_folder: RunFolder, progress: TrainingProgress) -
     """Return why the training ended and, if there was a validation set, the best checkpoint."""
     if progress.best_step is None:
         return reason
-    best = shown(run_folder.best.path)
-    return f"{reason} Best checkpoint: {best} (validation loss {progress.best_loss:.2f})."
+    best, known = shown(run_folder.best.path), BestCheckpoint(run_folder).read(progress)
+    loss = f"validation loss {known.loss:.2f}" if known else "its validation loss is unknown"
+    return f"{reason} Best checkpoint: {best} ({loss})."
 
 
 def _sample_command(values: Values, workspace: Workspace, progress: TrainingProgress) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -68,6 +69,26 @@ def print_plan(
         )
 
 
+class StepBar(tqdm):
+    """A bar whose time left is estimated without the first steps, which compile the model."""
+
+    COMPILING = 2  # steps: those of the first batch and of its first repetition
+    _rate = 0.0  # steps per second; 0 for unknown
+
+    def step_finished(self, step: int, seconds: float) -> None:
+        """Move to a step, finished that many seconds after the training began."""
+        if step - self.initial <= self.COMPILING:
+            self._first = step, seconds
+        elif seconds > self._first[1]:
+            self._rate = (step - self._first[0]) / (seconds - self._first[1])
+        self.update(step - self.n)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """The numbers that the bar shows."""
+        return {**super().format_dict, "rate": self._rate}
+
+
 class Screen:
     """Prints the events of a training, above a progress bar if standard error is a terminal.
 
@@ -85,7 +106,7 @@ class Screen:
         self._streams = contextlib.ExitStack()
         self._streams.enter_context(streams.on_close(on_close))
         # On standard error and on terminals only, so that the output stays as in 2019.
-        self._bar = tqdm(
+        self._bar = StepBar(
             total=last_step,
             initial=done,
             unit="step",
@@ -110,7 +131,7 @@ class Screen:
             case events.StepFinished(step, seconds, loss, average, speed):
                 self.print(f"[{step} | {seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}")
                 self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-                self._bar.update(step - self._bar.n)
+                self._bar.step_finished(step, seconds)
             case events.Saving(prefix):
                 self.print(f"Saving {shown(prefix)}")
             case events.Generating():

@@ -7,7 +7,9 @@ tells the browser. Every picture is included in light and dark; the system's mod
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import datetime
 import html
 import math
 import re
@@ -233,9 +235,17 @@ class Report:
         if not cards:
             return _none("The run has no record of its dataset.")
         return "\n".join(
-            f"<h3>{escaped(path)}</h3>{table(facts if isinstance(facts, Mapping) else {})}"
+            f"<h3>{escaped(path)}</h3>{table(_dated(facts) if isinstance(facts, Mapping) else {})}"
             for path, facts in cards.items()
         )
+
+
+def _dated(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a dataset, its time of change (nanoseconds) as a date."""
+    with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
+        changed = datetime.datetime.fromtimestamp(facts["changed"] / 1e9, datetime.timezone.utc)
+        return {**facts, "changed": f"{changed:%Y-%m-%d %H:%M:%S} UTC"}
+    return dict(facts)
 
 
 def busiest_head(attention: np.ndarray) -> tuple[int, int]:

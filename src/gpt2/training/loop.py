@@ -319,8 +319,10 @@ class Loop:
         """
         progress, known = self._progress, self._known_best
         new = BestValidation(self._step, loss, progress.validated_on, progress.recent)
-        if known and known.validation_set == new.validation_set and (
-            (known.loss, known.step) != (loss, self._step) and known.loss <= loss
+        if (
+            known
+            and known.validation_set == new.validation_set
+            and ((known.loss, known.step) != (loss, self._step) and known.loss <= loss)
         ):
             if self._kept_best != known:
                 self._kept_best = known

@@ -30,6 +30,7 @@ class LoRA:
             seed: of the random initialization of a.
         """
         self._matrices = matrices
+        self._rank = rank
         self._scale = tf.Variable(alpha / rank, trainable=False)
         self._bases = {
             name: tf.Variable(matrix, trainable=False) for name, matrix in matrices.items()
@@ -42,6 +43,11 @@ class LoRA:
             initial = random.standard_normal((inputs, rank), np.float32) * np.float32(inputs**-0.5)
             self._a[name] = tf.Variable(initial)
             self._b[name] = tf.Variable(tf.zeros([rank, outputs]))
+
+    @property
+    def alpha(self) -> float:
+        """The scale of the update in effect, to 6 digits, as it is stored as alpha / rank."""
+        return float(f"{float(self._scale) * self._rank:.6g}")
 
     @property
     def factors(self) -> dict[str, tf.Variable]:

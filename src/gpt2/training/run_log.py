@@ -7,11 +7,12 @@ repeated. `history.jsonl` has one line for each step and each validation, for pl
     {"step": 20, "val_loss": 4.11, "val_perplexity": 60.9}
 
 The history is linear: when a run resumes from an earlier step, the lines after that step are
-removed.
+removed. If the user has chosen that step, `history-N.jsonl` keeps the history until then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -19,6 +20,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from gpt2 import files
+from gpt2.checks import is_count
 from gpt2.errors import UserError, cannot_write
 
 CONFIG = "config.json"
@@ -53,11 +56,35 @@ def add_call(folder: Path, **facts: Any) -> None:
     files.write_text(folder / CONFIG, json.dumps({_CALLS: calls}, indent=2, default=str) + "\n")
 
 
+def last_call(folder: Path) -> dict[str, Any]:
+    """Return the record of the last call of a run, or {}."""
+    calls = _calls_or_empty(folder)
+    return calls[-1] if calls else {}
+
+
 def last_data(folder: Path) -> dict[str, Any]:
     """Return the datasets that the last call of a run recorded, by their paths, or {}."""
-    calls = _calls_or_empty(folder)
-    data = calls[-1].get("data") if calls else None
+    data = last_call(folder).get("data")
     return data if isinstance(data, dict) else {}
+
+
+def examples_seen(folder: Path, done: int, size: int) -> int:
+    """Return how many examples the first steps of a run have seen, by the recorded batch sizes.
+
+    Args:
+        done: number of steps.
+        size: examples per step where nothing is recorded.
+    """
+    seen, end = 0, done
+    for call in reversed(_calls_or_empty(folder)):
+        flags, before = call.get("flags"), call.get("steps_before")
+        if not isinstance(flags, dict) or not is_count(before) or not 0 <= before < end:
+            continue
+        sizes = [flags.get(name, 1) for name in ("batch_size", "accumulate_gradients")]
+        if all(map(is_count, sizes)):
+            seen += (end - before) * math.prod(sizes)
+            end = before
+    return seen + end * size
 
 
 def read_calls(folder: Path) -> list[dict[str, Any]]:
@@ -86,13 +113,18 @@ def _calls_or_empty(folder: Path) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, the operating system, TensorFlow and NumPy."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # some GPU builds have another name
-            found[name] = "unknown"
-    return found
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "system": platform.platform(), **packages}
+
+
+def _version(module: str) -> str:
+    """Return the version of a module, whatever its package is named (such as tensorflow-cpu)."""
+    if version := getattr(sys.modules.get(module), "__version__", None):
+        return str(version)
+    for package in (module, *importlib.metadata.packages_distributions().get(module, ())):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return "unknown"
 
 
 def data_in_short(paths: Iterable[Path], known: object = None) -> dict[str, Any]:
@@ -184,6 +216,33 @@ class HistoryLogger:
             return entry["step"] <= last
         except _NOT_OURS:
             return False
+
+
+def keep_history(folder: Path, done: int) -> Path | None:
+    """Copy the history of a run to `history-N.jsonl` if it goes on after a step.
+
+    Args:
+        done: the step that another training starts from; 0 means the beginning.
+
+    Returns:
+        The copy, or None if nothing would be lost without it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    lines = _lines(folder / HISTORY)
+    if not any(_step(line) > done or not done for line in lines if line):
+        return None
+    path = files.unused(folder / HISTORY.replace(".", "-{}."))
+    files.write_text(path, "\n".join(lines))
+    return path
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except _NOT_OURS:
+        return -1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,6 +118,11 @@ class Trainer:
         """Return the mean loss of token ids int32 [B, T + 1] in nats, without noise and dropout."""
         return float(self._loss(batch[:, :-1], batch[:, 1:]))
 
+    @property
+    def lora_alpha(self) -> float | None:
+        """The LoRA scale in effect, which `restore` may have changed; None without LoRA."""
+        return self._lora.alpha if self._lora else None
+
     def state(self) -> dict[str, np.ndarray | tf.Variable]:
         """Return what an exact resume needs besides `weights` and the step number, by name.
 

@@ -152,7 +152,14 @@ def starts(story: Story) -> dict[str, Done]:
 def test_training_starts_at_restore_from_and_ends_at_max_steps(
     story: Story, starts: dict[str, Done], run: str
 ) -> None:
-    out = starts[run].succeeds().out.replace(os.sep, "/")
+    if run == "fresh":  # in the folder of a run, whose files are kept
+        kept, history = starts[run].sentences
+        assert re.search(r"kept in checkpoint.fresh.earlier-1\.", kept)
+        assert re.search(r"kept in checkpoint.fresh.history-1\.jsonl\.", history)
+        assert starts[run].code == 0
+    else:
+        starts[run].succeeds()
+    out = starts[run].out.replace(os.sep, "/")
     last = saved(story.terminated.out)[-1]
     checkpoint = "models/117M/model.ckpt" if run == "fresh" else f"checkpoint/run1/model-{last}"
     assert f"\nLoading checkpoint {checkpoint}\n" in out
@@ -161,6 +168,20 @@ def test_training_starts_at_restore_from_and_ends_at_max_steps(
     assert re.search(
         rf"\nSaving checkpoint/{run}/model-2\n.*\b2 steps.*\n.*{re.escape(sample)}\n$", out
     )
+
+
+def test_a_fresh_start_loses_nothing_of_the_run_before(
+    story: Story, starts: dict[str, Done]
+) -> None:
+    before = story.toolkit.contents("checkpoint/run1")
+    after = story.toolkit.contents("checkpoint/fresh")
+    for name, content in before.items():
+        if name.startswith(("model-", "state-", "checkpoint")):
+            assert after[f"earlier-1/{name}"] == content, name
+    assert after["history-1.jsonl"] == before["history.jsonl"]
+    assert set(re.findall(rb'"(.*)"', after["checkpoint"])) == {b"model-2"}
+    assert [name for name in after if re.fullmatch(r"model-\d+\.index", name)] == ["model-2.index"]
+    assert b'"step": 3' not in after["history.jsonl"]
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(
@@ -233,8 +254,10 @@ def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
     # Every step is saved, except the one that made the weights NaN.
     breaking = f"{SAVE_EACH} --optimizer sgd --learning_rate 1e30"
     resumed, new = toolkit.run_all(breaking, f"{breaking} --run_name new")
-    other, broken = resumed.sentences
+    other, *changed, broken = resumed.sentences
     assert re.search("another optimizer.*optimizer starts", other)
+    for flag, sentence in zip(("optimizer", "learning_rate"), changed, strict=True):
+        assert re.search(rf"--{flag} changes from \S+ to (sgd|1e\+30) at step {last + 1}\.", sentence)
     assert re.search(
         rf"loss .*step {last + 2} .*nan.*batch {last + 1}, chunk .*'.*checkpoint.* step {last}\b",
         broken,

@@ -17,13 +17,14 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data.datasets import TokenStream
-from gpt2.data.samplers import StreamSampler, make_validation_sampler
+from gpt2.data.datasets import DocumentSet, TokenStream
+from gpt2.data.samplers import DocumentSampler, StreamSampler, make_validation_sampler
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import events, loop
+from gpt2.training.best import BestCheckpoint
 from gpt2.training.loggers import TensorBoardLogger
 from gpt2.training.loop import find_bad_example
 from gpt2.training.progress import TrainingProgress
@@ -503,3 +504,133 @@ def test_running_out_of_memory_names_the_flags_that_help(tmp_path, error) -> Non
     training.trainer.step = step
     with pytest.raises(UserError, match=r"not enough memory.*--batch_size.*--lora_rank"):
         training.train()
+
+
+# --- one loss whatever the batches, examples seen, and the best ---
+
+
+def line_set(training: Training, lengths: list[int]) -> DocumentSampler:
+    """Return a validation set of lines of these lengths, which batches pad."""
+    tokens = np.array(training.tokenizer.encode(TEXT), np.uint16)
+    ends = np.cumsum(lengths)
+    places = np.array([(0, end - n, end) for n, end in zip(lengths, ends, strict=True)])
+    source, none = np.zeros(len(lengths), np.int32), np.zeros(0, np.int32)
+    lines = DocumentSet([tokens], places, [""], source, [none], None)
+    return DocumentSampler(lines, training.hparams.n_ctx, seed=1)
+
+
+def test_the_validation_loss_is_the_mean_over_all_targets(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.validation = line_set(training, [2, 3, 12, 2, 16, 2, 5])
+    rows = [training.validation.batch(number, 1) for number in range(7)]
+    counts = [np.count_nonzero(row[:, 1:] >= 0) for row in rows]
+    losses = [training.trainer.loss(row) for row in rows]
+    expected = np.dot(losses, counts) / sum(counts)
+    assert abs(expected - np.mean(losses)) > 1e-4  # else this would prove nothing
+    fingerprints = set()
+    for size, batches in ((1, 7), (2, 4), (3, 3), (7, 1), (40, 40)):
+        other = Training(tmp_path / str(size))
+        other.validation = line_set(other, [2, 3, 12, 2, 16, 2, 5])
+        run = {"val_every": 1, "val_batch_size": size, "val_batch_count": batches}
+        happened = other.train(held_out=True, max_steps=1, **run)
+        loss = next(event.loss for event in happened if isinstance(event, events.Validated))
+        assert loss == pytest.approx(expected, rel=1e-5)
+        facts = state.read_facts(other.state(1), other.run.prefix(1))
+        fingerprints.add(facts["validated_on"])
+    assert len(fingerprints) == 1
+
+
+def test_another_validation_batch_shape_continues_the_search_for_the_best(tmp_path: Path) -> None:
+    training = Training(tmp_path, learning_rate=0.01)
+    training.validation = line_set(training, [2, 3, 12, 2, 16, 2, 5])
+    shape = {"val_every": 1, "held_out": True, "patience": 1, "sample_every": 1000}
+    training.train(max_steps=2, val_batch_size=7, **shape)
+    happened = training.train(done=2, max_steps=6, val_batch_size=1, **shape)
+    assert "Warned" not in names(happened)
+    assert names(happened)[-1] == "Finished 6"
+    assert last_step(training.run.best) == 6
+
+
+def test_epochs_end_by_the_examples_seen_whatever_the_batch_size(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.sampler = line_set(training, [3] * 40)
+    seen = []
+    batch = training.sampler.batch
+
+    def noted(number: int, size: int) -> np.ndarray:
+        seen.extend(range(number * size, (number + 1) * size))
+        return batch(number, size)
+
+    training.train(max_steps=10)
+    training.sampler.batch = noted
+    happened = training.train(done=10, epochs=1, batch_size=4)
+    assert names(happened)[-1] == "Finished 18"  # 10 + 8 * 4 = 42
+    assert set(range(10, 42)) <= set(seen) <= set(range(10, 46))  # a save looks at the next batch
+    facts = state.read_facts(training.state(18), training.run.prefix(18))
+    assert (facts["examples"], facts["tokens"]) == (42, 84)
+    assert training.train(done=18, epochs=1, batch_size=4)[-1].step == 18
+
+
+def best_of(training: Training) -> tuple[int, float]:
+    found = BestCheckpoint(training.run).read()
+    assert found and found.step == last_step(training.run.best)
+    return found.step, found.loss
+
+
+def test_worse_weights_never_replace_the_best(tmp_path, monkeypatch) -> None:
+    training = Training(tmp_path)
+    Losses(monkeypatch, training, [9.0, 3.0, 2.0])
+    training.train(max_steps=2, save_every=1, **VALIDATING)
+    assert best_of(training) == (2, 2.0)
+    saved = (training.run.best.path / "model-2.index").read_bytes()
+    # From an older step, without a state, and as a new beginning.
+    for path in training.run.path.glob("state-2*"):
+        path.unlink()
+    for done in (1, 2, 0):
+        Losses(monkeypatch, training, [2.5, 2.4, 2.3] if done else [9.0, 2.5, 2.4, 2.3])
+        happened = training.train(done=done, max_steps=done + 2, **VALIDATING)
+        kept = [event.sentence for event in happened if isinstance(event, events.Warned)]
+        assert [re.search(r"best is kept.* step 2 \(2\.00\)", line) for line in kept] != []
+        assert best_of(training) == (2, 2.0)
+        assert (training.run.best.path / "model-2.index").read_bytes() == saved
+    Losses(monkeypatch, training, [9.0, 1.9])
+    training.train(max_steps=1, **VALIDATING)
+    assert best_of(training) == (1, 1.9)
+    assert not list(training.run.path.glob("best-*"))
+
+
+def test_a_best_of_another_set_or_of_unknown_loss_is_kept_aside(tmp_path, monkeypatch) -> None:
+    training = Training(tmp_path)
+    Losses(monkeypatch, training, [9.0, 2.0])
+    training.train(max_steps=1, **VALIDATING)
+    (training.run.best.path / "validation.json").write_text("[]")
+    Losses(monkeypatch, training, [9.0, 5.0])
+    training.train(max_steps=1, **VALIDATING)
+    other = np.array(training.tokenizer.encode(TEXT[5:]), np.uint16)
+    training.validation = make_validation_sampler(
+        TokenStream([other]), training.hparams.n_ctx, seed=1
+    )
+    Losses(monkeypatch, training, [9.0, 8.0])
+    training.train(max_steps=1, **VALIDATING)
+    assert best_of(training) == (1, 8.0)
+    for name in ("best-1", "best-2"):
+        assert ModelFolder(training.run.path / name).weights()
+
+
+def test_overfitting_is_not_reported_while_the_training_loss_rises() -> None:
+    progress = TrainingProgress(0)
+
+    def train_and_validate(losses: list[float], val_loss: float) -> bool:
+        for loss in losses:
+            progress.add_loss(loss)
+        if val_loss < progress.best_loss:
+            progress.set_best(1, val_loss)
+        overfits = progress.overfits(val_loss)
+        progress.validated_recent = progress.recent
+        return overfits
+
+    assert not train_and_validate([9.0] * 50 + [4.0] * 50, 4.0)
+    assert not train_and_validate([4.5] * 50, 5.0)  # the slow average still falls here
+    assert train_and_validate([3.0] * 50, 5.0)
+    assert not train_and_validate([3.5] * 50, 5.0)  # below that of the best, and rising
+    assert train_and_validate([3.2] * 50, 5.0)

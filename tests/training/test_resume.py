@@ -16,6 +16,7 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
+from gpt2.training.best import BestCheckpoint, BestValidation
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.resume import (
     NEW_OPTIMIZER,
@@ -233,7 +234,7 @@ def test_checkpoints_are_found_by_name(place: Place) -> None:
         assert place.find(None, name, other).done == 0
     assert place.find(None, "tiny").model.hparams == TINY
     for missing in ("run1/model-7", "run9"):
-        with pytest.raises(UserError, match=rf"restore_from.*{missing}"):
+        with pytest.raises(UserError, match=rf"restore_from.*{Path(missing).name}"):
             place.find(None, missing)
 
 
@@ -243,3 +244,72 @@ def test_a_model_of_the_same_name_as_a_run_is_used_with_a_notice(place: Place) -
     assert point.checkpoint.parent == place.models / "tiny"
     (note,) = point.notes
     assert str(place.run.path.parent / "tiny") in note
+
+
+def test_a_run_of_2019_resumes_with_a_model_that_has_no_checkpoint(place: Place) -> None:
+    place.train(1)
+    (place.run.path / "hparams.json").unlink()
+    for path in (place.models / "tiny").glob("model.ckpt*"):
+        path.unlink()
+    (place.models / "tiny" / "checkpoint").unlink()
+    point = place.find("tiny", "latest")
+    assert (point.checkpoint, point.done) == (place.run.prefix(1), 1)
+    with pytest.raises(UserError, match="tiny"):
+        place.find("tiny", "fresh")
+
+
+def test_a_checkpoint_with_nan_is_passed_over_with_a_notice(place: Place) -> None:
+    trainer = place.train(2).trainer
+    trainer.weights["model/ln_f/g"].assign(np.full(8, np.nan, np.float32))
+    place.run.save(3, trainer.weights, TINY)
+    resumed = place.resume()
+    assert resumed.point.done == 2
+    assert re.search(r"model-3.*NaN.*model-2\b", resumed.point.notes[-1])
+
+
+def test_an_optimizer_state_with_nan_is_not_used(place: Place) -> None:
+    resumed = place.train(1)
+    tensors = {n: np.full_like(np.asarray(t), np.nan) for n, t in resumed.trainer.state().items()}
+    tensors["adam/steps"] = np.array(1, np.int64)
+    state = ResumeState(resumed.progress.facts(), tensors)
+    place.run.save(2, resumed.trainer.weights, TINY, state)
+    (note,) = place.resume().point.notes
+    assert "NaN" in note and note.endswith(NEW_OPTIMIZER)
+
+
+def test_without_a_state_the_best_loss_is_read_beside_the_best(place: Place) -> None:
+    resumed = place.train(2)
+    best = BestCheckpoint(place.run)
+    best.save(BestValidation(2, 1.5, 99, 1.25), resumed.trainer, None)
+    for path in place.run.path.glob("state-*"):
+        path.unlink()
+    found = place.resume()
+    assert re.search(r"1\.50 at step 2.*Unknown", found.point.notes[-1])
+    progress = found.progress
+    assert (progress.best_step, progress.best_loss, progress.validated_on) == (2, 1.5, 99)
+    assert progress.best_average == 1.25
+    (place.run.best.path / "validation.json").unlink()
+    found = place.resume()
+    assert "unknown" in found.point.notes[-1] and "best-1" in found.point.notes[-1]
+    assert found.progress.best_step is None
+
+
+def test_the_lora_scale_of_the_run_stays(place: Place) -> None:
+    place.train(1, TrainerSettings(lora_rank=3, lora_alpha=32))
+    trainer = place.resume(TrainerSettings(lora_rank=3, lora_alpha=16)).trainer
+    assert trainer.lora_alpha == 32
+
+
+def test_checkpoints_after_a_step_are_kept_in_a_model_folder(place: Place) -> None:
+    place.train(3)
+    weights = (place.run.path / "model-3.index").read_bytes()
+    earlier = place.run.keep_after(2)
+    assert (earlier / "model-3.index").read_bytes() == weights
+    assert ModelFolder(earlier).weights()
+    assert place.run.checkpoints() == [place.run.prefix(2), place.run.prefix(1)]
+    assert place.resume().point.notes == ()
+    assert place.run.keep_after(2) is None
+    again = place.run.keep_after(0)
+    assert again.name == "earlier-2" and ModelFolder(again).weights()
+    assert place.run.checkpoints() == [] and not list(place.run.path.glob("*.index"))
+    assert place.find(None, f"{place.run.path.name}/earlier-1").done == 0

@@ -154,3 +154,48 @@ def test_a_history_without_losses_is_refused(tmp_path: Path) -> None:
     (tmp_path / HISTORY).write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(UserError, match=f"{HISTORY}.* no losses"):
         read_curves(tmp_path / HISTORY)
+
+
+def test_a_history_that_another_training_would_cut_is_kept(tmp_path: Path) -> None:
+    text = '{"step": 0, "val_loss": 2.0}\n{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 1.0}\n'
+    assert run_log.keep_history(tmp_path, 0) is None
+    (tmp_path / HISTORY).write_text(text, encoding="utf-8")
+    assert run_log.keep_history(tmp_path, 2) is None
+    for number, done in enumerate((1, 0), start=1):
+        kept = run_log.keep_history(tmp_path, done)
+        assert kept == tmp_path / f"history-{number}.jsonl"
+        assert kept.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "done", "seen"),
+    [
+        ([(0, 2, 1)], 10, 20),
+        ([(0, 2, 1), (10, 4, 2)], 13, 44),
+        ([(0, 2, 1), (10, 4, 2), (5, 1, 1)], 8, 13),
+        ([(0, 2, 1), (9, 1, 1), (0, 3, 1)], 10, 30),
+        ([(4, 2, 1)], 10, 40),
+        ([(0, "many", 1)], 10, 70),
+        ([], 10, 70),
+    ],
+)
+def test_examples_seen_follow_from_the_recorded_batch_sizes(tmp_path, sizes, done, seen) -> None:
+    for before, batch, accumulated in sizes:
+        flags = {"batch_size": batch, "accumulate_gradients": accumulated}
+        run_log.add_call(tmp_path, flags=flags, steps_before=before)
+    assert run_log.examples_seen(tmp_path, done, 7) == seen
+
+
+def test_the_version_of_a_package_of_another_name_is_known(monkeypatch) -> None:
+    monkeypatch.delitem(run_log.sys.modules, "tensorflow", raising=False)
+    provided = {"tensorflow": ["tensorflow-cpu"]}
+    monkeypatch.setattr(run_log.importlib.metadata, "packages_distributions", lambda: provided)
+
+    def version(package: str) -> str:
+        if package == "tensorflow-cpu":
+            return "2.99"
+        raise run_log.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(run_log.importlib.metadata, "version", version)
+    assert run_log.versions()["tensorflow"] == "2.99"
+    assert run_log.versions()["numpy"] == np.__version__

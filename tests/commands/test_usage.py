@@ -55,6 +55,8 @@ WRONG_CALLS = {
     f"{TRAIN} --steps 3": "there is no flag --steps",
     f"{TRAIN} --learning-rte 1": "there is no flag --learning-rte; did you mean --learning_rate",
     f"{TRAIN} --max_step 3": "there is no flag --max_step; did you mean --max_steps",
+    f"{TRAIN} --lr 1e-4": "there is no flag --lr\\b",  # no abbreviation of --lr_schedule
+    f"{TRAIN} --lr=1e-4 --val_every 2 --val_split 0.1 --lines": "there is no flag --lr\\b",
     f"{TRAIN} --no_dataset": "there is no flag --no_dataset",
     f"{TRAIN} -q": "there is no flag -q",
     "src/encode.py text.txt out.npz --worker 2": "--worker; did you mean --workers",

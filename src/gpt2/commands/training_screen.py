@@ -73,11 +73,13 @@ class StepBar(tqdm):
     """A bar whose time left is estimated without the first steps, which compile the model."""
 
     COMPILING = 2  # steps: those of the first batch and of its first repetition
+    _finished = 0  # steps
     _rate = 0.0  # steps per second; 0 for unknown
 
     def step_finished(self, step: int, seconds: float) -> None:
         """Move to a step, finished that many seconds after the training began."""
-        if step - self.initial <= self.COMPILING:
+        self._finished += 1
+        if self._finished <= self.COMPILING:
             self._first = step, seconds
         elif seconds > self._first[1]:
             self._rate = (step - self._first[0]) / (seconds - self._first[1])

@@ -189,3 +189,26 @@ def test_flags_that_contradict_each_other_or_the_model_are_an_error(
     line = f"{no_tensorflow} python src/train.py --dataset text.npz --run_name senseless {flags}"
     home.toolkit.run(line).says(1, sentence)
     assert not (home.toolkit.root / "checkpoint" / "senseless").exists()
+
+
+def test_a_resumed_run_names_changed_flags_and_both_learning_rates(home: Home) -> None:
+    line = (
+        "python src/train.py --dataset text.npz --run_name changed --lr_schedule cosine --lora_rank 2"
+    )
+    home.toolkit.run(f"{line} --learning_rate 1e-3 --max_steps 2").succeeds()
+    done = home.toolkit.run(
+        f"{line} --learning_rate 1e-3 --max_steps 4 --batch_size 2 --lora_alpha 16"
+    )
+    assert done.code == 0, done
+    size, alpha, rate = done.sentences
+    assert "--batch_size changes from 1 to 2 at step 3" in size
+    assert re.search(r"--lora_alpha 16: .* 32, which stays", alpha)
+    assert re.search(r"0\.0005 at step 2 to 0\.0005 at step 3.* to step 4.* to step 2\.", rate)
+    run = home.toolkit.root / "checkpoint" / "changed"
+    first, second = json.loads((run / "config.json").read_text())["calls"]
+    assert first["flags"]["lora_alpha"] == second["flags"]["lora_alpha"] == 32
+    facts = json.loads((run / "state-4.json").read_text())["facts"]
+    assert facts["examples"] == 2 * 1 + 2 * 2
+    # The same flags again: there is nothing to say.
+    same = f"{line} --learning_rate 1e-3 --max_steps 4 --batch_size 2 --lora_alpha 32"
+    home.toolkit.run(same).succeeds()

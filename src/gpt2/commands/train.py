@@ -224,7 +224,8 @@ def _changes(
     values: Values, run_folder: RunFolder, resumed: ResumedTraining, settings: TrainerSettings
 ) -> list[str]:
     """Return sentences on the flags with which the run continues differently than before."""
-    call, done = run_log.last_call(run_folder.path), resumed.point.done
+    done = resumed.point.done
+    call = run_log.call_before(run_folder.path, done)
     if not done:
         return []  # a new beginning
     sentences = [

@@ -47,7 +47,8 @@ def describe_changes(
     """Return a sentence for each flag that changes the training and differs from the last call's.
 
     Args:
-        last_call: its record in `config.json`, which may be foreign or of an older version.
+        last_call: its record in `config.json`, which may be foreign or of an older version; see
+            `run_log.call_before`.
         flags: the values of this call.
         step: the next step.
     """

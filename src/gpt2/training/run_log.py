@@ -56,15 +56,18 @@ def add_call(folder: Path, **facts: Any) -> None:
     files.write_text(folder / CONFIG, json.dumps({_CALLS: calls}, indent=2, default=str) + "\n")
 
 
-def last_call(folder: Path) -> dict[str, Any]:
-    """Return the record of the last call of a run, or {}."""
-    calls = _calls_or_empty(folder)
-    return calls[-1] if calls else {}
+def call_before(folder: Path, done: int) -> dict[str, Any]:
+    """Return the record of the last call that trained some of the first steps of a run, or {}."""
+    for call in reversed(_calls_or_empty(folder)):
+        if is_count(before := call.get("steps_before")) and before < done:
+            return call
+    return {}
 
 
 def last_data(folder: Path) -> dict[str, Any]:
     """Return the datasets that the last call of a run recorded, by their paths, or {}."""
-    data = last_call(folder).get("data")
+    calls = _calls_or_empty(folder)
+    data = calls[-1].get("data") if calls else None
     return data if isinstance(data, dict) else {}
 
 

@@ -192,9 +192,8 @@ def test_flags_that_contradict_each_other_or_the_model_are_an_error(
 
 
 def test_a_resumed_run_names_changed_flags_and_both_learning_rates(home: Home) -> None:
-    line = (
-        "python src/train.py --dataset text.npz --run_name changed --lr_schedule cosine --lora_rank 2"
-    )
+    train = "python src/train.py --dataset text.npz --run_name changed"
+    line = f"{train} --lr_schedule cosine --lora_rank 2"
     home.toolkit.run(f"{line} --learning_rate 1e-3 --max_steps 2").succeeds()
     done = home.toolkit.run(
         f"{line} --learning_rate 1e-3 --max_steps 4 --batch_size 2 --lora_alpha 16"

@@ -111,7 +111,7 @@ def run(values: Values) -> None:
             values, dataset_settings, reading, hparams, tokenizer, seed
         )
         size = loop_settings.examples_per_step
-        examples = point.progress and point.progress.examples
+        examples = point.progress.examples if point.progress else None
         if examples is None:
             examples = run_log.examples_seen(run_folder.path, point.done, size)
         last_step = loop_settings.last_step(training.steps_per_epoch(size), point.done, examples)
@@ -242,6 +242,12 @@ def _keep_what_follows(run_folder: RunFolder, done: int) -> None:
         notice(f"The run's checkpoints after step {done:,} are kept in {shown(folder)}.")
     if path := run_log.keep_history(run_folder.path, done):
         notice(f"The run's history until now is kept in {shown(path)}.")
+    best = BestCheckpoint(run_folder).read()
+    if best and (best.step > done or not done):
+        notice(
+            f"{shown(run_folder.best.path)} (validation loss {best.loss:.2f} at step "
+            f"{best.step:,}) is kept until a lower loss is reached."
+        )
 
 
 def _describe(

@@ -91,7 +91,6 @@ class Loop:
         self._overfitting = False  # whether overfitting since the best step has been reported
         self._best = BestCheckpoint(run)
         self._known_best: BestValidation | None = None  # what is in `best/`, if that is known
-        self._kept_best: BestValidation | None = None  # a better one, if that has been reported
 
     def train(
         self,
@@ -319,18 +318,9 @@ class Loop:
         """
         progress, known = self._progress, self._known_best
         new = BestValidation(self._step, loss, progress.validated_on, progress.recent)
-        if (
-            known
-            and known.validation_set == new.validation_set
-            and ((known.loss, known.step) != (loss, self._step) and known.loss <= loss)
-        ):
-            if self._kept_best != known:
-                self._kept_best = known
-                yield events.Warned(
-                    f"{self._run.best.path} is kept: its validation loss of step {known.step} "
-                    f"({known.loss:.2f}) is not above that of step {self._step} ({loss:.2f})."
-                )
-        else:
+        comparable = known is not None and known.validation_set == new.validation_set
+        again = known is not None and (known.loss, known.step) == (loss, self._step)
+        if not comparable or loss < known.loss or again:
             try:
                 yield events.Saving(self._run.best.prefix(self._step))
                 self._best.save(new, self._trainer, known)

@@ -24,6 +24,7 @@ LEARNING_RATE = 1e-4
 def this_project(job: dict, precision: str = "fp32", recompute: bool = False) -> dict:
     """A step of `train.py`."""
     sys.path.insert(0, str(ROOT / "src"))
+    from gpt2.data.samplers import Batch
     from gpt2.hparams import HParams
     from gpt2.model import initial_weights
     from gpt2.training.memory import estimate
@@ -39,7 +40,7 @@ def this_project(job: dict, precision: str = "fp32", recompute: bool = False) ->
     numbers = iter(range(1, len(batches) + 1))
 
     def step(batch: object) -> float:
-        result = trainer.step(next(numbers), [batch])
+        result = trainer.step(next(numbers), [Batch.of_rows(batch)])
         return float(getattr(result, "loss", result))
 
     estimated = estimate(hparams, settings, job["batch_size"], job["window"])

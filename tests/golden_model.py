@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2.data.samplers import Batch
 from gpt2.hparams import HParams
 
 FOLDER = Path(__file__).parent / "golden"
@@ -21,7 +22,8 @@ class Golden:
             with np.load(FOLDER / file, allow_pickle=False) as archive:
                 self.arrays |= {name: archive[name] for name in archive.files}
         self.hparams = HParams(**json.loads(self.arrays["hparams"].item()))
-        self.tokens = self.arrays["tokens"]  # [10 batches, B, T]
+        self.tokens = self.arrays["tokens"]  # [10 batches, B, T + 1]
+        self.batches = [Batch.of_rows(rows.astype(np.int32)) for rows in self.tokens]
 
     def tensors(self, kind: str) -> dict[str, np.ndarray]:
         """One array for each of the model's tensors: "weights", "gradients", "adam_weights", ..."""

@@ -80,6 +80,44 @@ def test_sliced_attention_is_the_reference(monkeypatch: pytest.MonkeyPatch, leng
     )
 
 
+SEGMENTS = {
+    21: [[0] * 5 + [1] * 9 + [2] + [3] * 6, [0] * 9 + [1] * 9 + [-1] * 3],
+    16: [[0] * 8 + [1] * 8, [0] + [1] * 9 + [2] * 6],
+    5: [[0, 1, 1, 2, 3], [0] * 5],
+}
+
+
+@pytest.mark.parametrize("length", SEGMENTS)
+@pytest.mark.parametrize("reach", [9, 20, None])
+def test_attention_in_segments_equals_that_of_each_segment(
+    monkeypatch: pytest.MonkeyPatch, length: int, reach: int | None
+) -> None:
+    monkeypatch.setattr(forward, "ATTENTION_ROWS", 8)
+    segments = np.array(SEGMENTS[length], np.int32)
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    visible = same & np.tri(length, dtype=bool)
+    assert_same(
+        lambda q, k, v: forward.causal_attention(q, k, v, segments=segments, reach=reach),
+        lambda q, k, v: model.scaled_dot_product(q, k, v, tf.constant(visible)),
+        *(normal(2, 3, length, 4, seed=seed) for seed in range(3)),
+    )
+
+
+def test_keys_out_of_reach_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "ATTENTION_ROWS", 8)
+    shapes = []
+    softmax = forward._segment_softmax
+
+    def seen(scores: tf.Tensor, *segments: tf.Tensor) -> tf.Tensor:
+        shapes.append(tuple(scores.shape[2:]))
+        return softmax(scores, *segments)
+
+    monkeypatch.setattr(forward, "_segment_softmax", seen)
+    arrays = [normal(1, 1, 32, 4) for _ in range(3)]
+    forward.causal_attention(*arrays, segments=np.arange(32)[None] // 4, reach=4)
+    assert shapes == [(8, 8), (8, 11), (8, 11), (8, 11)]
+
+
 def test_attention_of_unknown_length_equals_the_reference() -> None:
     query, key, value = (normal(2, 3, 9, 4, seed=seed) for seed in range(3))
     unknown = tf.TensorSpec([2, 3, None, 4])

@@ -36,6 +36,7 @@ class Setting:
         positional: whether it is a positional argument.
         many: whether the flag takes several values.
         flag: the flag's name if it differs from the field's.
+        bare: what the flag means without a value; None if it needs one.
     """
 
     help: str
@@ -49,6 +50,7 @@ class Setting:
     positional: bool = False
     many: bool = False
     flag: str | None = None
+    bare: str | None = None
 
     @property
     def range(self) -> str:

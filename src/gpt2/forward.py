@@ -22,6 +22,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from gpt2 import model
+from gpt2.data.samplers import Batch
 from gpt2.hparams import HParams
 from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS
 
@@ -197,6 +198,8 @@ def causal_attention(
     value: tf.Tensor,
     rate: float = 0.0,
     seed: tf.Tensor | None = None,
+    segments: tf.Tensor | None = None,
+    reach: int | None = None,
 ) -> tf.Tensor:
     """Return `model.causal_attention`, computed in slices of queries that skip most masked keys.
 
@@ -204,11 +207,20 @@ def causal_attention(
         query, key, value: [B, H, T, D].
         rate: dropout probability of the attention probabilities.
         seed: integers [2] for the dropout.
+        segments: of packed examples, integers [B, T]; queries see only the keys of their segment.
+        reach: size of the largest segment, if it is known; keys further back are skipped.
     """
     length = query.shape[2]
     rows = min(ATTENTION_ROWS, length) if length else None
     ends = [*range(rows, length, rows), length] if length else [None]
     starts = [0, *ends[:-1]]
+    firsts = [max(0, start - reach + 1) if reach else 0 for start in starts]  # keys needed
+    parts = list(zip(starts, firsts, ends, strict=True))
+
+    def softmax(scores: tf.Tensor, start: int, first: int, end: int | None) -> tf.Tensor:
+        if segments is None:
+            return _causal_softmax(scores)
+        return _segment_softmax(scores, segments[:, start:end], segments[:, first:end])
 
     def dropped(x: tf.Tensor, number: int) -> tf.Tensor:
         return dropout(x, rate, _fold_in(seed, number))
@@ -216,21 +228,23 @@ def causal_attention(
     @tf.custom_gradient
     def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         probabilities, attended = [], []
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            scores = tf.matmul(query[:, :, start:end], key[:, :, :end], transpose_b=True)
-            probabilities.append(_causal_softmax(scores))  # [B, H, end - start, end]
-            attended.append(tf.matmul(dropped(probabilities[-1], number), value[:, :, :end]))
+        for number, (start, first, end) in enumerate(parts):
+            scores = tf.matmul(query[:, :, start:end], key[:, :, first:end], transpose_b=True)
+            p = softmax(scores, start, first, end)  # [B, H, end - start, end - first]
+            probabilities.append(p)
+            attended.append(tf.matmul(dropped(p, number), value[:, :, first:end]))
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             d_query, d_key, d_value = [], [], []
-            for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            for number, (start, first, end) in enumerate(parts):
                 up, p = upstream[:, :, start:end], probabilities[number]
-                d_p = dropped(tf.matmul(up, value[:, :, :end], transpose_b=True), number)
-                d_scores = _softmax_gradient(p, d_p)  # [B, H, end - start, end]
-                d_query.append(tf.matmul(d_scores, key[:, :, :end]))
+                d_p = dropped(tf.matmul(up, value[:, :, first:end], transpose_b=True), number)
+                d_scores = _softmax_gradient(p, d_p)  # [B, H, end - start, end - first]
+                d_query.append(tf.matmul(d_scores, key[:, :, first:end]))
                 d_key.append(tf.matmul(d_scores, query[:, :, start:end], transpose_a=True))
                 d_value.append(tf.matmul(dropped(p, number), up, transpose_a=True))
-            return tf.concat(d_query, 2), _sum_padded(d_key), _sum_padded(d_value)
+            sums = (_sum_overlapping(slices, firsts) for slices in (d_key, d_value))
+            return tf.concat(d_query, 2), *sums
 
         return tf.concat(attended, 2), gradient
 
@@ -248,17 +262,29 @@ def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
 
 
 @graph(jit_compile=True)
+def _segment_softmax(scores: tf.Tensor, of_queries: tf.Tensor, of_keys: tf.Tensor) -> tf.Tensor:
+    """Return `_causal_softmax` among the keys of each query's segment.
+
+    Args:
+        of_queries, of_keys: segments, integers [B, T] and [B, S].
+    """
+    same = of_queries[:, None, :, None] == of_keys[:, None, None, :]  # [B, 1, T, S]
+    return _causal_softmax(tf.where(same, scores, scores.dtype.min))
+
+
+@graph(jit_compile=True)
 def _softmax_gradient(probabilities: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     p, up = tf.cast(probabilities, tf.float32), tf.cast(upstream, tf.float32)
     return tf.cast(p * (up - tf.reduce_sum(p * up, axis=-1, keepdims=True)), upstream.dtype)
 
 
-def _sum_padded(parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the sum of tensors [B, H, t, D] of increasing t, padded at the end with zeros."""
+def _sum_overlapping(parts: Sequence[tf.Tensor], starts: Sequence[int]) -> tf.Tensor:
+    """Return the sum of tensors [B, H, t, D] that begin at these positions and end one by one."""
     total = parts[0]
-    for part in parts[1:]:
-        end = tf.shape(total)[2]
-        total = tf.concat([total + part[:, :, :end], part[:, :, end:]], axis=2)
+    for part, start in zip(parts[1:], starts[1:], strict=True):
+        overlap = tf.shape(total)[2] - start
+        middle = total[:, :, start:] + part[:, :, :overlap]
+        total = tf.concat([total[:, :, :start], middle, part[:, :, overlap:]], axis=2)
     return total
 
 
@@ -272,6 +298,8 @@ def _block(
     batch: int | tf.Tensor,
     settings: ComputeSettings,
     seed: tf.Tensor | None,
+    segments: tf.Tensor | None,
+    reach: int | None,
 ) -> tf.Tensor:
     """Return the output of one layer: [B*T, C] -> [B*T, C].
 
@@ -282,6 +310,7 @@ def _block(
         weights: the layer's tensors, named without `model/hN/`.
         batch: B.
         seed: integers [2] for the dropout of this layer.
+        segments, reach: see `Batch`.
     """
     dtype, rate = tf.as_dtype(settings.precision), settings.dropout
 
@@ -296,7 +325,7 @@ def _block(
 
     qkv = projected("attn/c_attn", normalized("ln_1", x))  # [B*T, 3C]
     query, key, value = model.split_heads(qkv, hparams, batch)  # [B, H, T, D] each
-    attended = causal_attention(query, key, value, rate, _fold_in(seed, 1))
+    attended = causal_attention(query, key, value, rate, _fold_in(seed, 1), segments, reach)
     x = add(x, projected("attn/c_proj", model.merge_heads(attended, hparams)), 2)
     inner = gelu(projected("mlp/c_fc", normalized("ln_2", x)))  # [B*T, 4C]
     return add(x, projected("mlp/c_proj", inner), 3)
@@ -305,7 +334,7 @@ def _block(
 def hidden_states(
     weights: model.Weights,
     hparams: HParams,
-    inputs: tf.Tensor,
+    batch: Batch,
     settings: ComputeSettings = ComputeSettings(),
     dropout_seed: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -313,18 +342,24 @@ def hidden_states(
 
     Args:
         weights: tensors or variables, by OpenAI's names.
-        inputs: token ids, int32 [B, T]; negative ids (padding) are read as token 0.
+        batch: of arrays or tensors; its targets are not used.
         dropout_seed: integers [2]; required if `settings.dropout` is not 0.
 
     Returns:
         The hidden states, float32 [B*T, C], and `wte`, float32 [V, C]. The head has to use this
         `wte` for the gradients of both uses to meet; see `embed`.
     """
+    inputs = tf.convert_to_tensor(batch.inputs)
     tokens = tf.reshape(tf.maximum(inputs, 0), [-1])  # [B*T]
     rows, embeddings = embed(tokens, tf.convert_to_tensor(weights["model/wte"]))
-    batch, length = _sizes(inputs)
-    positions = tf.convert_to_tensor(weights["model/wpe"])[:length]  # [T, C]
-    x = tf.reshape(rows, [batch, length, hparams.n_embd]) + positions  # [B, T, C]
+    size, length = _sizes(inputs)
+    positions = tf.convert_to_tensor(weights["model/wpe"])
+    if batch.positions is None:
+        positions = positions[:length]  # [T, C]
+    else:
+        positions = tf.gather(positions, batch.positions)  # [B, T, C]
+    segments = None if batch.segments is None else tf.convert_to_tensor(batch.segments)
+    x = tf.reshape(rows, [size, length, hparams.n_embd]) + positions  # [B, T, C]
     x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, C]
     x = dropout(x, settings.dropout, _fold_in(dropout_seed, 0))
     for layer in range(hparams.n_layer):
@@ -338,7 +373,7 @@ def hidden_states(
         def block(x: tf.Tensor, *tensors: tf.Tensor, layer=layer, names=tuple(own)) -> tf.Tensor:
             layer_weights = dict(zip(names, tensors, strict=True))
             seed = _fold_in(dropout_seed, layer + 1)
-            return _block(layer_weights, hparams, x, batch, settings, seed)
+            return _block(layer_weights, hparams, x, size, settings, seed, segments, batch.reach)
 
         run = gradient_checkpointed(block) if settings.gradient_checkpointing else block
         x = run(x, *own.values())

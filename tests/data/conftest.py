@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
+from gpt2.data.samplers import Batch
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
 
@@ -28,3 +29,9 @@ def bytes_only() -> Tokenizer:
 def bytes_and_endoftext() -> Tokenizer:
     """As `bytes_only`, with `<|endoftext|>` as token 256."""
     return Tokenizer(BYTES | {ENDOFTEXT: 256}, [])
+
+
+def rows_of(batch: Batch) -> np.ndarray:
+    """Return the token ids of an unpacked batch, int32 [B, T + 1]."""
+    assert (batch.inputs[:, 1:] == batch.targets[:, :-1]).all()
+    return np.concatenate([batch.inputs[:, :1], batch.targets], axis=1)

@@ -22,7 +22,7 @@ from gpt2.data.samplers import (
 from gpt2.data.sources import find_files, total_size
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
-from tests.data.conftest import whole_chunks
+from tests.data.conftest import rows_of, whole_chunks
 
 END = 256
 _ = PADDING
@@ -45,7 +45,7 @@ def documents_of(*documents: list[int]) -> DocumentSet:
 
 def epoch(sampler: DocumentSampler, number: int = 0) -> list[list[int]]:
     count = sampler.steps_per_epoch(1)
-    return [sampler.batch(number * count + at, 1)[0].tolist() for at in range(count)]
+    return [rows_of(sampler.batch(number * count + at, 1))[0].tolist() for at in range(count)]
 
 
 # --- settings ---
@@ -114,8 +114,8 @@ def test_short_documents_are_padded_and_seen_once_in_each_epoch() -> None:
 def test_a_batch_may_lie_in_several_epochs() -> None:
     sampler = DocumentSampler(documents_of([1, 0], [2, 0], [3, 0]), 8, seed=4)
     rows = [row for number in range(3) for row in epoch(sampler, number)]
-    assert sampler.batch(0, 9).tolist() == rows
-    assert sampler.batch(1, 4).tolist() == rows[4:8]
+    assert rows_of(sampler.batch(0, 9)).tolist() == rows
+    assert rows_of(sampler.batch(1, 4)).tolist() == rows[4:8]
 
 
 def test_long_documents_are_cut_into_windows_that_predict_every_token() -> None:
@@ -167,7 +167,7 @@ def test_no_row_holds_tokens_of_two_documents() -> None:
     chunk = random.integers(1, 50, size=3000)
     chunk[random.random(3000) < 0.03] = 0
     sampler = DocumentSampler(documents_in([chunk], endoftext=0), 20, seed)
-    for row in sampler.batch(0, 500):
+    for row in rows_of(sampler.batch(0, 500)):
         example = row[row != PADDING]
         assert (example[1:-1] != 0).all()
         assert (row[len(example) :] == PADDING).all()
@@ -176,17 +176,19 @@ def test_no_row_holds_tokens_of_two_documents() -> None:
 def test_a_batch_of_documents_depends_on_seed_and_number_alone() -> None:
     documents = documents_of(*([number, number + 1, 0] for number in range(1, 90)))
     sampler, other = (DocumentSampler(documents, 10, seed=5) for _ in range(2))
-    expected = [other.batch(number, 4).tolist() for number in range(60)]
+    expected = [rows_of(other.batch(number, 4)).tolist() for number in range(60)]
     for number in (59, 0, 3, 3, 22, 1):
         sampler.token(number)
-        assert sampler.batch(number, 4).tolist() == expected[number]
-    assert DocumentSampler(documents, 10, seed=6).batch(0, 4).tolist() != expected[0]
+        assert rows_of(sampler.batch(number, 4)).tolist() == expected[number]
+    assert rows_of(DocumentSampler(documents, 10, seed=6).batch(0, 4)).tolist() != expected[0]
 
 
 def test_rows_of_documents_are_described() -> None:
     documents = collect([(np.array([1, 2, 0]), "a.txt"), (np.array([3, 0]), "b.txt")])
     sampler = DocumentSampler(documents, 8, seed=0)
-    words = dict(zip(map(tuple, sampler.batch(0, 2).tolist()), sampler.describe(0, 2), strict=True))
+    words = dict(
+        zip(map(tuple, rows_of(sampler.batch(0, 2)).tolist()), sampler.describe(0, 2), strict=True)
+    )
     assert words == {
         (1, 2, 0): "a.txt, document 0 (tokens 0 to 2 of it, 0 to 2 of chunk 0)",
         (3, 0, _): "b.txt, document 1 (tokens 0 to 1 of it, 3 to 4 of chunk 0)",
@@ -206,7 +208,7 @@ def test_the_end_of_text_stands_in_front_of_a_document_but_not_within_it() -> No
     given = [(np.array(tokens), "a.txt") for tokens in ([1, 2, 0], [3, 4, 5, 6, 7, 8, 0])]
     sampler = DocumentSampler(collect(given, endoftext=0), 4, seed=1)
     assert sampler.window == 4
-    rows = {tuple(row[row != PADDING].tolist()) for row in sampler.batch(0, 200)}
+    rows = {tuple(row[row != PADDING].tolist()) for row in rows_of(sampler.batch(0, 200))}
     assert (0, 1, 2, 0) in rows
     # Of 0 3 4 5 6 7 8 0, two windows of five cover all; the second one's begin moves.
     long = {row for row in rows if row != (0, 1, 2, 0)}
@@ -257,16 +259,16 @@ def test_the_tail_of_a_text_is_held_out() -> None:
 
 def test_what_is_held_out_is_never_trained_on_and_validated_in_full() -> None:
     training, validation = TokenStream(arrays(list(range(60)), list(range(60, 100)))).split(0.25)
-    rows = make_sampler(training, 8, seed=0).batch(0, 3000)
+    rows = rows_of(make_sampler(training, 8, seed=0).batch(0, 3000))
     assert set(rows.ravel().tolist()) == set(range(75))
     sampler = make_validation_sampler(validation, 8, seed=1)
     count = sampler.steps_per_epoch(2)
     assert count == 2  # 24 tokens to predict in windows of eight
-    batches = [sampler.batch(number, 2).tolist() for number in range(count)]
+    batches = [rows_of(sampler.batch(number, 2)).tolist() for number in range(count)]
     seen = {token for batch in batches for row in batch for token in row}
     assert seen == set(range(75, 100))
     again = make_validation_sampler(validation, 8, seed=1)
-    assert [again.batch(number, 2).tolist() for number in range(count)] == batches
+    assert [rows_of(again.batch(number, 2)).tolist() for number in range(count)] == batches
 
 
 def test_whole_documents_are_held_out() -> None:

@@ -25,7 +25,7 @@ def read(path: Path, notices: list[str] | None = None, **reading: object) -> lis
     """The documents of a file."""
     found, parts = [], []
     note = [].append if notices is None else notices.append
-    for text, source, ends in read_pieces(path, ReaderSettings(**reading), notice=note):
+    for text, source, ends, *_ in read_pieces(path, ReaderSettings(**reading), notice=note):
         assert source.startswith(str(path.with_suffix(""))[:-4])
         parts.append(text)
         if ends:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from gpt2.data import shards
-from gpt2.data.samplers import StreamSampler, join_short
+from gpt2.data.datasets import documents_in
+from gpt2.data.samplers import DocumentSampler, StreamSampler, join_short
 from gpt2.errors import UserError
-from tests.data.conftest import whole_chunks
+from tests.data.conftest import rows_of, whole_chunks
 
 
 def arrays(*chunks: list[int]) -> list[np.ndarray]:
@@ -32,7 +34,7 @@ def test_the_crops_are_every_one_of_the_window_and_none_across_a_border(window: 
     # Those of `window` tokens and the one after each: every input has its target.
     chunks = [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13], [20, 21, 22, 23, 24]]
     sampler = StreamSampler(arrays(*chunks), window, seed=1)
-    batch = sampler.batch(0, 1000)
+    batch = rows_of(sampler.batch(0, 1000))
     assert set(map(tuple, batch.tolist())) == set(windows(chunks, window + 1))
     assert batch.dtype == np.int32
 
@@ -43,7 +45,7 @@ def test_a_chunk_is_drawn_as_often_as_it_has_tokens_and_its_crops_equally() -> N
     print("seed", seed)
     sampler = StreamSampler(arrays(*chunks), 3, seed)
     counts = Counter(
-        tuple(crop) for step in range(100) for crop in sampler.batch(step, 120).tolist()
+        tuple(crop) for step in range(100) for crop in rows_of(sampler.batch(step, 120)).tolist()
     )
     # 12,000 draws: 8 of 12 are of the first chunk, with five crops; 4 of the second, with one.
     expected = dict.fromkeys(windows(chunks[:1], 4), 1600) | {(10, 11, 12, 13): 4000}
@@ -53,18 +55,20 @@ def test_a_chunk_is_drawn_as_often_as_it_has_tokens_and_its_crops_equally() -> N
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     chunks = arrays(list(range(1000)), list(range(1000, 1100)))
-    expected = [StreamSampler(chunks, 10, seed=5).batch(step, 4).tolist() for step in range(8)]
+    expected = [
+        rows_of(StreamSampler(chunks, 10, seed=5).batch(step, 4)).tolist() for step in range(8)
+    ]
     sampler = StreamSampler(iter(chunks), 10, seed=5)
     for step in (7, 0, 3, 3, 1, 6):
         sampler.token(step)
-        assert sampler.batch(step, 4).tolist() == expected[step]
+        assert rows_of(sampler.batch(step, 4)).tolist() == expected[step]
     assert len({str(batch) for batch in expected}) == 8
-    assert StreamSampler(chunks, 10, seed=6).batch(0, 4).tolist() != expected[0]
+    assert rows_of(StreamSampler(chunks, 10, seed=6).batch(0, 4)).tolist() != expected[0]
 
 
 def test_a_batch_has_one_row_for_each_text() -> None:
     sampler = StreamSampler(arrays(list(range(100))), 10, seed=0)
-    batch = sampler.batch(1, 6)
+    batch = rows_of(sampler.batch(1, 6))
     assert batch.shape == (6, 11)
     assert batch.dtype == np.int32
     assert (np.diff(batch) == 1).all()
@@ -97,7 +101,7 @@ def test_many_short_texts_are_all_drawn_from() -> None:
     # 2019 refused such data as too small: the mean chunk is shorter than the window.
     texts = [[number] for number in range(50)]
     sampler = StreamSampler(arrays(*texts), 10, seed=0)
-    batch = sampler.batch(0, 500)
+    batch = rows_of(sampler.batch(0, 500))
     assert set(batch.ravel().tolist()) == set(range(50))
     assert (np.diff(batch) == 1).all()
 
@@ -106,13 +110,13 @@ def test_a_dataset_shorter_than_the_window_is_one_window() -> None:
     sampler = StreamSampler(arrays([1, 2], [3]), 1024, seed=0)
     assert sampler.window == 2  # tokens after each of which comes another
     assert sampler.total_size == 3
-    assert sampler.batch(9, 2).tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert rows_of(sampler.batch(9, 2)).tolist() == [[1, 2, 3], [1, 2, 3]]
 
 
 def test_a_dataset_of_the_window_and_one_token_is_one_window() -> None:
     sampler = StreamSampler(arrays([1, 2, 3, 4]), 3, seed=0)
     assert sampler.window == 3
-    assert sampler.batch(1, 1).tolist() == [[1, 2, 3, 4]]
+    assert rows_of(sampler.batch(1, 1)).tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("chunks", [[], [[]], [[5]], [[], [5], []]], ids=str)
@@ -138,7 +142,7 @@ def test_rows_are_described_by_where_they_are_from() -> None:
     chunks = [list(range(100)), list(range(1000, 1050))]
     sampler = StreamSampler(arrays(*chunks), 4, seed=8)
     words = sampler.describe(3, 9)
-    for row, where in zip(sampler.batch(3, 9).tolist(), words, strict=True):
+    for row, where in zip(rows_of(sampler.batch(3, 9)).tolist(), words, strict=True):
         chunk = row[0] // 1000
         first, last = (chunks[chunk].index(token) for token in (row[0], row[-1]))
         assert where == f"chunk {chunk}, tokens {first} to {last}"
@@ -150,6 +154,26 @@ def test_long_chunks_are_read_from_the_disk_and_never_copied(tmp_path: Path) -> 
     mapped = shards.read(tmp_path / "tokens", 10000)
     sampler = StreamSampler(mapped, 10, seed=0)
     assert sampler.total_size == 14003
-    assert sampler.batch(0, 8).tolist() == StreamSampler(chunks, 10, seed=0).batch(0, 8).tolist()
+    assert (
+        rows_of(sampler.batch(0, 8)).tolist()
+        == rows_of(StreamSampler(chunks, 10, seed=0).batch(0, 8)).tolist()
+    )
     copied = [chunk for chunk in sampler.chunks if chunk.flags.owndata]
     assert sum(map(len, copied)) == 13 + 12  # 2 + 11 where chunks were joined, 11 + 1 at the end
+
+
+def test_batches_are_those_of_earlier_versions() -> None:
+    # Numbers of version 1, whose batches were one array: runs of that time resume exactly.
+    random = np.random.default_rng(1)
+    chunk = random.integers(1, 61, 400)
+    chunk[random.random(400) < 0.1] = 0
+    documents = documents_in([chunk], endoftext=0)
+    found = []
+    for sampler in (StreamSampler([chunk], 16, seed=3), DocumentSampler(documents, 16, seed=3)):
+        checksum = 0
+        for number in range(9):
+            batch = sampler.batch(number, 5)
+            rows = np.concatenate([batch.inputs[:, :1], batch.targets], axis=1)
+            checksum = zlib.crc32(rows.tobytes(), checksum)
+        found.append(checksum)
+    assert found == [1666155659, 2942766454]

@@ -18,7 +18,7 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.data.datasets import DocumentSet, TokenStream
-from gpt2.data.samplers import DocumentSampler, StreamSampler, make_validation_sampler
+from gpt2.data.samplers import Batch, DocumentSampler, StreamSampler, make_validation_sampler
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
@@ -189,7 +189,7 @@ def test_a_nan_loss_ends_training_and_keeps_the_last_checkpoint(tmp_path: Path) 
     training.trainer.weights["model/ln_f/g"].assign(np.full(8, np.nan, np.float32))
     with pytest.raises(UserError, match=r"loss of step 3 is nan.*checkpoint.* step 2\b") as raised:
         training.train(done=2)
-    text = training.tokenizer.decode(training.sampler.batch(2, 1)[0, :12].tolist())
+    text = training.tokenizer.decode(training.sampler.batch(2, 1).inputs[0, :12].tolist())
     place = training.sampler.describe(2, 1)[0]
     for fact in ("batch 2", place, repr(text), "--learning_rate"):
         assert fact in str(raised.value)
@@ -256,8 +256,9 @@ class Losses:
         original = training.trainer.loss
         validation = training.validation.batch(0, 2)
 
-        def loss(batch: np.ndarray) -> float:
-            return next(given) if np.array_equal(batch, validation) else original(batch)
+        def loss(batch: Batch) -> float:
+            same = np.array_equal(batch.inputs, validation.inputs)
+            return next(given) if same else original(batch)
 
         monkeypatch.setattr(training.trainer, "loss", loss)
 
@@ -455,7 +456,7 @@ def test_an_infinite_gradient_ends_training_and_names_the_batch(tmp_path: Path) 
     training = Training(tmp_path)
     step = training.trainer.step
 
-    def broken(number: int, batches: list[np.ndarray]) -> StepResult:
+    def broken(number: int, batches: list[Batch]) -> StepResult:
         result = step(number, batches)
         return dataclasses.replace(result, gradient_norm=math.inf) if number == 3 else result
 
@@ -469,11 +470,11 @@ def test_an_infinite_gradient_ends_training_and_names_the_batch(tmp_path: Path) 
 
 def test_the_bad_example_of_several_batches_is_found(tmp_path: Path) -> None:
     training = Training(tmp_path)
-    tokens = training.sampler.batch(7, 3)[2, :12].tolist()
+    tokens = training.sampler.batch(7, 3).inputs[2, :12].tolist()
     # The losses go by turn, since the text repeats itself and other examples have the same tokens.
     losses = iter([3.0] * 5 + [math.nan] + [3.0] * 3)
 
-    def loss(example: np.ndarray) -> float:
+    def loss(example: Batch) -> float:
         return next(losses)
 
     found = find_bad_example(loss, training.sampler, range(18, 27, 3), 3, training.tokenizer)
@@ -498,7 +499,7 @@ def test_tokens_outside_the_vocabulary_are_reported_with_their_place(tmp_path: P
 def test_running_out_of_memory_names_the_flags_that_help(tmp_path, error) -> None:
     training = Training(tmp_path)
 
-    def step(number: int, batches: list[np.ndarray]) -> StepResult:
+    def step(number: int, batches: list[Batch]) -> StepResult:
         raise error
 
     training.trainer.step = step
@@ -523,7 +524,7 @@ def test_the_validation_loss_is_the_mean_over_all_targets(tmp_path: Path) -> Non
     training = Training(tmp_path)
     training.validation = line_set(training, [2, 3, 12, 2, 16, 2, 5])
     rows = [training.validation.batch(number, 1) for number in range(7)]
-    counts = [np.count_nonzero(row[:, 1:] >= 0) for row in rows]
+    counts = [np.count_nonzero(row.targets >= 0) for row in rows]
     losses = [training.trainer.loss(row) for row in rows]
     expected = np.dot(losses, counts) / sum(counts)
     assert abs(expected - np.mean(losses)) > 1e-4  # else this would prove nothing

@@ -18,6 +18,7 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
+from gpt2.data.samplers import Batch
 from gpt2.hparams import HParams
 from gpt2.model import initial_weights
 from gpt2.training.settings import TrainerSettings
@@ -28,7 +29,7 @@ trainer = Trainer(
 )
 batch = np.random.default_rng(1).integers(0, hparams.n_vocab, (2, 513)).astype(np.int32)
 for step in (1, 2):
-    trainer.step(step, [batch])
+    trainer.step(step, [Batch.of_rows(batch)])
 status = open("/proc/self/status").read()
 print(int(status.split("VmHWM:")[1].split()[0]) * 1024)
 """

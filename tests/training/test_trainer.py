@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt2.data.samplers import PADDING
+from gpt2.data.datasets import documents_in
+from gpt2.data.samplers import PADDING, Batch, DocumentSampler
 from gpt2.errors import UserError
 from gpt2.training.loss import LossScale
 from gpt2.training.settings import OPTIMIZERS, TrainerSettings
 from gpt2.training.trainer import StepResult, Trainer
 from tests.golden_model import Golden
+from tests.training.test_loss import packed_and_padded
 
 
 def trainer(golden: Golden, **settings: object) -> Trainer:
@@ -63,7 +65,7 @@ def changed(trained: Trainer, golden: Golden) -> set[str]:
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_ten_steps_are_those_of_the_independent_implementation(golden: Golden, kind: str) -> None:
     trained = trainer(golden, **TRAININGS[kind])
-    results = [trained.step(step, [batch]) for step, batch in enumerate(golden.tokens, start=1)]
+    results = [trained.step(step, [batch]) for step, batch in enumerate(golden.batches, start=1)]
     assert all(result.finite for result in results)
     losses = [result.loss for result in results]
     np.testing.assert_allclose(losses, golden.arrays[f"{kind}_losses"], rtol=1e-5)
@@ -78,7 +80,7 @@ def test_ten_steps_are_those_of_the_independent_implementation(golden: Golden, k
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
 def test_gradient_checkpointing_changes_no_step(golden: Golden, kind: str) -> None:
     trained = trainer(golden, memory_saving_gradients=True, **TRAININGS[kind])
-    losses = [trained.step(n, [batch]).loss for n, batch in enumerate(golden.tokens, start=1)]
+    losses = [trained.step(n, [batch]).loss for n, batch in enumerate(golden.batches, start=1)]
     np.testing.assert_allclose(losses, golden.arrays[f"{kind}_losses"], rtol=1e-5)
     assert_weights(trained, golden.tensors(f"{kind}_weights"), atol=1e-5)
 
@@ -86,7 +88,7 @@ def test_gradient_checkpointing_changes_no_step(golden: Golden, kind: str) -> No
 def test_gradients_are_those_of_the_independent_implementation(golden: Golden) -> None:
     # One step of gradient descent at learning rate 1 subtracts the gradient.
     trained = trainer(golden, optimizer="sgd", learning_rate=1.0)
-    result = trained.step(1, [golden.tokens[0]])
+    result = trained.step(1, [golden.batches[0]])
     assert result.loss == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
     weights, gradients = golden.tensors("weights"), golden.tensors("gradients")
     norm = math.sqrt(sum(np.square(gradient, dtype=float).sum() for gradient in gradients.values()))
@@ -100,7 +102,7 @@ def test_gradients_are_those_of_the_independent_implementation(golden: Golden) -
 def test_the_step_uses_the_scheduled_learning_rate(golden: Golden) -> None:
     # The second of four warm-up steps has half the learning rate.
     trained = trainer(golden, optimizer="sgd", learning_rate=1.0, warmup_steps=4)
-    assert trained.step(2, [golden.tokens[0]]).learning_rate == 0.5
+    assert trained.step(2, [golden.batches[0]]).learning_rate == 0.5
     weights, gradients = golden.tensors("weights"), golden.tensors("gradients")
     for name, variable in trained.weights.items():
         np.testing.assert_allclose(
@@ -116,7 +118,7 @@ def test_weight_decay_is_decoupled_and_excludes_biases_and_gains(
     with_decay = trainer(golden, weight_decay=0.2, **settings)
     without = trainer(golden, weight_decay=0.0, **settings)
     for trained in (with_decay, without):
-        trained.step(1, [golden.tokens[0]])
+        trained.step(1, [golden.batches[0]])
     for name, start in golden.tensors("weights").items():
         lost = without.weights[name].numpy() - with_decay.weights[name].numpy()
         expected = 0 if name.endswith(("/b", "/g")) else 0.5 * 0.2 * start
@@ -139,7 +141,7 @@ def test_adafactor_has_far_fewer_slots_than_weights(golden: Golden) -> None:
 
 def test_loss_is_the_mean_over_all_next_tokens_and_changes_nothing(golden: Golden) -> None:
     trained = trainer(golden)
-    assert trained.loss(golden.tokens[0]) == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
+    assert trained.loss(golden.batches[0]) == pytest.approx(float(golden.arrays["loss"]), rel=1e-5)
     assert not changed(trained, golden)
 
 
@@ -161,13 +163,13 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
         settings["clip_norm"] = 0.5
     accumulated, whole = trainer(golden, **settings), trainer(golden, **settings)
     for step in range(1, 4):
-        parts = [golden.tokens[step], golden.tokens[step + 3], golden.tokens[step + 6]]
+        parts = [golden.tokens[number] for number in (step, step + 3, step + 6)]
         if with_padding:
             # 3, 18 and 0 targets: the mean of the batches' means would be far off.
             lengths = [(3, 2), (16, 4), (1, 1)]
             parts = [padded(part, *rows) for part, rows in zip(parts, lengths, strict=True)]
-        found = accumulated.step(step, parts)
-        expected = whole.step(step, [np.concatenate(parts)])
+        found = accumulated.step(step, [Batch.of_rows(part) for part in parts])
+        expected = whole.step(step, [Batch.of_rows(np.concatenate(parts))])
         assert found.loss == pytest.approx(expected.loss, rel=1e-5)
         # For Adafactor see above.
         rel = 1e-4 if optimizer == "adafactor" else 1e-5
@@ -175,9 +177,28 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     assert_weights(accumulated, {n: v.numpy() for n, v in whole.weights.items()}, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora_rank": 2}, {"memory_saving_gradients": True}, {"train_layers": "1"}]
+)
+def test_steps_on_packed_batches_are_those_on_padded_ones(
+    golden: Golden, settings: dict[str, object]
+) -> None:
+    settings |= {"optimizer": "sgd", "learning_rate": 0.1}
+    packed, padded = trainer(golden, **settings), trainer(golden, **settings)
+    for step in (1, 2):
+        whole, examples = packed_and_padded(golden)
+        # A packed batch in two parts, against all examples at once.
+        found = packed.step(step, [whole.rows(slice(1)), whole.rows(slice(1, None))])
+        expected = padded.step(step, [examples])
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-5)
+    assert_weights(packed, {n: v.numpy() for n, v in padded.weights.items()}, atol=1e-5)
+    assert packed.loss(whole) == pytest.approx(padded.loss(examples), rel=1e-5)
+
+
 def test_a_step_without_targets_is_refused(golden: Golden) -> None:
     with pytest.raises(ValueError, match="step 7 have no targets"):
-        trainer(golden).step(7, [padded(golden.tokens[0], 1, 0)])
+        trainer(golden).step(7, [Batch.of_rows(padded(golden.tokens[0], 1, 0))])
 
 
 @pytest.mark.parametrize(
@@ -194,10 +215,10 @@ def test_frozen_tensors_stay_and_the_others_take_the_step_they_would_have_taken(
 ) -> None:
     settings = {"learning_rate": 0.01, "optimizer": "sgd", **settings}
     trained = trainer(golden, **settings)
-    trained.step(1, [golden.tokens[0]])
+    trained.step(1, [golden.batches[0]])
     assert changed(trained, golden) == {n for n in trained.weights if n.startswith(prefixes)}
     everything = trainer(golden, learning_rate=0.01, optimizer=settings["optimizer"])
-    everything.step(1, [golden.tokens[0]])
+    everything.step(1, [golden.batches[0]])
     unfrozen = {name: variable.numpy() for name, variable in everything.weights.items()}
     expected = {
         name: unfrozen[name] if name.startswith(prefixes) else start
@@ -209,7 +230,7 @@ def test_frozen_tensors_stay_and_the_others_take_the_step_they_would_have_taken(
 def test_layers_below_the_lowest_trained_one_have_no_backward_pass(golden: Golden) -> None:
     def products(**settings: object) -> int:
         trained = trainer(golden, optimizer="sgd", **settings)
-        trained.step(1, [golden.tokens[0]])
+        trained.step(1, [golden.batches[0]])
         (concrete,) = trained._train_on._list_all_concrete_functions()
         return sum("MatMul" in operation.type for operation in concrete.graph.get_operations())
 
@@ -235,7 +256,7 @@ def test_noise_and_dropout_are_functions_of_seed_and_step_and_absent_from_valida
 ) -> None:
     # The learning rate is too small to change any weight.
     settings = {"optimizer": "sgd", "learning_rate": 1e-30, **settings}
-    weights, batch = golden.tensors("weights"), golden.tokens[0]
+    weights, batch = golden.tensors("weights"), golden.batches[0]
     first, second = (
         Trainer(weights, golden.hparams, TrainerSettings(**settings), seed) for seed in (0, 1)
     )
@@ -248,7 +269,7 @@ def test_noise_and_dropout_are_functions_of_seed_and_step_and_absent_from_valida
 
 def test_each_batch_of_a_step_has_its_own_dropout(golden: Golden) -> None:
     trained = trainer(golden, dropout=0.3)
-    batch = golden.tokens[0]
+    batch = golden.batches[0]
     single = trainer(golden, dropout=0.3).step(3, [batch]).loss
     assert trained.step(3, [batch, batch]).loss != pytest.approx(single, rel=1e-6)
 
@@ -264,10 +285,10 @@ def test_a_nan_loss_changes_nothing(
     trained = trainer(
         golden, optimizer=optimizer, learning_rate=1.0, weight_decay=0.1, precision=precision
     )
-    trained.step(1, [golden.tokens[0]])
+    trained.step(1, [golden.batches[0]])
     trained.weights["model/ln_f/g"].assign(weights["model/ln_f/g"] * np.inf)
     before = snapshot(trained)
-    result = trained.step(2, [golden.tokens[1]] * batches)
+    result = trained.step(2, [golden.batches[1]] * batches)
     assert not result.finite and not math.isfinite(result.loss)
     assert_same(snapshot(trained), before)
 
@@ -283,7 +304,7 @@ def test_an_infinite_gradient_changes_nothing_even_if_the_loss_is_finite(
         weights[name] = weights[name] * np.float32(1e25)
     trained = Trainer(weights, golden.hparams, TrainerSettings(optimizer="adamw"), seed=0)
     before = snapshot(trained)
-    result = trained.step(1, [golden.tokens[0]] * batches)
+    result = trained.step(1, [golden.batches[0]] * batches)
     assert math.isfinite(result.loss)
     assert not math.isfinite(result.gradient_norm) and not result.finite
     assert_same(snapshot(trained), before)
@@ -311,7 +332,7 @@ def test_a_restored_trainer_is_bit_exact(golden: Golden, settings: dict[str, obj
 
     def steps(trained: Trainer, first: int, last: int) -> list[StepResult]:
         return [
-            trained.step(n, [golden.tokens[n], golden.tokens[n - 1]][:batches])
+            trained.step(n, [golden.batches[n], golden.batches[n - 1]][:batches])
             for n in range(first, last + 1)
         ]
 
@@ -363,12 +384,12 @@ def test_a_too_large_loss_scale_is_halved_and_the_step_is_taken(golden: Golden) 
         trained.state()
         | {"loss_scale/scale": np.float32(2**40), "loss_scale/good_steps": np.int64(9)}
     )
-    result = trained.step(1, [golden.tokens[0]])
+    result = trained.step(1, [golden.batches[0]])
     assert result.finite
     assert result.loss == pytest.approx(float(golden.arrays["loss"]), rel=1e-2)
     assert 1 < trained.state()["loss_scale/scale"] < 2**30
     assert trained.state()["loss_scale/good_steps"] == 1
-    untroubled.step(1, [golden.tokens[0]])
+    untroubled.step(1, [golden.batches[0]])
     expected = {name: variable.numpy() for name, variable in untroubled.weights.items()}
     assert_weights(trained, expected, atol=1e-3)
 
@@ -388,7 +409,23 @@ def test_the_loss_scale_doubles_after_2000_good_steps() -> None:
 
 def test_steps_of_one_shape_are_traced_once(golden: Golden) -> None:
     trained = trainer(golden, warmup_steps=3, dropout=0.1)
-    for step, batch in enumerate(golden.tokens, start=1):
+    for step, batch in enumerate(golden.batches, start=1):
         trained.step(step, [batch])
     assert trained._train_on.experimental_get_tracing_count() == 1
     assert tf.executing_eagerly()
+
+
+def test_losses_are_those_of_earlier_versions(golden: Golden) -> None:
+    # Numbers of the version before batches had positions and segments.
+    random = np.random.default_rng(1)
+    chunk = random.integers(1, golden.hparams.n_vocab, 400)
+    chunk[random.random(400) < 0.1] = 0
+    sampler = DocumentSampler(documents_in([chunk], endoftext=0), golden.hparams.n_ctx, 3)
+    settings = TrainerSettings(learning_rate=1e-3, dropout=0.1, noise=0.1)
+    trained = Trainer(golden.tensors("weights"), golden.hparams, settings, seed=2)
+    losses = [
+        trained.step(step, [sampler.batch(2 * (step - 1) + part, 5) for part in range(2)]).loss
+        for step in (1, 2, 3)
+    ]
+    expected = [4.666384884805391, 4.55739807045978, 4.48645188591697]
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)

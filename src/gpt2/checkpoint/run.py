@@ -13,6 +13,7 @@ and files that 2019 did not have:
     lock                                          held by a running training; see `gpt2.locks`
     unfinished                                    during a save: the files to delete after a kill
     history.jsonl  config.json  events.out.*      for plots and for repeating the run
+    template.json                                 of the examples; see `gpt2.data.templates`
 
 The file `checkpoint` names the current checkpoint and is replaced last and atomically: a kill or a
 full disk before that leaves the previous checkpoint current, after it the new one. So the step to
@@ -35,6 +36,7 @@ from gpt2.checkpoint import bundle, folder
 from gpt2.checkpoint import state as state_files
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
 from gpt2.checkpoint.state import ResumeState, state_prefix
+from gpt2.data import templates
 from gpt2.errors import UserError, cannot_read, cannot_write
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
@@ -80,7 +82,8 @@ class RunFolder:
     def adopt(self, model: ModelFolder) -> None:
         """Prepare the folder for training from `model`; call it before the first `save`.
 
-        Copies `hparams.json` and the vocabulary, and deletes what a killed training left.
+        Copies `hparams.json`, the vocabulary and the template, and deletes what a killed training
+        left.
 
         Raises:
             UserError: the run belongs to a model of another size or vocabulary, or the folder
@@ -94,6 +97,8 @@ class RunFolder:
                 content = _read(model.file(name))
                 with files.atomic_write(self.path / name) as file:
                     file.write(content)
+        if (saved := templates.load(model.path)) is not None and model.path != self.path:
+            templates.save(self.path, saved)
 
     def check_model(self, model: ModelFolder) -> None:
         """Check that the run can be trained from `model`, without changing anything.

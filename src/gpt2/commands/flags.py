@@ -385,9 +385,12 @@ def _normalized(words: Sequence[str], options: Sequence[Option], letters: bool) 
             normalized += [value] if equals else []
             continue
         elif not equals:
-            if not waiting or _is_known(waiting[0], by_name):
+            if waiting and not _is_known(waiting[0], by_name):
+                value = waiting.pop(0)
+            elif option.declared.bare is None:
                 raise UsageError(f"{option.flag} needs a value")
-            value = waiting.pop(0)
+            else:
+                value = option.declared.bare
         normalized.append(f"{option.flag}={value}")
     return normalized
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import time
@@ -10,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.checks import check_count
-from gpt2.commands import exits, sampling_options
+from gpt2.checks import check_count, setting
+from gpt2.commands import exits, inputs, sampling_options
 from gpt2.commands.exits import UsageError
-from gpt2.commands.flags import Command, Values, parse_value, suggestion
+from gpt2.commands.flags import Command, Values, options_of, parse_value, suggestion
 from gpt2.commands.sampling_options import shown_text, stable_text
 from gpt2.commands.signals import StopSignal, interruptible_input
 from gpt2.commands.terminal import for_terminal, print_banner
@@ -34,23 +35,47 @@ begin with """ and end with """. Ctrl+C stops a sample.
   /quit             exit, as /exit and Ctrl+D do'''
 QUIT = ("/quit", "/exit")
 # They decide which model is loaded, so they cannot change while it is in use.
-FIXED = ("model_name", "models_dir", "engine", "quantize")
+FIXED = ("model_name", "models_dir", "engine", "quantize", "chat", "system")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatOptions:
+    """What makes a session a conversation."""
+
+    chat: str = setting(
+        "",
+        "hold a conversation; TEMPLATE is for example 'Q: {question}\\nA: {answer}' (default: the "
+        "template that the model was trained with)",
+        metavar="[TEMPLATE]",
+        bare="own",
+    )
+    system: str = setting("", "system message of the conversation")
 
 
 def check(values: Values) -> None:
     """Check the flags that have another range here than in the other samplers."""
     check_count("--nsamples", values.nsamples, least=1)
+    if values.chat and values.nsamples > 1:
+        raise UsageError("--chat gives one reply at a time; omit --nsamples")
+    if values.system and not values.chat:
+        raise UsageError("--system needs --chat")
 
 
 def run(values: Values) -> None:
     """Load the model and hold the session."""
-    Session(values, sampling_options.open_model(values)).run()
+    if values.chat:
+        from gpt2.commands import chat  # which imports this module
+
+        template = chat.find_template(values.chat, inputs.open_model(values).path)
+        chat.ChatSession(values, sampling_options.open_model(values), template).run()
+    else:
+        Session(values, sampling_options.open_model(values)).run()
 
 
 COMMAND = Command(
     summary="Type prompts and read completions.",
     details="On a terminal, /help lists the commands of the session.",
-    groups=sampling_options.sampler_options(),
+    groups={**sampling_options.sampler_options(), "conversation": options_of(ChatOptions)},
     run=run,
     by_fire=True,
     check=check,
@@ -136,6 +161,10 @@ class Session:
             line = line[:-1] + "\n" + input("... ")
         return line
 
+    def prompt_tokens(self) -> list[int]:
+        """Return the tokens that the samples continue."""
+        return self.model.encode(self.prompt)
+
     def read_piped(self) -> str:
         """Return one line of a pipe or a file, which may begin with a byte order mark."""
         print(PROMPT, end="", flush=True)
@@ -149,7 +178,7 @@ class Session:
 
     def answer(self) -> None:
         """Print samples that continue the prompt."""
-        tokens = self.model.encode(self.prompt)
+        tokens = self.prompt_tokens()
         self.samples = []
         generated = 0
         began = time.monotonic()

@@ -16,11 +16,12 @@ from gpt2.commands.flags import Command, Values, build, options_of
 from gpt2.commands.signals import StopSignal, load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, shown
 from gpt2.commands.training_screen import Screen, print_plan
-from gpt2.data import datasets, tokenization
+from gpt2.data import datasets, templates, tokenization
 from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.samplers import DocumentSampler, StreamSampler, make_sampler, make_validation_sampler
-from gpt2.errors import UserError, escaped
+from gpt2.data.templates import SavedTemplate, Template
+from gpt2.errors import UserError, escaped, quoted
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 from gpt2.locks import run_lock
@@ -131,7 +132,9 @@ def run(values: Values) -> None:
             *_changes(values, run_folder, resumed, trainer_settings),
         ):
             notice(note)
+        template = datasets.find_template(values.dataset, reading, tokenizer)
         run_folder.adopt(point.model)
+        _keep_template(run_folder, template)
         config = _describe(values, run_folder, resumed, last_step)
         if values.restore_from != LATEST:
             _keep_what_follows(run_folder, done)
@@ -273,6 +276,20 @@ def _describe(
             if path
         },
     }
+
+
+def _keep_template(run_folder: RunFolder, template: Template | None) -> None:
+    """Keep the template of the examples with the model, for prompts and chats.
+
+    A dataset without a template leaves the run's own one, if it has one.
+    """
+    if template is None:
+        return
+    saved, known = SavedTemplate(template.text, template.is_chat), templates.load(run_folder.path)
+    if known != saved:
+        if known is not None:
+            notice(f"The template of the run is now {quoted(saved.text)}.")
+        templates.save(run_folder.path, saved)
 
 
 def _loggers(

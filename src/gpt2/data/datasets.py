@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from gpt2.checks import check_fields, setting
-from gpt2.data import shards, tokenization
+from gpt2.data import readers, shards, tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.sources import total_size
+from gpt2.data.templates import Template
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 from gpt2.workspace import command_line
@@ -32,6 +33,7 @@ class DatasetSettings:
         control_code_from: `filename` puts the file name before each example, as the token
             `<|name|>` if the vocabulary has it, else as a line of text. No example crosses the end
             of its document then.
+        loss_on: with `completion`, the targets of prompts are masked out.
     """
 
     line_by_line: bool = False
@@ -42,6 +44,11 @@ class DatasetSettings:
         None,
         "put the name of its file before each example, as a control code for prompts",
         choices=("filename",),
+    )
+    loss_on: str = setting(
+        "all",
+        "tokens that count in the loss: all, or only the completions of prompts and messages",
+        choices=("all", "completion"),
     )
 
     def __post_init__(self) -> None:
@@ -60,7 +67,12 @@ class DatasetSettings:
     @property
     def apart(self) -> bool:
         """Whether documents are kept separate."""
-        return self.line_by_line or self.respect_documents or self.control_code_from is not None
+        return (
+            self.line_by_line
+            or self.respect_documents
+            or self.control_code_from is not None
+            or self.loss_on == "completion"
+        )
 
     def check_vocabulary(self, endoftext: int | None, legacy_endoftext: bool = False) -> None:
         """Check that the vocabulary has a token that ends a document, if one is needed.
@@ -130,6 +142,8 @@ class DocumentSet:
         source: index in `sources` of each document's file, int32 [documents].
         codes: control code of each file, put before its examples; integers of shape [tokens].
         endoftext: id of the token before the first document and after each, or None.
+        masks: for each chunk, bool [tokens]: whether the token counts in the loss as a target; None
+            if all do.
     """
 
     chunks: list[np.ndarray]
@@ -138,6 +152,7 @@ class DocumentSet:
     source: np.ndarray
     codes: list[np.ndarray]
     endoftext: int | None
+    masks: list[np.ndarray] | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -222,9 +237,10 @@ def documents_in(chunks: list[np.ndarray], endoftext: int, source: str = "") -> 
 
 
 def collect(
-    documents: Iterable[tuple[np.ndarray, str]],
+    documents: Iterable[tuple[np.ndarray, str] | tokenization.TokenizedDocument],
     code: Tokenizer | None = None,
     endoftext: int | None = None,
+    masked: bool = False,
 ) -> DocumentSet:
     """Return the document set of tokenized documents.
 
@@ -232,27 +248,48 @@ def collect(
         documents: tokens and file name of each, as from `tokenization.read_documents`.
         code: tokenizer for the control codes of the files; None for no codes.
         endoftext: see `DocumentSet`.
+        masked: whether only completions count in the loss.
+
+    Raises:
+        UserError: a document has no completion, although only these count.
     """
     chunks: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
+    waiting_masks: list[np.ndarray] = []
     size = 0
     places: list[tuple[int, int, int]] = []
     numbers: dict[str, int] = {}
     source: list[int] = []
-    for tokens, name in documents:
+    for tokens, name, *mask in documents:
+        if masked:
+            if not mask or mask[0] is None:
+                raise _no_completions(name)
+            waiting_masks.append(mask[0])
         places.append((len(chunks), size, size + len(tokens)))
         source.append(numbers.setdefault(name, len(numbers)))
         waiting.append(tokens)
         size += len(tokens)
         if size >= _BLOCK:
             chunks.append(np.concatenate(waiting))
-            waiting, size = [], 0
+            masks += [np.concatenate(waiting_masks)] if masked else []
+            waiting, waiting_masks, size = [], [], 0
     if waiting:
         chunks.append(np.concatenate(waiting))
+        masks += [np.concatenate(waiting_masks)] if masked else []
     codes = [np.array([] if code is None else control_code(name, code), int) for name in numbers]
     table = np.array(places, np.int64).reshape(-1, 3)
     source_numbers = np.array(source, np.int32)
-    return DocumentSet(chunks, table, list(numbers), source_numbers, codes, endoftext)
+    return DocumentSet(
+        chunks, table, list(numbers), source_numbers, codes, endoftext, masks if masked else None
+    )
+
+
+def _no_completions(name: str) -> UserError:
+    return UserError(
+        f"{name} has no completions, which loss_on completion needs. Use records with prompt and "
+        "completion, with messages, or with a template; or omit loss_on."
+    )
 
 
 def control_code(source: str, tokenizer: Tokenizer) -> list[int]:
@@ -304,6 +341,11 @@ def read(
                 f"{path} contains tokens without file names, which control codes need. Train on "
                 "the text itself."
             )
+        if settings.loss_on == "completion":
+            raise UserError(
+                f"{path} contains tokens, which do not tell prompts from completions as loss_on "
+                "completion needs. Train on the text itself (.jsonl, .csv), or omit loss_on."
+            )
         if settings.line_by_line:
             raise UserError(
                 f"{path} contains tokens, which have no lines. Train on the text itself, or encode "
@@ -316,13 +358,32 @@ def read(
             return documents_in(chunks, tokenizer.endoftext, path)
         return TokenStream(chunks)
     options["progress"] = progress
+    reading = options.get("reading", readers.UTF_8)
+    template = find_template(path, reading, tokenizer)
+    if template is None and settings.loss_on == "completion":
+        raise _no_completions(path)
+    if template is not None and not settings.apart:
+        settings = dataclasses.replace(settings, respect_documents=True)
+        settings.check_vocabulary(tokenizer.endoftext, legacy_endoftext)
     if not settings.apart:
         options |= {"legacy_endoftext": legacy_endoftext, "combine": combine}
         return TokenStream(list(tokenization.read_chunks(files, tokenizer, n_vocab, **options)))
     if settings.line_by_line:
-        options["reading"] = dataclasses.replace(
-            options.get("reading", ReaderSettings()), lines=True
-        )
+        options["reading"] = dataclasses.replace(reading, lines=True)
     documents: Iterator = tokenization.read_documents(files, tokenizer, n_vocab, **options)
     code = tokenizer if settings.control_code_from else None
-    return collect(documents, code, tokenizer.endoftext)
+    return collect(documents, code, tokenizer.endoftext, settings.loss_on == "completion")
+
+
+def find_template(path: str, reading: ReaderSettings, tokenizer: Tokenizer) -> Template | None:
+    """Return the template that the examples of a dataset are made with, None if there is none.
+
+    Args:
+        path: as for `read`.
+        reading: how files become documents.
+        tokenizer: decides the template of conversations; see `tokenization.for_vocabulary`.
+    """
+    if shards.is_shards(Path(path)):
+        return None
+    files = (file for file in tokenization.find_files(path) if file.suffix != ".npz")
+    return readers.find_template(files, tokenization.for_vocabulary(reading, tokenizer))

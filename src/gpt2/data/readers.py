@@ -21,7 +21,16 @@ from gpt2.data.file_types import (
     unmarked_encoding,
 )
 from gpt2.data.sources import Source, open_sources
-from gpt2.data.tables import check_delimiter, listed, read_column
+from gpt2.data.tables import check_delimiter, listed, read_columns
+from gpt2.data.templates import (
+    PAIRS,
+    PLAIN_CHAT,
+    Span,
+    Template,
+    conversation,
+    has_completion,
+    messages_of,
+)
 from gpt2.errors import UserError, quoted
 
 FORMATS = ("auto", "text", "csv", "tsv", "jsonl", "json")
@@ -35,13 +44,17 @@ BYTE_ORDER_MARK = "\ufeff"
 LONGEST_RECORD = 50_000_000  # characters; a record, unlike a text, has to be in memory as a whole
 
 _FIELD = "text"  # the usual name of the field or column with the text
+_MESSAGES = "messages"  # the usual name of the field with a conversation
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How files of text become documents."""
+    """How files of text become documents.
+
+    `chat_template` has no flag: it is the template of conversations that suits the vocabulary.
+    """
 
     encoding: str = setting("utf-8", "text encoding of the files", metavar="NAME")
     errors: str = setting(
@@ -71,6 +84,12 @@ class ReaderSettings:
         choices=QUOTING,
     )
     field: str = setting(_FIELD, "JSON field with the text", metavar="NAME")
+    template: str = setting(
+        "",
+        r"join fields or columns to a text, the last one as the completion: 'Q: {question}\nA: "
+        r"{answer}'; {user} and {assistant} for conversations",
+    )
+    chat_template: str = PLAIN_CHAT
     lines: bool = setting(
         False,
         "treat each line of a text file as a document",
@@ -86,6 +105,14 @@ class ReaderSettings:
         """
         check_fields(self)
         check_delimiter(self.delimiter)
+        if self.template:
+            Template(self.template)
+            if self.column is not None or self.field not in (_FIELD, _MESSAGES):
+                flag = "field" if self.column is None else "column"
+                raise UserError(
+                    f"template names the fields of a record, so {flag} cannot be combined with it. "
+                    f"Omit {flag}."
+                )
         if not is_text_encoding(self.encoding):
             raise UserError(
                 f"Unknown text encoding {quoted(self.encoding)}. Use utf-8, or for example cp1252."
@@ -106,6 +133,8 @@ class Piece(NamedTuple):
     text: Any  # a string or, from an .npz file, an array of tokens
     source: str  # name of the file
     ends: bool  # whether it is the last piece of its document
+    template: Template | None = None  # that the document was made with
+    completion: bool = False  # whether it is a completion of that template
 
 
 def read_pieces(
@@ -147,28 +176,48 @@ def read_pieces(
         blocks = itertools.chain(first[1], source.blocks)
         texts = _decoded(blocks, source.name, encoding, reading.errors, translate)
         if kind == "text":
+            if reading.template:
+                raise UserError(
+                    f"{source.name} is plain text, which has no fields for the template. Use JSON "
+                    "lines or a table (.jsonl, .json, .csv, .tsv), or set --format."
+                )
             yield from _lines(texts, source.name) if reading.lines else _whole(texts, source.name)
             continue
         texts = _without_mark(texts)
         if kind in _DELIMITERS:
-            records = read_column(
+            records = _cells(
                 _record_lines(texts, source.name),
                 source.name,
-                default=_DELIMITERS[kind],
-                delimiter=reading.delimiter,
-                quoting=reading.quoting,
-                column=reading.column,
-                header=reading.header,
-                longest_cell=LONGEST_RECORD,
-                notice=notice,
+                reading,
+                _DELIMITERS[kind],
+                notice,
             )
         elif kind == "jsonl":
             records = _fields(_json_lines(texts, source.name), source.name, reading)
         else:
             records = _fields(_json_values(texts, source.name), source.name, reading)
-        for record in records:
-            text = record if keep_line_ends else normalize_line_ends(record)
-            yield Piece(text, source.name, True)
+        skipped = 0
+        for template, spans in records:
+            if template is not None and not has_completion(spans):
+                skipped += 1
+                continue
+            for number, (text, completion) in enumerate(spans, start=1):
+                text = text if keep_line_ends else normalize_line_ends(text)
+                yield Piece(text, source.name, number == len(spans), template, completion)
+        if skipped:
+            notice(f"{source.name}: {skipped:,} records without a completion are skipped.")
+
+
+def find_template(files: Iterable[Path], reading: ReaderSettings) -> Template | None:
+    """Return the template that the first document is made with, None if it is a plain text.
+
+    Raises:
+        UserError: see `read_pieces`.
+    """
+    for file in files:
+        for piece in read_pieces(file, reading, skip_binary=True):
+            return piece.template
+    return None
 
 
 def normalize_line_ends(text: str) -> str:
@@ -262,12 +311,12 @@ def _record_lines(texts: Iterable[str], name: str) -> Iterator[str]:
     parts: list[str] = []
     length = 0
     number = 1
-    for text, _, ends in _lines(texts, name):
-        parts.append(text)
-        length += len(text)
+    for piece in _lines(texts, name):
+        parts.append(piece.text)
+        length += len(piece.text)
         if length > LONGEST_RECORD:
             raise _too_long(name, number)
-        if ends:
+        if piece.ends:
             yield "".join(parts) + "\n"
             parts.clear()
             length = 0
@@ -353,35 +402,143 @@ def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
 _WHITE_SPACE = re.compile(r"[ \t\n\r]+")
 
 
-def _fields(values: Iterable[tuple[int, Any]], name: str, reading: ReaderSettings) -> Iterator[str]:
+# A document of a record: its template, None for plain text, and the parts of its text.
+_Record = tuple[Template | None, list[Span]]
+
+
+def _cells(
+    lines: Iterator[str],
+    name: str,
+    reading: ReaderSettings,
+    default: str,
+    notice: Callable[[str], object],
+) -> Iterator[_Record]:
+    """Yield the text of each row of a table."""
+    template = Template(reading.template) if reading.template else None
+    pairs = Template(PAIRS)
+    columns = [] if reading.column is None else [reading.column]
+    rows = read_columns(
+        lines,
+        name,
+        default=default,
+        delimiter=reading.delimiter,
+        quoting=reading.quoting,
+        columns=template.fields if template else columns,
+        header=reading.header,
+        longest_cell=LONGEST_RECORD,
+        notice=notice,
+        alternative=pairs.fields,
+    )
+    for _, cells in rows:
+        if template is None and len(cells) == 1:
+            yield None, [Span(cells[0], False)]
+        else:
+            chosen = template or pairs
+            record = dict(zip(chosen.fields, cells, strict=True))
+            yield chosen, chosen.spans(messages_of(chosen.fields, record))
+
+
+def _fields(
+    values: Iterable[tuple[int, Any]], name: str, reading: ReaderSettings
+) -> Iterator[_Record]:
     """Yield the text of each record."""
+    given = Template(reading.template) if reading.template else None
+    chat, pairs = Template(reading.chat_template), Template(PAIRS)
+
+    def kind_of(record: dict[str, Any]) -> tuple[Template | None, str]:
+        """Return the template of a record, and its field with a conversation if it has one."""
+        field = reading.field if isinstance(record.get(reading.field), list) else _MESSAGES
+        if given is not None:
+            return given, field if given.is_chat and field in record else ""
+        if reading.field in record and field != reading.field:
+            return None, ""
+        if field in record:
+            return chat, field
+        return (pairs if record.keys() >= {*pairs.fields} else None), ""
+
     for line, value in values:
-        text = value
-        if isinstance(value, dict):
-            if reading.field not in value:
-                raise UserError(
-                    f"{name} line {line}: no field {reading.field!r}; the record has "
-                    f"{listed(value)}. Name the field with the text with --field."
-                )
-            text = value[reading.field]
-        if text is None:
+        where = f"{name} line {line}"
+        template, field = kind_of(value) if isinstance(value, dict) else (given, "")
+        if template is None:
+            if (text := _text(value, where, reading)) is not None:
+                yield None, [Span(text, False)]
             continue
-        if not isinstance(text, str):
-            what = f"field {reading.field!r}" if isinstance(value, dict) else "the record"
+        if not isinstance(value, dict):
             raise UserError(
-                f"{name} line {line}: {what} is {_JSON_NAMES[type(text)]}; expected a string. "
-                "Name a field with text with --field."
+                f"{where}: the record is {_json_name(value)}; expected an object with the fields "
+                f"{listed(template.fields)} of the template."
             )
-        if half := _SURROGATE.search(text):
-            if reading.errors == "strict":
-                raise UserError(
-                    f"{name} line {line}: the text contains a lone surrogate "
-                    f"(U+{ord(half[0]):04X}), which UTF-8 cannot encode. Fix it, or use --errors "
-                    "replace."
-                )
-            text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-        yield text
+        if field:
+            try:
+                messages = conversation(template, value[field])
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from error
+        else:
+            texts = {key: _value(value, key, where) for key in template.fields}
+            messages = messages_of(template.fields, texts)
+        yield (
+            template,
+            [
+                Span(_encodable(span.text, where, reading), span.completion)
+                for span in template.spans(messages)
+            ],
+        )
+
+
+def _text(value: Any, where: str, reading: ReaderSettings) -> str | None:
+    """Return the text of a record without a template, None if it has none."""
+    text = value
+    if isinstance(value, dict):
+        if reading.field not in value:
+            raise UserError(
+                f"{where}: no field {reading.field!r}; the record has {listed(value)}. Name the "
+                "field with the text with --field, or join fields with --template."
+            )
+        text = value[reading.field]
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        what = f"field {reading.field!r}" if isinstance(value, dict) else "the record"
+        raise UserError(
+            f"{where}: {what} is {_json_name(text)}; expected a string. Name a field with text "
+            "with --field."
+        )
+    return _encodable(text, where, reading)
+
+
+def _value(record: dict[str, Any], key: str, where: str) -> str:
+    """Return the text of a field that a template needs; numbers become text."""
+    if key not in record:
+        raise UserError(
+            f"{where}: no field {key!r}, which the template needs; the record has "
+            f"{listed(record)}. Correct the record or --template."
+        )
+    value = record[key]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UserError(
+        f"{where}: field {key!r} is {_json_name(value)}; expected a string or a number. Correct "
+        "the record, or name another field in --template."
+    )
+
+
+def _encodable(text: str, where: str, reading: ReaderSettings) -> str:
+    """Return the text without lone surrogates, which `errors` may allow to replace."""
+    if half := _SURROGATE.search(text):
+        if reading.errors == "strict":
+            raise UserError(
+                f"{where}: the text contains a lone surrogate (U+{ord(half[0]):04X}), which UTF-8 "
+                "cannot encode. Fix it, or use --errors replace."
+            )
+        text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text
+
+
+def _json_name(value: Any) -> str:
+    return _JSON_NAMES.get(type(value), "a string")
 
 
 _JSON_NAMES = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
-_JSON_NAMES |= {dict: "an object"}
+_JSON_NAMES |= {dict: "an object", type(None): "null"}

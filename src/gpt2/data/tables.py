@@ -1,11 +1,11 @@
-"""Read one column of a table (CSV, TSV), in whichever dialect it was saved."""
+"""Read columns of a table (CSV, TSV), in whichever dialect it was saved."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpt2.errors import UserError, quoted
@@ -46,19 +46,20 @@ def check_delimiter(delimiter: str) -> None:
         )
 
 
-def read_column(
+def read_columns(
     lines: Iterator[str],
     name: str,
     *,
     default: str,
     delimiter: str,
     quoting: str,
-    column: str | None,
+    columns: Sequence[str],
     header: str,
     longest_cell: int,
     notice: Callable[[str], object],
-) -> Iterator[str]:
-    """Yield the cells of one column.
+    alternative: Sequence[str] = (),
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line of each row and its cells in these columns.
 
     Args:
         lines: the lines of the table with their newlines.
@@ -66,13 +67,14 @@ def read_column(
         default: the delimiter that the format of the file suggests.
         delimiter: "auto", "tab" or the delimiter.
         quoting: "auto", or "none" if quotes are ordinary characters.
-        column: name or number (from 1) of the column; None for "text" or the only one.
+        columns: name or number (from 1) of each; none for one column, "text" or the only one.
         header: "yes", "no" or "auto": whether the first row has the column names.
         longest_cell: maximum number of characters.
-        notice: called with a sentence on the dialect and the column.
+        notice: called with a sentence on the dialect and the columns.
+        alternative: names of columns to read if none is requested and there is no "text".
 
     Raises:
-        UserError: the column is not found, or a row is malformed or has another number of cells
+        UserError: a column is not found, or a row is malformed or has another number of cells
             than the first one.
     """
     csv.field_size_limit(longest_cell)  # for all readers, as the module has no other way
@@ -83,7 +85,7 @@ def read_column(
         delimiter = default if delimiter == "auto" else delimiter
         sample, skipped = sample[1:], 1
     if delimiter == "auto":
-        dialect = _detect(sample, default, quoting != "none", header, column)
+        dialect = _detect(sample, default, quoting != "none", header, columns)
     else:
         dialect = Dialect("\t" if delimiter == "tab" else delimiter, quoting != "none")
     rows = _rows(itertools.chain(sample, lines), name, dialect, skipped)
@@ -92,10 +94,14 @@ def read_column(
         return
     _, names = first
     width = len(names)
-    has_header = header == "yes" or (header == "auto" and _is_header(names, column))
-    index = _find_column(names if has_header else None, width, name, column)
+    has_header = header == "yes" or (header == "auto" and _is_header(names, columns))
+    if has_header and not columns and {*alternative} <= {*names} - {_TEXT_COLUMN}:
+        columns = () if _TEXT_COLUMN in names else alternative
+    given = names if has_header else None
+    indexes = [_find_column(given, width, name, columns, column) for column in columns or [None]]
     if width > 1 or header == "auto":
-        which = f"column {quoted(names[index])}" if has_header else f"column {index + 1}"
+        shown = (quoted(names[index]) if has_header else str(index + 1) for index in indexes)
+        which = f"column{'s' if len(indexes) > 1 else ''} {', '.join(shown)}"
         how = "has the column names" if has_header else "is text"
         told = _description(dialect, default, any(default in line for line in sample))
         notice(f"{name}: {told}reading {which} of {width}; the first row {how}.")
@@ -105,7 +111,7 @@ def read_column(
                 f"{name} line {line}: number of cells is {len(row)}; expected {width} as in the "
                 "first row. Quote cells that contain the delimiter, or set --delimiter."
             )
-        yield row[index]
+        yield line, [row[index] for index in indexes]
 
 
 def _take_sample(lines: Iterator[str]) -> list[str]:
@@ -130,7 +136,7 @@ def _description(dialect: Dialect, default: str, occurs: bool) -> str:
 
 
 def _detect(
-    sample: list[str], default: str, quoting: bool, header: str, column: str | None
+    sample: list[str], default: str, quoting: bool, header: str, columns: Sequence[str]
 ) -> Dialect:
     """Return the dialect that fits the first rows of a table."""
     candidates: dict[str, list[list[str]]] = {}  # rows, by delimiters that divide the first one
@@ -142,7 +148,7 @@ def _detect(
     named = [
         found
         for found, rows in candidates.items()
-        if header == "yes" or (header == "auto" and _is_header(rows[0], column))
+        if header == "yes" or (header == "auto" and _is_header(rows[0], columns))
     ]
     for found, rows in list(candidates.items()):  # what may be punctuation
         is_table = found in even and found in named
@@ -153,7 +159,7 @@ def _detect(
         even = [*(found for found in even if found != default), default]
     for found in (*(found for found in even if found in named), *even):
         return Dialect(found, quoting)
-    if default in candidates and (column is not None or not _is_prose(sample, default)):
+    if default in candidates and (columns or not _is_prose(sample, default)):
         return Dialect(default, quoting)
     if named and named[0] != default:
         return Dialect(named[0], quoting)
@@ -257,19 +263,21 @@ def _is_merged(lines: list[str], delimiter: str, width: int) -> bool:
     )
 
 
-def _is_header(row: list[str], column: str | None) -> bool:
+def _is_header(row: list[str], columns: Sequence[str]) -> bool:
     """Return whether a first row looks like column names.
 
     It does if there is a column "text", or if its cells are different single words and not numbers.
     If a column is requested by name, the first row must be names.
     """
-    if _TEXT_COLUMN in row or not (column or "1").isdecimal():
+    if _TEXT_COLUMN in row or not all(column.isdecimal() for column in columns):
         return True
     return len(set(row)) == len(row) and all(_NAME.fullmatch(cell.strip()) for cell in row)
 
 
-def _find_column(names: list[str] | None, width: int, file: str, column: str | None) -> int:
-    """Return the index of the column to read, from 0."""
+def _find_column(
+    names: list[str] | None, width: int, file: str, columns: Sequence[str], column: str | None
+) -> int:
+    """Return the index of one of the columns to read, from 0."""
     if names is not None:
         for candidate in (column, _TEXT_COLUMN if column is None else None):
             if candidate in names:
@@ -279,6 +287,10 @@ def _find_column(names: list[str] | None, width: int, file: str, column: str | N
     if column is not None and column.isdecimal() and 1 <= int(column) <= width:
         return int(column) - 1
     choices = f"1 to {width} (there are no names)" if names is None else listed(names)
+    if len(columns) > 1:
+        raise UserError(
+            f"{file}: no column {column!r}, which the template needs. The table has {choices}."
+        )
     what = "several columns" if column is None else f"no column {column!r}"
     raise UserError(f"{file}: {what}. Choose one with --column: {choices}.")
 

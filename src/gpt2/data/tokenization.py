@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 from gpt2.data import npz
 from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, Piece, ReaderSettings, read_pieces
 from gpt2.data.sources import display_name, find_files
+from gpt2.data.templates import chat_template
 from gpt2.errors import UserError, quoted
 from gpt2.processes import map_in_order
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
@@ -25,6 +27,7 @@ __all__ = [
     "TokenizedDocument",
     "check_ids",
     "find_files",
+    "for_vocabulary",
     "read_chunks",
     "read_documents",
     "read_parts",
@@ -47,6 +50,12 @@ class TokenizedDocument(NamedTuple):
 
     tokens: np.ndarray  # [tokens], of `npz.compact_type`
     source: str
+    completions: np.ndarray | None = None  # bool [tokens], whether each is part of a completion
+
+
+def for_vocabulary(reading: ReaderSettings, tokenizer: Tokenizer) -> ReaderSettings:
+    """Return the settings with the template of conversations that suits the vocabulary."""
+    return dataclasses.replace(reading, chat_template=chat_template(tokenizer.special))
 
 
 class ChunkPart(NamedTuple):
@@ -106,6 +115,7 @@ def read_parts(
         UserError: a file cannot be read, decoded or encoded with this vocabulary.
     """
     separator = ENDOFTEXT if legacy_endoftext or tokenizer.endoftext is not None else ""
+    reading = for_vocabulary(reading, tokenizer)
     pending = _Pending(reading)
 
     def parts_of_text() -> Iterator[tuple[str | np.ndarray, bool]]:
@@ -153,31 +163,41 @@ def read_documents(
 ) -> Iterator[TokenizedDocument]:
     """Yield the documents of all files; for the arguments see `read_parts`.
 
-    `.npz` files are split after each `<|endoftext|>`.
+    `.npz` files are split after each `<|endoftext|>`. Prompts and completions of a template are
+    tokenized separately, so that a prompt has the same tokens as when it is completed.
     """
     separator = "" if tokenizer.endoftext is None else ENDOFTEXT
+    reading = for_vocabulary(reading, tokenizer)
 
-    def parts_of_text() -> Iterator[tuple[str | np.ndarray, tuple[str, bool]]]:
+    def parts_of_text() -> Iterator[tuple[str | np.ndarray, Piece]]:
+        """Yield texts, and pieces that tell what they belong to and whether they end it."""
         pending = _Pending(reading)
-        for text, source, ends in _read_all(files, reading, n_vocab, False, progress, notice):
-            if isinstance(text, np.ndarray):
-                for document in np.split(text, np.flatnonzero(text == tokenizer.endoftext) + 1):
+        for piece in _read_all(files, reading, n_vocab, False, progress, notice):
+            if isinstance(piece.text, np.ndarray):
+                borders = np.flatnonzero(piece.text == tokenizer.endoftext) + 1
+                for document in np.split(piece.text, borders):
                     if len(document):
-                        yield document, (source, True)
+                        yield document, piece._replace(text="")
                 continue
-            for part in pending.add(text):
-                yield part, (source, False)
-            if ends:
+            tag = piece._replace(text="")
+            for part in pending.add(piece.text):
+                yield part, tag._replace(ends=False)
+            if piece.ends:
                 pending.add_mark(separator)
-                yield pending.rest(), (source, True)
+            if piece.ends or piece.template:
+                yield pending.rest(), tag
 
     parts: list[np.ndarray] = []
-    texts = parts_of_text()
-    for tokens, (source, ends) in _encoded(texts, tokenizer, n_vocab, False, workers):
+    completions: list[np.ndarray] = []
+    for tokens, piece in _encoded(parts_of_text(), tokenizer, n_vocab, False, workers):
         parts.append(tokens)
-        if ends:
-            yield TokenizedDocument(np.concatenate(parts), source)
+        if piece.template:
+            completions.append(np.full(len(tokens), piece.completion))
+        if piece.ends:
+            mask = np.concatenate(completions) if completions else None
+            yield TokenizedDocument(np.concatenate(parts), piece.source, mask)
             parts.clear()
+            completions.clear()
 
 
 def read_texts(
@@ -199,6 +219,8 @@ def read_texts(
     Raises:
         UserError: a file cannot be read, or contains tokens that cannot be decoded.
     """
+    if tokenizer is not None:
+        reading = for_vocabulary(reading, tokenizer)
     pending = _Pending(reading)
     for file in files:
         if file.suffix == ".npz" and tokenizer is None:
@@ -252,17 +274,16 @@ def _read_all(
 def _not_blank(pieces: Iterable[Piece]) -> Iterator[Piece]:
     held, begun = "", False  # leading white space of a document; whether it has been yielded
     for piece in pieces:
-        text, source, ends = piece
-        if begun:
+        if begun or piece.template:
             yield piece
         else:
-            held += text.removeprefix(BYTE_ORDER_MARK) if not held else text
+            held += piece.text.removeprefix(BYTE_ORDER_MARK) if not held else piece.text
             begun = len(held) >= LONGEST_BLANK or not (held == "" or held.isspace())
             if begun:
-                yield Piece(held, source, ends)
-        if begun or ends:
+                yield piece._replace(text=held)
+        if begun or piece.ends:
             held = ""
-        begun = begun and not ends
+        begun = begun and not piece.ends
 
 
 class _Pending:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import forward, model
+from gpt2.data.samplers import Batch
 from gpt2.evaluation.windows import Window, WindowSettings
 from gpt2.forward import graph
 from gpt2.hparams import HParams
@@ -146,7 +147,7 @@ class Scorer:
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
         """Return the four arrays of `Scores`, stacked: int32 [B, T + 1] -> float32 [4, N]."""
-        x, table = forward.hidden_states(self._weights, self._hparams, tokens[:, :-1])
+        x, table = forward.hidden_states(self._weights, self._hparams, Batch.of_rows(tokens))
         return head_scores(x, table, tf.reshape(tokens[:, 1:], [-1]), self._content)
 
     def _read_all_endings(self, prefix: tf.Tensor, endings: tf.Tensor) -> tf.Tensor:

@@ -23,18 +23,8 @@ CALL = "concerns one call and does not change the weights of a step"
 _FLAGS = {
     APPLIED: (
         *("dataset", "combine", "legacy_endoftext", "respect_documents", "control_code_from"),
-        *(
-            "encoding",
-            "errors",
-            "format",
-            "column",
-            "header",
-            "delimiter",
-            "quoting",
-            "field",
-            "lines",
-            "normalize",
-        ),
+        *("encoding", "errors", "format", "column", "header", "delimiter", "quoting", "field"),
+        *("lines", "normalize", "template", "loss_on"),
         *("batch_size", "accumulate_gradients", "learning_rate", "lr_schedule", "warmup_steps"),
         *("clip_norm", "weight_decay", "momentum", "dropout", "noise", "seed", "precision"),
         *("val_dataset", "val_split"),

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from gpt2 import files
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
-from gpt2.data.samplers import PADDING, DocumentSampler, StreamSampler
+from gpt2.data.samplers import Batch, DocumentSampler, StreamSampler
 from gpt2.errors import UserError
 from gpt2.generation.completions import GenerationSettings, generate_completions
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
@@ -27,7 +24,7 @@ from gpt2.training.loggers import Logger
 from gpt2.training.memory import enough_memory
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.settings import LoopSettings
-from gpt2.training.trainer import Trainer, count_targets
+from gpt2.training.trainer import Trainer
 
 QUOTED_TOKENS = 12  # tokens of an example that an error message quotes
 RETRY = 180  # seconds after a failed save before it is retried, at any step
@@ -164,7 +161,7 @@ class Loop:
         if not result.finite:
             raise self._diverged(step, "gradient norm", result.gradient_norm)
         self._step = step
-        tokens = sum(map(count_targets, batches))
+        tokens = sum(batch.target_count for batch in batches)
         self._progress.add_loss(result.loss, self._settings.examples_per_step, tokens)
         average = self._progress.average
         now = time.monotonic()
@@ -186,15 +183,15 @@ class Loop:
         seen, settings = self._progress.examples, self._settings
         return range(seen, seen + settings.examples_per_step, settings.batch_size)
 
-    def _batch(self, sampler: StreamSampler | DocumentSampler, first: int, size: int) -> np.ndarray:
-        """Return a batch, int32 [B, T + 1], after checking it against the vocabulary.
+    def _batch(self, sampler: StreamSampler | DocumentSampler, first: int, size: int) -> Batch:
+        """Return a batch after checking it against the vocabulary.
 
         Shards are not checked when they are opened.
         """
-        batch = batch_from(sampler, first, size)
-        token, last = int(batch.max()), self._trainer.hparams.n_vocab - 1
-        if token > last:
-            place = places_from(sampler, first, size)[int(batch.max(axis=1).argmax())]
+        batch, last = batch_from(sampler, first, size), self._trainer.hparams.n_vocab - 1
+        if batch.largest_token > last:
+            places = zip(batch.examples(), places_from(sampler, first, size), strict=True)
+            token, place = max((example.largest_token, place) for example, place in places)
             raise UserError(
                 f"Corrupted dataset: token {token} in {place} is outside the vocabulary "
                 f"(0 to {last}). Encode the text again."
@@ -225,7 +222,7 @@ class Loop:
     def _save(self, last: bool = False) -> Iterator[events.Event]:
         # The step's loss was that of the weights before its update, which may have broken them.
         first, size = self._firsts()[0], self._settings.batch_size
-        loss = self._trainer.loss(batch_from(self._sampler, first, size)[:1])
+        loss = self._trainer.loss(batch_from(self._sampler, first, size).rows(slice(1)))
         if not math.isfinite(loss):
             raise self._diverged(self._step + 1, "loss", loss)
         yield events.Saving(self._run.prefix(self._step))
@@ -272,9 +269,7 @@ class Loop:
         """Drop the best step of another validation set, whose losses are not comparable."""
         fingerprint = 0
         for first, size in self._validation_batches():
-            for example in batch_from(self._validation, first, size):
-                end = np.count_nonzero(example != PADDING) + 1  # one PADDING marks the end
-                fingerprint = zlib.crc32(example[:end].tobytes(), fingerprint)
+            fingerprint = batch_from(self._validation, first, size).fingerprint(fingerprint)
         self._known_best = self._best.read(self._progress)
         if self._progress.validate_on(fingerprint):
             yield events.Warned(
@@ -297,7 +292,7 @@ class Loop:
             if self._stop():
                 return
             batch = self._batch(self._validation, first, size)
-            count = count_targets(batch)
+            count = batch.target_count
             total += self._trainer.loss(batch) * count
             targets += count
         loss = total / targets
@@ -381,25 +376,26 @@ class Loop:
         yield from self._log(lambda logger: logger.log_samples(self._step, text))
 
 
-def batch_from(sampler: StreamSampler | DocumentSampler, first: int, size: int) -> np.ndarray:
-    """Return `size` examples from number `first` on, int32 [size, T + 1].
+def batch_from(sampler: StreamSampler | DocumentSampler, first: int, size: int) -> Batch:
+    """Return the `size` rows from number `first` on.
 
     They are the batches of this size, unless `first` lies inside one.
     """
     if first % size == 0:
         return sampler.batch(first // size, size)
-    return np.concatenate([sampler.batch(number, 1) for number in range(first, first + size)])
+    return Batch.joined([sampler.batch(number, 1) for number in range(first, first + size)])
 
 
 def places_from(sampler: StreamSampler | DocumentSampler, first: int, size: int) -> list[str]:
     """Return where each example of `batch_from` is from, in words."""
     if first % size == 0:
         return sampler.describe(first // size, size)
-    return [sampler.describe(number, 1)[0] for number in range(first, first + size)]
+    rows = range(first, first + size)
+    return [place for row in rows for place in sampler.describe(row, 1)]
 
 
 def find_bad_example(
-    loss: Callable[[np.ndarray], float],
+    loss: Callable[[Batch], float],
     sampler: StreamSampler | DocumentSampler,
     firsts: Iterable[int],
     size: int,
@@ -415,12 +411,15 @@ def find_bad_example(
         size: examples in a batch.
     """
     examples = [
-        (first, row, example[np.newaxis])
+        (first, example, place)
         for first in firsts
-        for row, example in enumerate(batch_from(sampler, first, size))
+        for example, place in zip(
+            batch_from(sampler, first, size).examples(),
+            places_from(sampler, first, size),
+            strict=True,
+        )
     ]
-    bad = (example for example in examples if not math.isfinite(loss(example[2])))
-    first, row, example = next(bad, examples[0])
-    tokens = [int(token) for token in example[0, :QUOTED_TOKENS] if token != PADDING]
-    place = places_from(sampler, first, size)[row]
+    bad = (found for found in examples if not math.isfinite(loss(found[1])))
+    first, example, place = next(bad, examples[0])
+    tokens = [int(token) for token in example.inputs[0, :QUOTED_TOKENS] if token >= 0]
     return f"batch {first // size}, {place}, text {tokenizer.decode(tokens)!r}..."

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import forward, model
+from gpt2.data.samplers import Batch
 from gpt2.forward import ComputeSettings
 from gpt2.hparams import HParams
 
@@ -15,20 +16,18 @@ from gpt2.hparams import HParams
 def next_token_loss(
     weights: model.Weights,
     hparams: HParams,
-    inputs: tf.Tensor,
-    targets: tf.Tensor,
+    batch: Batch,
     settings: ComputeSettings = ComputeSettings(),
     dropout_seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Return the mean cross-entropy of the next token in nats, a float32 scalar.
 
     Args:
-        inputs: token ids, int32 [B, T]; negative ids (padding) are read as token 0.
-        targets: the token after each input, int32 [B, T]; negative ids (padding) are ignored.
+        batch: of arrays or tensors; targets that are negative are ignored.
         dropout_seed: integers [2]; required if `settings.dropout` is not 0.
     """
-    x, embeddings = forward.hidden_states(weights, hparams, inputs, settings, dropout_seed)
-    targets = tf.reshape(targets, [-1])  # [B*T]
+    x, embeddings = forward.hidden_states(weights, hparams, batch, settings, dropout_seed)
+    targets = tf.reshape(batch.targets, [-1])  # [B*T]
     dtype = tf.as_dtype(settings.precision)
     return forward.cross_entropy(x, embeddings, targets, dtype, settings.gradient)
 

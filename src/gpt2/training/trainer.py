@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import randomness
-from gpt2.data.samplers import PADDING
+from gpt2.data.samplers import Batch
 from gpt2.errors import UserError
 from gpt2.forward import ComputeSettings, graph, hardware_precision
 from gpt2.hparams import HParams
@@ -20,11 +20,6 @@ from gpt2.training.optimizers import BY_NAME
 from gpt2.training.settings import TrainerSettings, learning_rate
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def count_targets(batch: np.ndarray) -> int:
-    """Return the number of targets in token ids int32 [B, T + 1]: tokens to predict."""
-    return int(np.count_nonzero(batch[:, 1:] != PADDING))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,20 +82,20 @@ class Trainer:
         self._loss_scale = LossScale() if self._compute_settings.precision == "float16" else None
         self._sums: list[tf.Variable] = []  # accumulated gradients of a step of several batches
 
-    def step(self, step: int, batches: Sequence[np.ndarray]) -> StepResult:
+    def step(self, step: int, batches: Sequence[Batch]) -> StepResult:
         """Train on the batches of one step as on one large batch.
 
         With float16, a step whose gradients overflow is repeated with a lower loss scale.
 
         Args:
             step: number of the step, from 1; noise, dropout and learning rate are functions of it.
-            batches: token ids, int32 [B, T + 1] each; PADDING after the end of an example.
+            batches: their targets weigh the same, in whichever batch they are.
 
         Returns:
             The metrics. If they are not finite, weights and optimizer state are unchanged.
 
         Raises:
-            ValueError: all targets are PADDING.
+            ValueError: the batches have no targets.
         """
         rate = learning_rate(self._settings, step)
         while True:
@@ -114,9 +109,9 @@ class Trainer:
                     continue
             return result
 
-    def loss(self, batch: np.ndarray) -> float:
-        """Return the mean loss of token ids int32 [B, T + 1] in nats, without noise and dropout."""
-        return float(self._loss(batch[:, :-1], batch[:, 1:]))
+    def loss(self, batch: Batch) -> float:
+        """Return the mean loss of a batch in nats, without noise and dropout."""
+        return float(self._loss(batch))
 
     @property
     def lora_alpha(self) -> float | None:
@@ -163,17 +158,16 @@ class Trainer:
             self._loss_scale.restore(state)
 
     def _try_step(
-        self, step: int, batches: Sequence[np.ndarray], rate: float, scale: float
+        self, step: int, batches: Sequence[Batch], rate: float, scale: float
     ) -> tuple[float, float]:
         """Return loss and gradient norm of a step, which is taken if both are finite."""
-        counts = list(map(count_targets, batches))
+        counts = [batch.target_count for batch in batches]
         if not any(counts):
             raise ValueError(f"the batches of step {step} have no targets")
         # Batches are weighted by their number of targets, so that each target weighs the same.
         parts = [
             (
-                self._with_noise(batch[:, :-1], step, number),
-                batch[:, 1:],
+                batch._replace(inputs=self._with_noise(batch.inputs, step, number)),
                 self._dropout_seed(step, number),
                 tf.constant(scale * count / sum(counts), tf.float32),
             )
@@ -207,34 +201,32 @@ class Trainer:
         return tf.constant(random.integers(2**31, size=2), tf.int64)
 
     @graph(reduce_retracing=True)
-    def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def _loss(self, batch: Batch) -> tf.Tensor:
         settings = ComputeSettings(self._compute_settings.precision, gradient=False)
-        return next_token_loss(self.weights, self.hparams, inputs, targets, settings)
+        return next_token_loss(self.weights, self.hparams, batch, settings)
 
     @graph(reduce_retracing=True)
     def _train_on(
         self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
+        batch: Batch,
         dropout_seed: tf.Tensor | None,
         weight: tf.Tensor,
         learning_rate: tf.Tensor,
         scale: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Take the step of a single batch; return loss and gradient norm."""
-        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
+        loss, gradients = self._loss_and_gradients(batch, dropout_seed, weight)
         return loss, self._apply(loss, gradients, learning_rate, scale)
 
     @graph(reduce_retracing=True)
     def _accumulate(
         self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
+        batch: Batch,
         dropout_seed: tf.Tensor | None,
         weight: tf.Tensor,
     ) -> tf.Tensor:
         """Add the gradients of one of several batches to the sums; return its loss."""
-        loss, gradients = self._loss_and_gradients(inputs, targets, dropout_seed, weight)
+        loss, gradients = self._loss_and_gradients(batch, dropout_seed, weight)
         for total, gradient in zip(self._sums, gradients, strict=True):
             total.assign_add(gradient)
         return loss
@@ -247,8 +239,7 @@ class Trainer:
 
     def _loss_and_gradients(
         self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
+        batch: Batch,
         dropout_seed: tf.Tensor | None,
         weight: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -258,7 +249,7 @@ class Trainer:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
             loss = next_token_loss(
-                self.weights, self.hparams, inputs, targets, self._compute_settings, dropout_seed
+                self.weights, self.hparams, batch, self._compute_settings, dropout_seed
             )
             weighted = weight * loss
         gradients = [

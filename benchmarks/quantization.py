@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What int8 weights cost: the perplexity of a trained model on held-out text, with and without.
+"""What quantized weights cost: the perplexity of a trained model on held-out text.
 
     python benchmarks/quantization.py RUN HELD_OUT.txt
 
-Every token is predicted from those before it in its window, by the LiteRT engine, in float32 and in
-int8.
+Every token is predicted from those before it in its window, by the LiteRT engine, in float32, int8
+and int4.
 """
 
 from __future__ import annotations
@@ -48,18 +48,24 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
     found = {}
-    for quantize in ("none", "int8"):
+    for quantize in ("none", "int8", "int4"):
         model = gpt2.load(args.model, engine="litert", quantize=quantize)
         tokens = model.tokenizer.encode(args.text.read_text(encoding="utf-8"))[: args.tokens]
         found[quantize] = perplexity(model, tokens)
-        print(f"{quantize}: perplexity {found[quantize]:.3f} per token over {len(tokens):,} tokens")
-    change = 100 * (found["int8"] / found["none"] - 1)
-    print(f"int8 changes it by {change:+.3f} %")
+        change = 100 * (found[quantize] / found["none"] - 1)
+        print(
+            f"{quantize}: perplexity {found[quantize]:.3f} ({change:+.3f} %) per token over "
+            f"{len(tokens):,} tokens"
+        )
+    quantized = [
+        f"{found[name]:.3f} in {name} ({100 * (found[name] / found['none'] - 1):+.3f} %)"
+        for name in ("int8", "int4")
+    ]
     if args.docs:
         section = (
             f"Perplexity on {len(tokens):,} held-out tokens of {args.text.name}, of a model with "
             f"{model.hparams.parameters:,} parameters trained on text of the same kind: "
-            f"{found['none']:.3f} in float32, {found['int8']:.3f} in int8 ({change:+.3f} %)."
+            f"{found['none']:.3f} in float32, {', '.join(quantized)}."
         )
         write_section(args.docs, section, "quantization")
 

@@ -522,7 +522,7 @@ print("tensorflow" in sys.modules)
     ("engine", "quantize", "sentence"),
     [
         ("pytorch", "none", "engine .*auto, .*litert.*pytorch"),
-        ("litert", "int4", "quantize .*none, int8.*'int4'"),
+        ("litert", "int3", "quantize .*none, int8, int4.*'int3'"),
         ("tensorflow", "int8", "int8.*tensorflow.*litert"),
     ],
 )

@@ -20,9 +20,9 @@ class EngineSettings:
     )
     quantize: str = setting(
         "none",
-        "weight quantization; int8 is faster with a quarter of the memory and slightly less exact "
-        "(litert only)",
-        choices=("none", "int8"),
+        "weight quantization (litert only); int8 is faster with a quarter of the memory and "
+        "slightly less exact, int4 goes further on large models",
+        choices=("none", "int8", "int4"),
     )
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2.checkpoint import bundle
+from gpt2.generation import int4
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
 
@@ -77,13 +78,18 @@ def convert(
     Args:
         weights: see `gpt2.model`.
         quantize: "none" for float32 weights; "int8" for weights quantized per column, and
-            activations quantized per row at run time (dynamic range quantization).
+            activations quantized per row at run time (dynamic range quantization); "int4" for
+            the layers' weights as `int4` describes, and the head in int8.
         progress: called with the number of finished programs and their total.
     """
-    programs = _programs(weights, hparams)
+    programs, layers = _programs(weights, hparams), layer_names(hparams)
     for done, (name, (function, inputs)) in enumerate(programs.items()):
         progress(done, len(programs))
-        (folder / name).write_bytes(_converted(function, inputs, hparams, quantize))
+        in_int8 = quantize == "int8" or (quantize == "int4" and name not in layers)
+        program = _converted(function, inputs, hparams, in_int8)
+        if quantize == "int4" and name in layers:
+            program = int4.quantize_matrices(program)
+        (folder / name).write_bytes(program)
     np.save(folder / TOKENS, weights["model/wte"])
     np.save(folder / POSITIONS, weights["model/wpe"])
     progress(len(programs), len(programs))
@@ -118,13 +124,13 @@ def _programs(
     }
 
 
-def _converted(function: Callable, inputs: int, hparams: HParams, quantize: str) -> bytes:
+def _converted(function: Callable, inputs: int, hparams: HParams, in_int8: bool) -> bytes:
     import tensorflow as tf
 
     rows = tf.TensorSpec([None, hparams.n_embd], tf.float32)
     traced = tf.function(function, input_signature=[rows] * inputs).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], traced)
-    if quantize == "int8":
+    if in_int8:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with quiet():
         return converter.convert()

@@ -50,7 +50,8 @@ def open_model(
         engine: "litert" for CPUs, after a conversion that is done once; "tensorflow" for any
             device; "numpy" for small models; "auto" for TensorFlow on a GPU, NumPy for a small
             model, and LiteRT otherwise.
-        quantize: "none" for float32 weights; "int8" for a quarter of the memory (litert only).
+        quantize: "none" for float32 weights; "int8" for a quarter of the memory, "int4" for
+            about a sixth (litert only).
         progress: called during a conversion.
 
     Raises:
@@ -118,14 +119,16 @@ def _numpy(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
 def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
     if not _has_litert():
         raise UserError(
-            "LiteRT is not installed, which engine litert and quantize int8 need. Install it with: "
+            "LiteRT is not installed, which engine litert and quantize need. Install it with: "
             "pip install ai-edge-litert"
         )
-    from gpt2.generation import conversion_cache, litert_conversion
+    from gpt2.generation import conversion_cache, int4, litert_conversion
     from gpt2.generation.litert_engine import LiteRTEngine
 
     checkpoint, hparams = model.checkpoint, model.hparams
     bundle.check_against(checkpoint, hparams, model.path / HPARAMS_FILE)
+    if quantize == "int4":
+        int4.check(hparams)
     key = litert_conversion.cache_key(checkpoint, quantize)
 
     def convert(entry: Path, folder: Path) -> None:

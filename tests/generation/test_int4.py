@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -143,14 +144,22 @@ def test_without_the_package_int4_names_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_package
-def test_a_package_without_blockwise_quantization_is_too_old(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("version", "is_new"),
+    [
+        *[(version, False) for version in ("1.4.0", "2.0.3", "2.0", "", "unknown")],
+        *[(version, True) for version in ("2.1.0", "2.10.0", "2.4.0.dev20261026", "10.0")],
+    ],
+)
+def test_a_package_that_is_too_old_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, is_new: bool
 ) -> None:
-    from ai_edge_litert import schema_py_generated
+    import ai_edge_litert
 
-    monkeypatch.delattr(schema_py_generated, "BlockwiseQuantizationT")
-    with pytest.raises(UserError, match=r"too old .*pip install --upgrade ai-edge-litert"):
-        int4.quantize_matrices(b"")
+    monkeypatch.setattr(ai_edge_litert, "__version__", version)
+    refused = pytest.raises(UserError, match=r"ai-edge-litert 2\.1 or newer\. .*pip install")
+    with contextlib.nullcontext() if is_new else refused:
+        int4.check(HPARAMS)
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "numpy"])

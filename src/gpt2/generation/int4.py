@@ -8,6 +8,7 @@ each row, and multiplies integers.
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Any
 
 import numpy as np
@@ -19,32 +20,41 @@ BLOCK = 32
 # A scale chosen for each block lowers the squared error by a fifth, compared with 7 for all.
 LARGEST = (6.5, 7, 7.5, 8, 8.5)  # a block's largest weight, in multiples of the scale
 SCALES = 2.0**-24, 65280.0  # the least and largest positive numbers of both float16 and bfloat16
-_PACKAGE = "Install it with: pip install --upgrade ai-edge-litert"
+OLDEST = 2, 1  # version of ai-edge-litert; 2.0 computes nonsense from these programs
 
 
 def check(hparams: HParams) -> None:
     """Check that a model can have 4-bit weights here.
 
     Raises:
-        UserError: blocks do not divide the hidden size, or the package ai-edge-litert is missing;
-            TensorFlow's copy of LiteRT may be too old for these programs.
+        UserError: blocks do not divide the hidden size, or the package ai-edge-litert is missing
+            or too old, as the copy in TensorFlow may be.
     """
     if hparams.n_embd % BLOCK:
         raise UserError(
             f"quantize int4 needs a hidden size (n_embd) that is a multiple of {BLOCK}, not "
             f"{hparams.n_embd}. Use quantize int8."
         )
+    if not _has_package():
+        raise UserError(
+            "quantize int4 needs the package ai-edge-litert {}.{} or newer. Install it with: "
+            "pip install --upgrade ai-edge-litert".format(*OLDEST)
+        )
+
+
+def _has_package() -> bool:
     if importlib.util.find_spec("ai_edge_litert") is None:
-        raise UserError(f"quantize int4 needs the package ai-edge-litert. {_PACKAGE}")
+        return False
+    import ai_edge_litert
+
+    version = re.match(r"(\d+)\.(\d+)", getattr(ai_edge_litert, "__version__", ""))
+    return version is not None and (int(version[1]), int(version[2])) >= OLDEST
 
 
 def quantize_matrices(program: bytes) -> bytes:
     """Return a float32 program with the weights of its fully connected layers in 4 bits."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
-
-    if not hasattr(schema, "BlockwiseQuantizationT"):
-        raise UserError(f"ai-edge-litert is too old for quantize int4. {_PACKAGE}")
 
     class Builder(flatbuffers.Builder):
         def StartVector(self, size: int, count: int, alignment: int) -> int:

@@ -131,7 +131,7 @@ def test_flags_are_checked_before_tensorflow_is_imported(home: Home, no_tensorfl
     sentences = {
         "--top_k x": (2, "--top_k must be a whole number, not 'x'"),
         "--top_k 1.5": (2, "--top_k must be a whole number, not '1.5'"),
-        "--nsample 1": (2, "no flag --nsample; did you mean --nsamples"),
+        "--nsample 1": (2, "no flag --nsample .did you mean --nsamples"),
         "117M": (2, "did you mean --model_name 117M"),
         "--engine gpu": (2, "--engine must be one of auto, tensorflow, litert"),
         "--beams 2": (2, "--beams needs a prompt"),

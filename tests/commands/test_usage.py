@@ -53,15 +53,15 @@ WRONG_CALLS = {
     "src/plot.py surprise --model-name --text a": "--model.name needs a value",
     # A flag is unknown: the nearest is suggested.
     f"{TRAIN} --steps 3": "there is no flag --steps",
-    f"{TRAIN} --learning-rte 1": "there is no flag --learning-rte; did you mean --learning_rate",
-    f"{TRAIN} --max_step 3": "there is no flag --max_step; did you mean --max_steps",
+    f"{TRAIN} --learning-rte 1": "there is no flag --learning-rte .did you mean --learning_rate",
+    f"{TRAIN} --max_step 3": "there is no flag --max_step .did you mean --max_steps",
     f"{TRAIN} --lr 1e-4": "there is no flag --lr\\b",  # no abbreviation of --lr_schedule
     f"{TRAIN} --lr=1e-4 --val_every 2 --val_split 0.1 --lines": "there is no flag --lr\\b",
     f"{TRAIN} --no_dataset": "there is no flag --no_dataset",
     f"{TRAIN} -q": "there is no flag -q",
-    "src/encode.py text.txt out.npz --worker 2": "--worker; did you mean --workers",
-    "src/new_model.py new --frm 117M": "there is no flag --frm; did you mean --from",
-    "download_model.py 117M --verfy": "there is no flag --verfy; did you mean --verify",
+    "src/encode.py text.txt out.npz --worker 2": "--worker .did you mean --workers",
+    "src/new_model.py new --frm 117M": "there is no flag --frm .did you mean --from",
+    "download_model.py 117M --verfy": "there is no flag --verfy .did you mean --verify",
     f"{UNCONDITIONAL} --nsample 1": "there is no flag --nsample",
     "src/evaluate.py diversity --sample a": "there is no flag --sample",
     # A flag is given twice, also under another name or spelling.
@@ -80,7 +80,7 @@ WRONG_CALLS = {
     "src/encode.py a out.npz --format xml": "--format must be one of .*jsonl.*, not 'xml'",
     f"{UNCONDITIONAL} --top_k 1.5": "--top_k must be a whole number, not '1.5'",
     f"{UNCONDITIONAL} --seed x": "--seed must be a whole number, not 'x'",
-    "download_model.py 118M": "model '118M'; did you mean 117M.*available: .*1558M",
+    "download_model.py 118M": "model '118M' .did you mean 117M.*available: .*1558M",
     # An argument or a subcommand too many, or unknown.
     f"{TRAIN} shakespeare": "unexpected argument 'shakespeare'",
     "src/encode.py a b c": "unexpected argument 'c'",
@@ -88,7 +88,7 @@ WRONG_CALLS = {
     "src/evaluate.py trigram": "there is no command .?trigram",
 }
 WRONG_VERBS = {
-    "tran": "there is no command 'tran'; did you mean train.*available: download, .*plot",
+    "tran": "there is no command 'tran' .did you mean train.*available: download, .*plot",
     "sing": "there is no command 'sing'; available: download, .*plot",
     "newmodel x": "did you mean new-model",
     "--dataset text.npz": "there is no command '--dataset'; available: ",

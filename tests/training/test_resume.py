@@ -16,6 +16,7 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
+from gpt2.training import run_log
 from gpt2.training.best import BestCheckpoint, BestValidation
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.resume import (
@@ -313,3 +314,13 @@ def test_checkpoints_after_a_step_are_kept_in_a_model_folder(place: Place) -> No
     assert again.name == "earlier-2" and ModelFolder(again).weights()
     assert place.run.checkpoints() == [] and not list(place.run.path.glob("*.index"))
     assert place.find(None, f"{place.run.path.name}/earlier-1").done == 0
+
+
+def test_a_missing_model_is_refused_unless_the_run_was_trained_from_it(place: Place) -> None:
+    place.train(3)
+    run_log.add_call(place.run.path, flags={"model_name": "117M"})
+    for name in ("117M", "124M"):  # two names of one model, which the run does not need
+        point = place.find(name, "latest")
+        assert point.done == 3 and any(repr(name) in note for note in point.notes)
+    with pytest.raises(UserError, match=r"no model 'poems'.*from '117M'.*--run_name"):
+        place.find("poems", "latest")

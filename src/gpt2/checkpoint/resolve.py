@@ -149,9 +149,13 @@ def _suggestion(name: str, names: Sequence[str]) -> str:
 
 def _no_model(name: str, workspace: Workspace) -> UserError:
     where = f"There is no model {name!r} in {workspace.models} or {workspace.checkpoint}"
-    if name in ALIASES:
-        return UserError(f"{where}. Download it with: {command_line('download')} {name}")
     names = workspace.names()
+    if name in ALIASES:
+        other = f"; {_available(names)} (see --model_name)" if names else ""
+        return UserError(
+            f"{where}{other}. Download it with: {command_line('download')} {name}. Or create "
+            f"a small model with: {command_line('new-model')} NAME --dataset TEXT"
+        )
     return UserError(
         f"{where}{_suggestion(name, [*names, *ALIASES])}; {_available(names)}. Create one with: "
         f"{command_line('new-model')} NAME --dataset TEXT"

@@ -284,8 +284,8 @@ class Command:
             if unexpected:
                 first = self.options[0].flag
                 raise UsageError(
-                    f"unexpected argument {quoted(unexpected[0])}; did you mean {first} "
-                    f"{unexpected[0]}?"
+                    f"unexpected argument {quoted(unexpected[0])} (did you mean {first} "
+                    f"{unexpected[0]}?)"
                 )
             for option in self.options:
                 text = flags.get(option.flag.removeprefix("--"))
@@ -422,10 +422,10 @@ def _find(name: str, by_name: Mapping[str, Option], letters: bool) -> tuple[Opti
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return "; did you mean X?" with the known word nearest to this one, or nothing."""
+    """Return " (did you mean X?)" with the known word nearest to this one, or nothing."""
     starts = [other for other in known if len(word) > 3 and other.startswith(word)]
     nearest = starts or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
 def parse_value(option: Option, text: str) -> Any:

@@ -22,7 +22,7 @@ from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, Tokenizer, train_vocabulary, with_tokens
 from gpt2.tokenizer.compression import bytes_per_token, hold_out
 from gpt2.tokenizer.vocabulary import spelled
-from gpt2.workspace import ALIASES, Workspace
+from gpt2.workspace import ALIASES, Workspace, command_line
 
 # The default sizes with random initialization: a model that a laptop trains in minutes.
 SMALL = HParams(n_vocab=1024, n_ctx=128, n_embd=128, n_head=4, n_layer=4)
@@ -113,6 +113,9 @@ def run(values: Values) -> None:
         weights = initial_weights(hparams, seed)
     write_model_folder(folder, hparams, vocabulary, merges, weights)
     print(f"Wrote {shown(folder)}, a model of {hparams.parameters:,} parameters")
+    print(
+        f"Encode text for it with: {command_line('encode')} TEXT OUT.npz --model_name {values.name}"
+    )
     for token in values.add_tokens:
         print(f"{escaped(token)} is token {vocabulary[spelled(token)]}")
 

@@ -155,8 +155,8 @@ def run(values: Values) -> None:
         stop = StopSignal(
             "Stopping after this step, then saving. Press Ctrl+C again to quit without saving."
         )
+        print("Training...", flush=True)
         with stop, Screen(done, last_step, stop.request) as screen:
-            print("Training...", flush=True)
             for event in loop.train(stop, screen.validation_bar):
                 screen.show(event)
                 if isinstance(event, events.Finished):

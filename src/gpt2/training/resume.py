@@ -16,8 +16,10 @@ from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder, check_files, find_
 from gpt2.checkpoint.resolve import find_folder, find_model
 from gpt2.checkpoint.run import BEST, RunFolder
 from gpt2.errors import UserError
+from gpt2.training import run_log
 from gpt2.training.best import BestCheckpoint, BestValidation
 from gpt2.training.progress import TrainingProgress
+from gpt2.workspace import ALIASES
 
 if TYPE_CHECKING:
     from gpt2.training.settings import TrainerSettings
@@ -155,6 +157,12 @@ def _model_of(
     try:
         named = find(model_name, notice=lambda sentence: None)  # only its sizes are used
     except UserError:
+        trained = run_log.base_model(folder)
+        if trained not in (None, model_name, ALIASES.get(model_name)):
+            raise UserError(
+                f"There is no model {model_name!r}, and {folder} was trained from {trained!r}. "
+                "Omit --model_name to resume that run, or give a new --run_name."
+            ) from None
         notes.append(f"There is no model {model_name!r}. Resuming with the model in {folder}.")
         return model
     if named.hparams != model.hparams:

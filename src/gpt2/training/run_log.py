@@ -64,6 +64,14 @@ def call_before(folder: Path, done: int) -> dict[str, Any]:
     return {}
 
 
+def base_model(folder: Path) -> str | None:
+    """Return the `--model_name` of the first call of a run, None if it is not recorded."""
+    calls = _calls_or_empty(folder)
+    flags = calls[0].get("flags") if calls else None
+    name = flags.get("model_name") if isinstance(flags, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def last_data(folder: Path) -> dict[str, Any]:
     """Return the datasets that the last call of a run recorded, by their paths, or {}."""
     calls = _calls_or_empty(folder)

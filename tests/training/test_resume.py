@@ -14,6 +14,7 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
+from gpt2.data.samplers import Batch
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.training import run_log
@@ -29,7 +30,7 @@ from gpt2.training.settings import TrainerSettings
 
 TINY = HParams(n_vocab=11, n_ctx=6, n_embd=8, n_head=2, n_layer=1)
 SETTINGS = TrainerSettings(learning_rate=0.01)
-BATCH = np.random.default_rng(0).integers(11, size=(2, 6), dtype=np.int32)
+BATCH = Batch.of_rows(np.random.default_rng(0).integers(11, size=(2, 6), dtype=np.int32))
 
 
 class Place:

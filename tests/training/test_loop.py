@@ -17,7 +17,7 @@ from gpt2.checkpoint import bundle, state
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
-from gpt2.data.datasets import DocumentSet, TokenStream
+from gpt2.data.datasets import DocumentSet, TokenStream, documents_in
 from gpt2.data.samplers import Batch, DocumentSampler, StreamSampler, make_validation_sampler
 from gpt2.errors import UserError
 from gpt2.generation.sampling import SamplingSettings
@@ -481,6 +481,48 @@ def test_the_bad_example_of_several_batches_is_found(tmp_path: Path) -> None:
     place = training.sampler.describe(7, 3)[2]
     for fact in ("batch 7", place, repr(training.tokenizer.decode(tokens))):
         assert fact in found
+
+
+def packed_sampler(training: Training, bad: int = 0) -> DocumentSampler:
+    """Lines in packed rows of the context window, the fourth of which has a token of this id."""
+    tokens = np.tile(np.array([5, 6, 7, 8, 0], np.uint16), 40)
+    tokens[16] = bad or tokens[16]
+    documents = documents_in([tokens], endoftext=0)
+    return DocumentSampler(documents, training.hparams.n_ctx, seed=0, packing=True)
+
+
+def test_a_bad_example_within_a_packed_row_is_found(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    sampler = packed_sampler(training, bad=9)
+
+    def loss(example: Batch) -> float:
+        assert example.inputs.shape == (1, 5)
+        return math.nan if 9 in example.inputs else 3.0
+
+    numbers = range(sampler.steps_per_epoch(2))
+    found = find_bad_example(loss, sampler, numbers, 2, training.tokenizer)
+    assert "document 3 " in found and repr(training.tokenizer.decode([0, 5, 9, 7, 8])) in found
+
+
+def test_a_corrupted_token_within_a_packed_row_is_reported_with_its_place(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    training.sampler = packed_sampler(training, bad=900)
+    with pytest.raises(UserError, match=r"token 900 in document 3 "):
+        training.train(batch_size=14, max_steps=1)
+
+
+def test_the_packed_validation_loss_is_the_mean_over_all_targets(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    sampler = training.validation = packed_sampler(training)
+    count = sampler.steps_per_epoch(3)
+    batches = [sampler.batch(number, 3) for number in range(count)]
+    losses = [training.trainer.loss(batch) for batch in batches]
+    happened = training.train(
+        max_steps=1, val_every=1, val_batch_count=count, val_batch_size=3, batch_size=2
+    )
+    found = next(event.loss for event in happened if isinstance(event, events.Validated))
+    counts = [batch.target_count for batch in batches]
+    assert found == pytest.approx(np.average(losses, weights=counts), rel=1e-6)
 
 
 def test_tokens_outside_the_vocabulary_are_reported_with_their_place(tmp_path: Path) -> None:

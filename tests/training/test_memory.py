@@ -78,6 +78,16 @@ def test_gradient_accumulation_needs_memory_for_the_sums() -> None:
     assert several - one == 4 * factors
 
 
+def test_packed_sequences_need_memory_for_attention_within_reach_only() -> None:
+    def packed(reach: int | None) -> int:
+        return estimate(SMALLEST, TrainerSettings(), 1, 1024, reach=reach)
+
+    assert packed(1024) == packed(None) == of()
+    # 256 queries at a time keep keys of 256 positions, the first ones, or 256 + 19.
+    keys = (256 * 256 + 3 * 256 * (256 + 19)) // 1024
+    assert of() - packed(20) == 12 * 1024 * 4 * 12 * (640 - keys)
+
+
 def test_available_memory_is_plausible_or_unknown() -> None:
     found = available()
     assert found is None or 10**8 < found < 10**14

@@ -30,7 +30,7 @@ from gpt2.training import changes, events, run_log
 from gpt2.training.best import BestCheckpoint
 from gpt2.training.loggers import Logger, TensorBoardLogger, WandbLogger, load_wandb
 from gpt2.training.progress import TrainingProgress
-from gpt2.training.resume import LATEST, ResumedTraining, find_resume_point
+from gpt2.training.resume import LATEST, ResumedTraining, ResumePoint, find_resume_point
 from gpt2.training.run_log import HISTORY, HistoryLogger
 from gpt2.training.settings import LoopSettings, TrainerSettings
 from gpt2.workspace import Workspace, command_line
@@ -107,6 +107,9 @@ def run(values: Values) -> None:
         loop_settings.check_model(hparams)
         trainer_settings.trained_tensors(hparams)  # raises if the model lacks a layer or rank
 
+        packing = _packing(dataset_settings, run_folder, point)
+        dataset_settings = dataclasses.replace(dataset_settings, packing=packing)
+
         print("Loading dataset...", flush=True)
         training, validation = _load_samplers(
             values, dataset_settings, reading, hparams, tokenizer, seed
@@ -134,6 +137,7 @@ def run(values: Values) -> None:
             notice(note)
         template = datasets.find_template(values.dataset, reading, tokenizer)
         run_folder.adopt(point.model)
+        resumed.progress.packing = dataset_settings.packed
         _keep_template(run_folder, template)
         config = _describe(values, run_folder, resumed, last_step)
         if values.restore_from != LATEST:
@@ -186,6 +190,21 @@ def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
     return build(TrainerSettings, values, schedule_steps=length), loop_settings
 
 
+def _packing(settings: DatasetSettings, run_folder: RunFolder, point: ResumePoint) -> bool:
+    """Return whether to pack examples: a run that resumes keeps to what it was begun with."""
+    if not settings.apart or not point.done:
+        return settings.packing
+    saved = point.progress.packing if point.progress else None
+    packing = run_log.last_packing(run_folder.path) if saved is None else saved
+    if packing != settings.packing:
+        notice(
+            f"This run was begun {'with' if packing else 'without'} packing and continues "
+            f"{'with' if packing else 'without'} it. To {'stop' if packing else 'start'} packing, "
+            "give a new --run_name."
+        )
+    return packing
+
+
 def _load_samplers(
     values: Values,
     settings: DatasetSettings,
@@ -217,10 +236,12 @@ def _load_samplers(
         validation = read(values.val_dataset) if values.val_dataset else training
     elif values.val_dataset:
         notice("--val_dataset is ignored without --val_every N.")
-    sampler = make_sampler(training, hparams.n_ctx, seed)
+    sampler = make_sampler(training, hparams.n_ctx, seed, settings.packing)
     if validation is None:
         return sampler, None
-    return sampler, make_validation_sampler(validation, hparams.n_ctx, VALIDATION_SEED)
+    return sampler, make_validation_sampler(
+        validation, hparams.n_ctx, VALIDATION_SEED, settings.packing
+    )
 
 
 def _changes(
@@ -263,6 +284,7 @@ def _describe(
     return {
         "flags": vars(values) | ({"lora_alpha": alpha} if alpha is not None else {}),
         "seed": resumed.progress.seed,
+        "packing": resumed.progress.packing,
         "steps_before": point.done,
         "last_step": last_step,
         "checkpoint": {

@@ -49,6 +49,7 @@ def print_plan(
         loop_settings.batch_size,
         training.window,
         loop_settings.accumulate_gradients,
+        training.reach,
     )
     trained = trained_parameters(hparams, trainer_settings)
     share = "all" if trained == hparams.parameters else f"{trained:,} of the"

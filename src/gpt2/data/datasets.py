@@ -34,6 +34,7 @@ class DatasetSettings:
             `<|name|>` if the vocabulary has it, else as a line of text. No example crosses the end
             of its document then.
         loss_on: with `completion`, the targets of prompts are masked out.
+        packing: several examples share a sequence; each still attends only to itself.
     """
 
     line_by_line: bool = False
@@ -49,6 +50,10 @@ class DatasetSettings:
         "all",
         "tokens that count in the loss: all, or only the completions of prompts and messages",
         choices=("all", "completion"),
+    )
+    packing: bool = setting(
+        True,
+        "pack short documents and lines into full sequences; --no_packing pads each one instead",
     )
 
     def __post_init__(self) -> None:
@@ -73,6 +78,11 @@ class DatasetSettings:
             or self.control_code_from is not None
             or self.loss_on == "completion"
         )
+
+    @property
+    def packed(self) -> bool:
+        """Whether examples share sequences; continuous text has none to pack."""
+        return self.apart and self.packing
 
     def check_vocabulary(self, endoftext: int | None, legacy_endoftext: bool = False) -> None:
         """Check that the vocabulary has a token that ends a document, if one is needed.

@@ -31,7 +31,7 @@ _FLAGS = {
     ),
     RESET: ("optimizer", "train_layers", "only_train_transformer_layers", "lora_rank"),
     SCHEDULE: ("max_steps", "epochs"),
-    KEPT: ("lora_alpha", "model_name"),
+    KEPT: ("lora_alpha", "model_name", "packing"),
     CALL: (
         *("models_dir", "restore_from", "run_name", "max_minutes", "patience", "wandb"),
         *("save_every", "sample_every", "sample_length", "sample_num", "top_k", "top_p"),

@@ -30,7 +30,12 @@ REMEDIES = (
 
 
 def estimate(
-    hparams: HParams, settings: TrainerSettings, batch_size: int, window: int, batches: int = 1
+    hparams: HParams,
+    settings: TrainerSettings,
+    batch_size: int,
+    window: int,
+    batches: int = 1,
+    reach: int | None = None,
 ) -> int:
     """Return the peak memory of a training in bytes, to within about 20% on a CPU.
 
@@ -38,9 +43,10 @@ def estimate(
         batch_size: sequences in a batch.
         window: tokens in a sequence.
         batches: batches in a step; with several, the sum of their gradients is kept.
+        reach: tokens of the longest example in a packed sequence; None if examples are not packed.
     """
     rows = batch_size * window
-    layer = rows * _layer_activations(hparams, settings, window)
+    layer = rows * _layer_activations(hparams, settings, window, reach or window)
     if settings.memory_saving_gradients:
         # The input of each layer, and all activations of the layer being recomputed.
         activations = hparams.n_layer * rows * hparams.n_embd * FLOAT + layer
@@ -111,19 +117,27 @@ def _model_and_optimizer(hparams: HParams, settings: TrainerSettings) -> int:
     return FLOAT * floats + 2 * copies
 
 
-def _layer_activations(hparams: HParams, settings: TrainerSettings, window: int) -> int:
+def _layer_activations(hparams: HParams, settings: TrainerSettings, window: int, reach: int) -> int:
     """Return the bytes per token that a layer keeps for its backward pass."""
     size = hparams.n_embd
     residual = 2 * size * FLOAT  # before attention and before the MLP
     # Both norms; queries, keys and values; attention output; the MLP before and after GELU.
     activations = (2 + 3 + 1 + 4 + 4) * size
-    # Half of the attention matrix is masked; slices of queries keep a little of that half.
-    probabilities = hparams.n_head * min(window, (window + ATTENTION_ROWS) // 2)
+    probabilities = hparams.n_head * _keys_per_query(window, reach)
     kept = residual + (activations + probabilities) * _number_size(settings)
     if settings.dropout:
         # Masks of one byte per number, and the tensors after dropout.
         kept += 2 * size * FLOAT + probabilities * (1 + _number_size(settings))
     return kept
+
+
+def _keys_per_query(window: int, reach: int) -> int:
+    """Return the mean number of keys that `forward.causal_attention` keeps for a query."""
+    kept = 0
+    for start in range(0, window, ATTENTION_ROWS):
+        end = min(start + ATTENTION_ROWS, window)
+        kept += (end - start) * (end - max(0, start - reach + 1))
+    return kept // window
 
 
 def _head(hparams: HParams, settings: TrainerSettings, rows: int) -> int:

@@ -37,6 +37,7 @@ class TrainingProgress:
     validated_recent: float = math.inf  # recent training loss at the last validation
     examples: int | None = None  # seen in training, by all calls; None if unknown
     tokens: int | None = None  # targets among them
+    packing: bool | None = None  # whether examples are packed; None: saved by an earlier version
 
     def facts(self) -> dict[str, Any]:
         """Return the fields for JSON, which has no infinity: None for a loss not yet known."""
@@ -54,8 +55,10 @@ class TrainingProgress:
             value = facts.get(name)
             if value is None and (default in (None, math.inf) or name in _ADDED):
                 continue
-            if type(value) is not int and not (type(value) is type(default) is float):
-                raise UserError(f"Field {name!r} is {quoted(value)}; expected a number.")
+            expected = bool if name == "packing" else int
+            if type(value) is not expected and not (type(value) is type(default) is float):
+                kind = "a number" if expected is int else "true or false"
+                raise UserError(f"Field {name!r} is {quoted(value)}; expected {kind}.")
             setattr(progress, name, value)
         return progress
 

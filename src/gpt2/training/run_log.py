@@ -98,6 +98,12 @@ def examples_seen(folder: Path, done: int, size: int) -> int:
     return seen + end * size
 
 
+def last_packing(folder: Path) -> bool:
+    """Return whether the last call of a run packed its examples; False if it does not say."""
+    calls = _calls_or_empty(folder)
+    return bool(calls) and calls[-1].get("packing") is True
+
+
 def read_calls(folder: Path) -> list[dict[str, Any]]:
     """Return the recorded calls of a run, the oldest first.
 

@@ -88,11 +88,12 @@ SEGMENTS = {
 
 
 @pytest.mark.parametrize("length", SEGMENTS)
-@pytest.mark.parametrize("reach", [9, 20, None])
+@pytest.mark.parametrize(("reach", "bands"), [(9, True), (9, False), (20, False), (None, True)])
 def test_attention_in_segments_equals_that_of_each_segment(
-    monkeypatch: pytest.MonkeyPatch, length: int, reach: int | None
+    monkeypatch: pytest.MonkeyPatch, length: int, reach: int | None, bands: bool
 ) -> None:
     monkeypatch.setattr(forward, "ATTENTION_ROWS", 8)
+    monkeypatch.setattr(forward, "band_rows", lambda reach: reach - 1 if bands else None)
     segments = np.array(SEGMENTS[length], np.int32)
     same = segments[:, None, :, None] == segments[:, None, None, :]
     visible = same & np.tri(length, dtype=bool)
@@ -105,7 +106,7 @@ def test_attention_in_segments_equals_that_of_each_segment(
 
 def test_keys_out_of_reach_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "ATTENTION_ROWS", 8)
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
     softmax = forward._segment_softmax
 
     def seen(scores: tf.Tensor, *segments: tf.Tensor) -> tf.Tensor:
@@ -114,8 +115,11 @@ def test_keys_out_of_reach_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(forward, "_segment_softmax", seen)
     arrays = [normal(1, 1, 32, 4) for _ in range(3)]
-    forward.causal_attention(*arrays, segments=np.arange(32)[None] // 4, reach=4)
-    assert shapes == [(8, 8), (8, 11), (8, 11), (8, 11)]
+    segments = np.arange(32)[None] // 4
+    for rows in (None, 4):
+        monkeypatch.setattr(forward, "band_rows", lambda reach, rows=rows: rows)
+        forward.causal_attention(*arrays, segments=segments, reach=4)
+    assert shapes == [(8, 8), (8, 11), (8, 11), (8, 11), (8, 4, 8)]
 
 
 def test_attention_of_unknown_length_equals_the_reference() -> None:

@@ -24,7 +24,7 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.data.samplers import Batch
 from gpt2.hparams import HParams
-from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS
+from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS, band_rows
 
 LOSS_SLICES = 16  # slices of the loss when the number of rows is unknown while tracing
 # CPU flags in /proc/cpuinfo that mean bfloat16 products in hardware.
@@ -210,51 +210,99 @@ def causal_attention(
         segments: of packed examples, integers [B, T]; queries see only the keys of their segment.
         reach: size of the largest segment, if it is known; keys further back are skipped.
     """
+    query *= tf.cast(query.shape[-1] ** -0.5, query.dtype)
     length = query.shape[2]
-    rows = min(ATTENTION_ROWS, length) if length else None
-    ends = [*range(rows, length, rows), length] if length else [None]
+    of_queries = of_keys = None if segments is None else segments[:, None, :, None]  # [B, 1, T, 1]
+    rows = band_rows(reach) if reach and length and reach < length else None
+    if rows:
+        query, of_queries = _in_blocks(query, rows), _in_blocks(of_queries, rows)
+        key, value, of_keys = (_with_previous(_in_blocks(x, rows)) for x in (key, value, of_keys))
+        parts = [(0, rows, 0, 2 * rows)]
+        attended = _attend(query, key, value, of_queries, of_keys, parts, rate, seed)
+        return tf.reshape(attended, [*_sizes(attended)[:2], -1, attended.shape[-1]])[:, :, :length]
+    step = min(ATTENTION_ROWS, length) if length else None
+    ends = [*range(step, length, step), length] if length else [None]
     starts = [0, *ends[:-1]]
     firsts = [max(0, start - reach + 1) if reach else 0 for start in starts]  # keys needed
-    parts = list(zip(starts, firsts, ends, strict=True))
+    parts = list(zip(starts, ends, firsts, ends, strict=True))
+    return _attend(query, key, value, of_queries, of_keys, parts, rate, seed)
 
-    def softmax(scores: tf.Tensor, start: int, first: int, end: int | None) -> tf.Tensor:
-        if segments is None:
+
+def _in_blocks(x: tf.Tensor, rows: int) -> tf.Tensor:
+    """Return [B, H, T, D] as blocks of positions, [B, H, N, rows, D], -1 after the end."""
+    batch, heads, length, size = _sizes(x)
+    count = -(-length // rows)
+    padding = [[0, 0], [0, 0], [0, count * rows - length], [0, 0]]
+    return tf.reshape(tf.pad(x, padding, constant_values=-1), [batch, heads, count, rows, size])
+
+
+def _with_previous(x: tf.Tensor) -> tf.Tensor:
+    """Return each block after the one before it, [B, H, N, 2 * rows, D], -2 before the first."""
+    padding = [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]
+    previous = tf.pad(x[:, :, :-1], padding, constant_values=-2)
+    return tf.concat([previous, x], axis=3)
+
+
+def _attend(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    of_queries: tf.Tensor | None,
+    of_keys: tf.Tensor | None,
+    parts: Sequence[tuple[int, int | None, int, int | None]],
+    rate: float,
+    seed: tf.Tensor | None,
+) -> tf.Tensor:
+    """Return the attention of queries [..., T, D] to keys [..., S, D], part by part.
+
+    Args:
+        of_queries, of_keys: segments of the queries and the keys, integers [..., T, 1] and
+            [..., S, 1], or None.
+        parts: start and end of some queries, and of the keys that the last of them see.
+        rate, seed: of the dropout.
+    """
+
+    def softmax(scores: tf.Tensor, queries: slice, keys: slice) -> tf.Tensor:
+        if of_queries is None:
             return _causal_softmax(scores)
-        return _segment_softmax(scores, segments[:, start:end], segments[:, first:end])
+        return _segment_softmax(scores, of_queries[..., queries, :], of_keys[..., keys, :])
 
     def dropped(x: tf.Tensor, number: int) -> tf.Tensor:
         return dropout(x, rate, _fold_in(seed, number))
 
+    slices = [(slice(start, end), slice(first, last)) for start, end, first, last in parts]
+    firsts = [first for _, _, first, _ in parts]
+
     @tf.custom_gradient
     def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         probabilities, attended = [], []
-        for number, (start, first, end) in enumerate(parts):
-            scores = tf.matmul(query[:, :, start:end], key[:, :, first:end], transpose_b=True)
-            p = softmax(scores, start, first, end)  # [B, H, end - start, end - first]
+        for number, (queries, keys) in enumerate(slices):
+            scores = tf.matmul(query[..., queries, :], key[..., keys, :], transpose_b=True)
+            p = softmax(scores, queries, keys)  # [..., queries, keys]
             probabilities.append(p)
-            attended.append(tf.matmul(dropped(p, number), value[:, :, first:end]))
+            attended.append(tf.matmul(dropped(p, number), value[..., keys, :]))
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             d_query, d_key, d_value = [], [], []
-            for number, (start, first, end) in enumerate(parts):
-                up, p = upstream[:, :, start:end], probabilities[number]
-                d_p = dropped(tf.matmul(up, value[:, :, first:end], transpose_b=True), number)
-                d_scores = _softmax_gradient(p, d_p)  # [B, H, end - start, end - first]
-                d_query.append(tf.matmul(d_scores, key[:, :, first:end]))
-                d_key.append(tf.matmul(d_scores, query[:, :, start:end], transpose_a=True))
+            for number, (queries, keys) in enumerate(slices):
+                up, p = upstream[..., queries, :], probabilities[number]
+                d_p = dropped(tf.matmul(up, value[..., keys, :], transpose_b=True), number)
+                d_scores = _softmax_gradient(p, d_p)  # [..., queries, keys]
+                d_query.append(tf.matmul(d_scores, key[..., keys, :]))
+                d_key.append(tf.matmul(d_scores, query[..., queries, :], transpose_a=True))
                 d_value.append(tf.matmul(dropped(p, number), up, transpose_a=True))
-            sums = (_sum_overlapping(slices, firsts) for slices in (d_key, d_value))
-            return tf.concat(d_query, 2), *sums
+            sums = (_sum_overlapping(gradients, firsts) for gradients in (d_key, d_value))
+            return tf.concat(d_query, -2), *sums
 
-        return tf.concat(attended, 2), gradient
+        return tf.concat(attended, -2), gradient
 
-    return attend(query * tf.cast(query.shape[-1] ** -0.5, query.dtype), key, value)
+    return attend(query, key, value)
 
 
 @graph(jit_compile=True)
 def _causal_softmax(scores: tf.Tensor) -> tf.Tensor:
-    """Return the probabilities for scores [B, H, T, S], T <= S; the queries are the last T."""
-    queries, keys = tf.unstack(tf.shape(scores)[2:])
+    """Return the probabilities for scores [..., T, S], T <= S; the queries are the last T."""
+    queries, keys = tf.unstack(tf.shape(scores)[-2:])
     visible = tf.range(keys) <= tf.range(keys - queries, keys)[:, None]
     return tf.cast(
         tf.nn.softmax(tf.where(visible, tf.cast(scores, tf.float32), -1e10)), scores.dtype
@@ -266,9 +314,9 @@ def _segment_softmax(scores: tf.Tensor, of_queries: tf.Tensor, of_keys: tf.Tenso
     """Return `_causal_softmax` among the keys of each query's segment.
 
     Args:
-        of_queries, of_keys: segments, integers [B, T] and [B, S].
+        of_queries, of_keys: segments, integers [B, 1, ..., T, 1] and [B, 1, ..., S, 1].
     """
-    same = of_queries[:, None, :, None] == of_keys[:, None, None, :]  # [B, 1, T, S]
+    same = of_queries == tf.linalg.matrix_transpose(of_keys)  # [B, 1, ..., T, S]
     return _causal_softmax(tf.where(same, scores, scores.dtype.min))
 
 
@@ -279,12 +327,12 @@ def _softmax_gradient(probabilities: tf.Tensor, upstream: tf.Tensor) -> tf.Tenso
 
 
 def _sum_overlapping(parts: Sequence[tf.Tensor], starts: Sequence[int]) -> tf.Tensor:
-    """Return the sum of tensors [B, H, t, D] that begin at these positions and end one by one."""
+    """Return the sum of tensors [..., t, D] that begin at these positions and end one by one."""
     total = parts[0]
     for part, start in zip(parts[1:], starts[1:], strict=True):
-        overlap = tf.shape(total)[2] - start
-        middle = total[:, :, start:] + part[:, :, :overlap]
-        total = tf.concat([total[:, :, :start], middle, part[:, :, overlap:]], axis=2)
+        overlap = tf.shape(total)[-2] - start
+        middle = total[..., start:, :] + part[..., :overlap, :]
+        total = tf.concat([total[..., :start, :], middle, part[..., overlap:, :]], axis=-2)
     return total
 
 

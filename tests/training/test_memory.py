@@ -83,9 +83,11 @@ def test_packed_sequences_need_memory_for_attention_within_reach_only() -> None:
         return estimate(SMALLEST, TrainerSettings(), 1, 1024, reach=reach)
 
     assert packed(1024) == packed(None) == of()
-    # 256 queries at a time keep keys of 256 positions, the first ones, or 256 + 19.
-    keys = (256 * 256 + 3 * 256 * (256 + 19)) // 1024
-    assert of() - packed(20) == 12 * 1024 * 4 * 12 * (640 - keys)
+    # 256 queries at a time keep the keys of 256 positions, the first ones, or 256 + 199.
+    keys = (256 * 256 + 3 * 256 * (256 + 199)) // 1024
+    assert of() - packed(200) == 12 * 1024 * 4 * 12 * (640 - keys)
+    # Blocks of 32 queries keep the keys of 64 positions.
+    assert of() - packed(20) == 12 * 1024 * 4 * 12 * (640 - 64)
 
 
 def test_available_memory_is_plausible_or_unknown() -> None:

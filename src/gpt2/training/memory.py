@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
-from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS
+from gpt2.slices import ATTENTION_ROWS, LOSS_ROWS, band_rows
 from gpt2.training.settings import TrainerSettings
 
 # Bytes that Python, TensorFlow and its compiled functions use, whatever the model.
@@ -133,6 +133,8 @@ def _layer_activations(hparams: HParams, settings: TrainerSettings, window: int,
 
 def _keys_per_query(window: int, reach: int) -> int:
     """Return the mean number of keys that `forward.causal_attention` keeps for a query."""
+    if reach < window and (rows := band_rows(reach)):
+        return 2 * rows
     kept = 0
     for start in range(0, window, ATTENTION_ROWS):
         end = min(start + ATTENTION_ROWS, window)

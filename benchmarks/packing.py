@@ -24,7 +24,8 @@ import numpy as np
 from report import table, write_section
 
 N_CTX = 1024
-SIZES = {"n_vocab": 8000, "n_embd": 256, "n_head": 4, "n_layer": 4}
+SIZES = {"n_vocab": 16000, "n_embd": 512, "n_head": 8, "n_layer": 4}
+OTHERS, PATIENCE = 0.05, 20.0  # share of the processors that others may use; seconds to wait
 ROUNDS, STEPS = 7, 3  # interleaved; the figure of a round is the median of its steps
 
 
@@ -90,6 +91,7 @@ def measure(kind: Kind) -> list[str]:
         return statistics.median(found)
 
     for _ in range(ROUNDS + 1):
+        machine.wait_for_quiet(OTHERS, PATIENCE)
         rates.append([rate(*one) for one in zip(samplers, sizes, strict=True)])
     padded, packed = zip(*rates[1:], strict=True)  # the first round traces the graphs
     ratio = statistics.median(two / one for one, two in zip(padded, packed, strict=True))

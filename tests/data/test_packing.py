@@ -86,11 +86,11 @@ def test_an_epoch_has_every_example_once_in_rows_that_change() -> None:
 def test_a_packed_batch_is_a_function_of_seed_and_number() -> None:
     documents = synthetic(12, 70, 100)
     first, second = (DocumentSampler(documents, 40, 3, packing=True) for _ in range(2))
-    wanted = [first.batch(number, 4).checksum() for number in range(20)]
-    assert [second.batch(number, 4).checksum() for number in reversed(range(20))] == wanted[::-1]
+    wanted = [first.batch(number, 4).fingerprint() for number in range(20)]
+    assert [second.batch(number, 4).fingerprint() for number in reversed(range(20))] == wanted[::-1]
     assert len(set(wanted)) == 20
     other = DocumentSampler(documents, 40, 4, packing=True)
-    assert other.batch(0, 4).checksum() != wanted[0]
+    assert other.batch(0, 4).fingerprint() != wanted[0]
     # Rows do not depend on the batch size.
     rows = [first.batch(number, 1).inputs[0].tolist() for number in range(8)]
     assert np.concatenate([first.batch(n, 4).inputs for n in range(2)]).tolist() == rows

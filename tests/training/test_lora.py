@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpt2.data.samplers import Batch
 from gpt2.training.settings import TrainerSettings
 from gpt2.training.trainer import Trainer
 from tests.golden_model import Golden
@@ -32,7 +33,9 @@ def test_ten_steps_are_those_of_the_independent_implementation(
     trained = trainer(golden, memory_saving_gradients=memory_saving_gradients, **SETTINGS)
     starts = {f"lora/a/{name}": array for name, array in golden.tensors("lora_start").items()}
     trained.restore(trained.state() | starts)
-    losses = [trained.step(n, [batch]).loss for n, batch in enumerate(golden.tokens, start=1)]
+    losses = [
+        trained.step(n, [Batch.of_rows(rows)]).loss for n, rows in enumerate(golden.tokens, start=1)
+    ]
     np.testing.assert_allclose(losses, golden.arrays["lora_losses"], rtol=1e-5)
     expected = golden.tensors("weights") | golden.tensors("lora_weights")
     for name, variable in trained.weights.items():
@@ -44,7 +47,7 @@ def test_only_the_factors_are_trained_and_matrices_are_base_plus_product(
 ) -> None:
     trained = trainer(golden, lora_rank=2, learning_rate=0.01, optimizer="adamw")
     for step in (1, 2, 3):
-        trained.step(step, [golden.tokens[step]])
+        trained.step(step, [Batch.of_rows(golden.tokens[step])])
     state = {name: value.numpy() for name, value in trained.state().items()}
     factors = {n.removeprefix("lora/a/") for n in state if n.startswith("lora/a/")}
     assert factors == {f"model/h{layer}/{matrix}" for layer in (0, 1) for matrix in MATRICES}
@@ -63,7 +66,7 @@ def test_initial_factors_change_nothing_and_depend_on_the_seed(golden: Golden) -
     def factors(seed: int) -> np.ndarray:
         settings = TrainerSettings(lora_rank=8)
         trained = Trainer(golden.tensors("weights"), golden.hparams, settings, seed)
-        assert trained.loss(golden.tokens[0]) == pytest.approx(
+        assert trained.loss(Batch.of_rows(golden.tokens[0])) == pytest.approx(
             float(golden.arrays["loss"]), rel=1e-5
         )
         state = trained.state()
@@ -80,8 +83,8 @@ def test_accumulated_batches_are_the_larger_batch(golden: Golden) -> None:
     accumulated, whole = trainer(golden, **settings), trainer(golden, **settings)
     for step in (1, 2):
         parts = [golden.tokens[step], golden.tokens[step + 2]]
-        accumulated.step(step, parts)
-        whole.step(step, [np.concatenate(parts)])
+        accumulated.step(step, list(map(Batch.of_rows, parts)))
+        whole.step(step, [Batch.of_rows(np.concatenate(parts))])
     for name, variable in whole.weights.items():
         np.testing.assert_allclose(
             accumulated.weights[name].numpy(), variable.numpy(), atol=1e-5, err_msg=name
@@ -99,6 +102,6 @@ def test_a_resumed_run_keeps_its_alpha(golden: Golden) -> None:
     other = trainer(golden, lora_rank=2, lora_alpha=64.0)
     other.restore(first.state())
     for trained in (first, other):
-        trained.step(1, [golden.tokens[0]])
+        trained.step(1, [Batch.of_rows(golden.tokens[0])])
     for name, variable in first.weights.items():
         np.testing.assert_array_equal(other.weights[name].numpy(), variable.numpy())

@@ -33,7 +33,7 @@ def run(command: Callable[[], None], program: str) -> NoReturn:
         try:
             command()
         except SystemExit as ended:  # help was shown, or some of the prompts were invalid
-            code = ended.code or OK
+            code = ended.code if isinstance(ended.code, int) else OK
         streams.finish()
     except UsageError as error:
         fail(f"{program}: {error}; see {program} --help.", USAGE)

@@ -229,7 +229,8 @@ def _load_samplers(
                 notice=notice,
             )
 
-    training, validation = read(values.dataset), None
+    training = read(values.dataset)
+    validation: TokenStream | DocumentSet | None = None
     if values.val_split:
         training, validation = training.split(values.val_split)
     elif values.val_every:

@@ -9,7 +9,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,7 +60,8 @@ class Batch(NamedTuple):
 
     def rows(self, rows: slice) -> Batch:
         """Return some of the rows."""
-        return self._make(field[rows] if isinstance(field, np.ndarray) else field for field in self)
+        fields: Any = (field[rows] if isinstance(field, np.ndarray) else field for field in self)
+        return Batch(*fields)
 
     def examples(self) -> Iterator[Batch]:
         """Yield each example as a batch of its own, row by row."""
@@ -75,8 +76,12 @@ class Batch(NamedTuple):
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
         """Return the rows of several batches of one sampler as one batch."""
-        fields = zip(*batches, strict=True)
-        return cls(*(np.concatenate(f) if isinstance(f[0], np.ndarray) else f[0] for f in fields))
+        fields: list[Any] = []
+        for values in zip(*batches, strict=True):
+            fields.append(
+                np.concatenate(values) if isinstance(values[0], np.ndarray) else values[0]
+            )
+        return cls(*fields)
 
     def fingerprint(self, start: int = 0) -> int:
         """Return the CRC-32 of the examples, without padding, after those of earlier batches."""

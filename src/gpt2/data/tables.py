@@ -98,7 +98,8 @@ def read_columns(
     if has_header and not columns and {*alternative} <= {*names} - {_TEXT_COLUMN}:
         columns = () if _TEXT_COLUMN in names else alternative
     given = names if has_header else None
-    indexes = [_find_column(given, width, name, columns, column) for column in columns or [None]]
+    wanted: Sequence[str | None] = columns or [None]
+    indexes = [_find_column(given, width, name, columns, column) for column in wanted]
     if width > 1 or header == "auto":
         shown = (quoted(names[index]) if has_header else str(index + 1) for index in indexes)
         which = f"column{'s' if len(indexes) > 1 else ''} {', '.join(shown)}"

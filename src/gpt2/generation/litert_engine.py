@@ -60,7 +60,8 @@ class Program:
     def __init__(self, path: Path, threads: int):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow's notice that its copy will be dropped
-            self._interpreter = interpreter_class()(str(path), num_threads=threads)
+            interpreter: Any = interpreter_class()
+            self._interpreter = interpreter(str(path), num_threads=threads)
         inputs = self._interpreter.get_input_details()
         self._inputs = [detail["index"] for detail in inputs]
         self._width = int(inputs[0]["shape"][1])

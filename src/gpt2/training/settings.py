@@ -155,7 +155,7 @@ def learning_rate(settings: TrainerSettings, step: int) -> float:
     """
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
-    if settings.lr_schedule == "constant":
+    if settings.lr_schedule == "constant" or settings.schedule_steps is None:
         return settings.learning_rate
     decay_steps = settings.schedule_steps - settings.warmup_steps
     share = min(1.0, (step - 1 - settings.warmup_steps) / decay_steps)

@@ -58,7 +58,9 @@ def kill_at(fatal: int) -> None:
     def watched(change):
         def call(*arguments, **named):
             if change is save_v2:  # has written half a file, in its own way
-                Path(named["prefix"] + ".data-00000-of-00001.tempstate12").write_bytes(b"half")
+                Path(os.fsdecode(named["prefix"]) + ".data-00000-of-00001.tempstate12").write_bytes(
+                    b"half"
+                )
             point()
             return change(*arguments, **named)
 

@@ -163,7 +163,7 @@ def test_a_misspelled_name_is_told_the_one_that_is_meant(home: Path, name: str, 
 
 
 def test_a_released_model_that_is_not_there_is_told_how_to_download_it(home: Path) -> None:
-    with pytest.raises(UserError, match=r"no model '345M' .*: python download_model\.py 345M$"):
+    with pytest.raises(UserError, match=r"no model '345M' .*: python download_model\.py 345M\b"):
         find_model("345M")
 
 

@@ -210,7 +210,7 @@ def test_tensorflow_out_of_space_leaves_the_run_as_it_was(tmp_path, monkeypatch,
     content = {path.name: path.read_bytes() for path in run.path.iterdir()}
 
     def refuse(prefix, **others):
-        Path(prefix + ".data-00000-of-00001.tempstate12").write_bytes(b"half")
+        Path(os.fsdecode(prefix) + ".data-00000-of-00001.tempstate12").write_bytes(b"half")
         raise tf.errors.ResourceExhaustedError(None, None, "{{f}} /x/y; No space left on device")
 
     with monkeypatch.context() as patch:

@@ -37,7 +37,11 @@ def refuses(toolkit: Toolkit, no_tensorflow: str) -> Refuses:
 
 def test_without_bad_input_tensorflow_is_imported(toolkit: Toolkit, no_tensorflow: str) -> None:
     # Or the other tests would prove nothing.
-    lines = (f"{TRAIN} --dataset text.npz", f"{NEW_MODEL} --dataset text.txt", UNCONDITIONAL)
+    lines = (
+        f"{TRAIN} --dataset text.npz",
+        f"{NEW_MODEL} --dataset text.txt",
+        f"{UNCONDITIONAL} --engine tensorflow",
+    )
     for done in toolkit.run_all(*(f"{no_tensorflow} {line}" for line in lines)):
         assert done.code == 1
         # As every internal error: with a request to report it, and a traceback.
@@ -50,7 +54,7 @@ def test_a_missing_model_is_an_error_with_the_command_that_gets_it(refuses: Refu
     for line in (INTERACTIVE, f"{TRAIN} --dataset text.txt", f"{ENCODE} text.txt out.npz"):
         refuses(
             {
-                f"{line} --model_name 345M": "'345M' .*: python download_model.py 345M$",
+                f"{line} --model_name 345M": "'345M' .*: python download_model.py 345M. Or create",
                 f"{line} --model_name small": "'small' .*117M.*: python src/new_model.py NAME",
             }
         )

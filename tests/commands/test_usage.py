@@ -228,7 +228,7 @@ def unknown(name: str, command: Command) -> Lines:
 
 def missing_values(name: str, command: Command) -> Lines:
     for option in flags(command):
-        if option.kind is not bool:
+        if option.kind is not bool and option.declared.bare is None:
             yield f"{name} {option.flag}", f"{option.flag}.*(needs|expected)", name
 
 

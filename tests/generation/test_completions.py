@@ -313,9 +313,9 @@ def test_a_text_that_exceeds_the_context_window_continues_from_its_most_recent_p
     (text,) = written(engine, engine.hparams, [[1, 3, 2]], settings)
     assert text.exceeded_context
     assert text.tokens == [number % 10 for number in range(3, 17)]
-    # With 7 tokens to come, half of the window; with 2 to come, there is room for 6.
+    # With 8 tokens to come, half of the window; with 3 to come, there is room for 5.
     primed = [call[2] for call in engine.calls if call[0] == "prime"]
-    assert primed == [[1, 2], [6, 7, 8, 9], [9, 0, 1, 2, 3, 4]]
+    assert primed == [[1, 3, 2], [5, 6, 7, 8], [9, 0, 1, 2, 3]]
 
 
 def test_a_prompt_longer_than_the_context_window_is_truncated_to_its_end() -> None:

@@ -89,7 +89,7 @@ def test_a_missing_file_is_named(folder: Path, name: str):
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
 def test_a_file_that_is_no_text_is_named(folder: Path, name: str):
     (folder / name).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=f"{name} is not UTF-8 text"):
+    with pytest.raises(UserError, match=f"{name} is not UTF-16 text"):
         Tokenizer.load(folder)
 
 

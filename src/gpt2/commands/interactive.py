@@ -17,6 +17,7 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of, parse_value, suggestion
 from gpt2.commands.sampling_options import shown_text, stable_text
 from gpt2.commands.signals import StopSignal, interruptible_input
+from gpt2.commands.streams import OutputError
 from gpt2.commands.terminal import for_terminal, print_banner
 from gpt2.errors import UserError, cannot_write, escaped
 from gpt2.generation.completions import Completion, in_order
@@ -124,7 +125,7 @@ class Session:
                 print(error, file=sys.stderr)
             except MemoryError:
                 print("Out of memory. Use a smaller batch_size or nsamples.", file=sys.stderr)
-            except OSError:  # standard output is closed or full
+            except (OSError, OutputError):  # standard output is closed or full
                 raise
             except Exception:
                 with contextlib.suppress(SystemExit):

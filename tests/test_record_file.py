@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,27 @@ def test_every_line_is_valid_json_in_utf_8(tmp_path: Path) -> None:
                 file.append({"logprob": number})
     (record,) = RecordFile(path, {"stop": "\ud800"}, read=dict).records
     assert record == {"text": "é", "settings": {"stop": "\ud800"}}
+
+
+@pytest.mark.parametrize("content", ["my only copy of a poem", '{"a": 1}', "[1,2,3]", "x" * 9000])
+def test_a_file_of_one_unfinished_line_that_is_no_record_is_kept(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "poem.txt"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"poem\.txt.*not samples"):
+        RecordFile(path, {}, lambda record: record)
+    assert path.read_text() == content
+
+
+def test_the_start_of_a_first_record_that_a_kill_cut_off_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"number": 1, "sample": 0, "pro')
+    with RecordFile(path, {}, lambda record: record) as records:
+        records.append({"number": 1})
+    assert path.read_text() == '{"number": 1, "settings": {}}\n'
+
+
+def test_a_device_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a file"):
+        RecordFile(Path(os.devnull), {}, lambda record: record)

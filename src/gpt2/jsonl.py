@@ -125,9 +125,26 @@ class RecordFile(Generic[Item]):
         self._later, self._overwrite, self._advice = frozenset(later), overwrite, advice
         self.unknown: set[str] = set()
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))  # as they are read back
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is a folder or a device, not a file. Choose another output.")
         self._lines = complete_lines(path)
         kept = [] if overwrite else self._lines
+        if not self._lines and not overwrite:
+            self._check_remainder()
         self.records = [self._parse(line, at, read) for at, line in enumerate(kept, start=1)]
+
+    def _check_remainder(self) -> None:
+        """Check that a file without a complete line has at most the start of a record.
+
+        Raises:
+            UserError: it has something else, which opening it would delete.
+        """
+        try:
+            content = self._path.read_bytes() if self._path.exists() else b""
+        except OSError as error:
+            raise cannot_read(self._path, error) from error
+        if content and not (content.startswith(b'{"') and content[-1:] != b"}"):
+            raise UserError(f"{self._path}: not samples of this command. Choose another output.")
 
     def _parse(self, line: str, at: int, read: Callable[[dict[str, Any]], Item]) -> Item:
         try:

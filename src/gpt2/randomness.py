@@ -6,10 +6,12 @@ training was interrupted before.
 
 from __future__ import annotations
 
+import math
 import secrets
 
 import numpy as np
 
+from gpt2.checks import is_count
 from gpt2.errors import UserError, quoted
 
 # Purposes; under one seed, each has independent random numbers.
@@ -24,9 +26,9 @@ def check_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(32)
-    if type(seed) is not int or seed < 0:
+    if not is_count(seed, math.inf) or seed < 0:
         raise UserError(f"seed must be a whole number at least 0, not {quoted(seed)}.")
-    return seed
+    return int(seed)
 
 
 def generator(seed: int, purpose: int, *index: int) -> np.random.Generator:

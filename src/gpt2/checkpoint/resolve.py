@@ -50,7 +50,7 @@ def find_folder(
 
     For sizes and vocabulary.
     """
-    return _find(os.fspath(name), models_dir, notice)
+    return _find(_as_text(name), models_dir, notice)
 
 
 def find_vocabulary(
@@ -79,6 +79,12 @@ def find_run(name: Name, models_dir: Name | None = None) -> Path:
         f"There is no run {path!r} in {workspace.checkpoint}{_suggestion(name, runs)}; "
         f"{_available(runs)}."
     )
+
+
+def _as_text(name: Name) -> str:
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(f"model_name must be a name or a path, not {name!r}.")
+    return os.fspath(name)
 
 
 def _find(path: str, models_dir: Name | None, notice: Notice) -> ModelFolder:

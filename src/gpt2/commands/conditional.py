@@ -132,6 +132,8 @@ def run(values: Values) -> None:
     problems = Problems()
     prompts = {prompt.number: prompt for prompt in read_prompts_of(values, problems)}
     texts = dict(filled_in(values, prompts.values(), problems))
+    if not texts:
+        raise UserError(f"{values.prompts or '--prompt'} has no prompt to complete.")
     if values.seed is None and not values.overwrite:
         values.seed = earlier_seed(records_path(values.out))
     model = sampling_options.open_model(values)
@@ -300,7 +302,7 @@ def parse_shard(text: str) -> tuple[int, int]:
         >>> parse_shard("1/4")
         (1, 4)
     """
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(f"--shard must be a part such as 1/4 or 4/4, not {quoted(text)}")
     return int(found[1]), int(found[2])
@@ -315,6 +317,11 @@ def records_path(out: str) -> Path | None:
 
 def _is_folder(out: str) -> bool:
     return out.endswith(("/", "\\"))
+
+
+def _text_name(number: int) -> str:
+    """Return the name of the text file of a prompt."""
+    return f"{number:05}.txt"
 
 
 def earlier_seed(records: Path | None) -> int | None:
@@ -388,7 +395,8 @@ def text_folder(
     is from a version that had none.
     """
     folder = Path(values.out)
-    found = {int(path.stem): path for path in folder.glob("*.txt") if path.stem.isdecimal()}
+    numbers = {int(path.stem): path for path in folder.glob("*.txt") if path.stem.isdecimal()}
+    found = {number: path for number, path in numbers.items() if path.name == _text_name(number)}
     if values.overwrite:
         for path in found.values():
             path.unlink()
@@ -408,7 +416,7 @@ def text_folder(
         if len(samples) == values.nsamples:
             records.append({name: record[name] for name in ("number", "prompt", "seed")})
             parts = (f"{samples[sample]}\n" for sample in sorted(samples))
-            files.write_text(folder / f"{number:05}.txt", f"{'=' * 20}\n".join(parts))
+            files.write_text(folder / _text_name(number), f"{'=' * 20}\n".join(parts))
             del unfinished[number]
 
     done = {(number, sample) for number in found for sample in range(values.nsamples)}

@@ -41,12 +41,15 @@ class BeamSettings:
     beams: int = setting(
         help="beam search with N beams, which finds the most probable samples; 0 for sampling",
         low=0,
+        high=1000,
     )
     length_penalty: float = setting(
         1.0,
         "beam search ranks by log-probability / length ** PENALTY: >1 favors longer samples, "
         "<1 shorter ones",
         metavar="PENALTY",
+        low=-100,
+        high=100,
     )
     num_return_sequences: int = setting(
         1, "completions to return, most probable first; at most the number of beams", low=1

@@ -125,6 +125,8 @@ def read_encoder(path: Path) -> dict[str, int]:
             2147483647, or two tokens have the same id.
     """
     vocabulary = files.read_json_object(path)
+    if not vocabulary:
+        raise UserError(f"{path} has no tokens. Download or create the file again.")
     token_of: dict[int, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < 2**31:

@@ -174,7 +174,7 @@ def _slow_down(seen: Seen, seconds: float) -> Callable:
     def slowly(change: Callable) -> Callable:
         def call(*arguments: Any, **named: Any) -> Any:
             if change is save_v2:  # which writes on its own, and would be too quick to be killed
-                half = named["prefix"] + ".data-00000-of-00001.tempstate12"
+                half = os.fsdecode(named["prefix"]) + ".data-00000-of-00001.tempstate12"
                 Path(half).write_bytes(b"half")
             time.sleep(seconds)
             result = change(*arguments, **named)

@@ -63,7 +63,8 @@ def describe_changes(
         if flag not in before or old == new:
             continue
         effect = ON_RESUME.get(flag)
-        if effect == KEPT and flag != "lora_alpha" and None not in (old, new):
+        # The command itself reports those that the state of the run decides.
+        if flag == "model_name" and None not in (old, new):
             sentences.append(
                 f"--{flag} {new}: the run was trained from {old} and continues from its own "
                 "checkpoint. To start from another model, give a new --run_name."

@@ -1,4 +1,4 @@
-"""What each name of a model stands for, and what is said of a name that stands for nothing."""
+"""Names of models: which model each one resolves to, and the error for an unknown name."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_an_entry_is_named_by_the_weights_and_the_quantization(
     assert entry_of(same, cache) != entry
 
 
-def test_models_share_the_cache_and_another_checkpoint_is_converted_anew(
+def test_models_share_the_cache_and_another_checkpoint_is_converted_again(
     folder: Path, cache: Path
 ) -> None:
     (old,) = entries(cache)
@@ -235,7 +235,7 @@ def test_a_broken_manifest_is_a_damaged_entry(folder: Path, cache: Path, manifes
 
 
 @pytest.mark.parametrize("name", [litert_conversion.head(1), conversion_cache.MANIFEST])
-def test_a_damaged_entry_is_converted_anew(folder: Path, cache: Path, name: str) -> None:
+def test_a_damaged_entry_is_converted_again(folder: Path, cache: Path, name: str) -> None:
     entry = entry_of(folder, cache)
     content = bytearray((entry / name).read_bytes())
     content[len(content) // 3] ^= 0xFF
@@ -247,7 +247,7 @@ def test_a_damaged_entry_is_converted_anew(folder: Path, cache: Path, name: str)
     assert entries(cache) == [entry.name]
 
 
-def test_programs_of_another_version_are_made_anew(
+def test_programs_of_another_version_are_converted_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(litert_conversion, "VERSION", litert_conversion.VERSION + 1)

@@ -1,4 +1,4 @@
-"""What each flag of train does on resume, and what is said about those that changed."""
+"""Effects of each train flag on resume, and the notices about changed flags."""
 
 from __future__ import annotations
 

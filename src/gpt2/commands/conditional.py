@@ -30,7 +30,7 @@ from gpt2.jsonl import RecordFile, as_line
 Record = Mapping[str, Any]
 # The records of a folder of text files. Hidden, as commands read all other files of a folder.
 FOLDER_RECORDS = ".samples.jsonl"
-ADVICE = "Use --overwrite to start anew, or choose another output."
+ADVICE = "Use --overwrite to start over, or choose another output."
 
 
 class Sample(NamedTuple):
@@ -71,7 +71,7 @@ class ConditionalOptions:
         "process only the I-th of N parts of the prompts, to use several machines",
         metavar="I/N",
     )
-    overwrite: bool = setting(False, "delete the samples of the output first, and start anew")
+    overwrite: bool = setting(False, "delete the existing samples of the output and start over")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -404,7 +404,7 @@ def text_folder(
     if unknown := found.keys() - earlier.keys():
         notice(
             f"{shown(folder)}: {len(unknown)} text files from an earlier version, which did not "
-            "record their prompts, are kept. Use --overwrite to start anew."
+            "record their prompts, are kept. Use --overwrite to start over."
         )
         earlier |= {number: (None, str(found[number])) for number in unknown}
     unfinished: dict[int, dict[int, str]] = defaultdict(dict)

@@ -202,7 +202,7 @@ def show_notices(
     """Print a notice if a finished completion exceeded the context window or is empty, each once.
 
     Args:
-        values: of an interactive session, which is told of every empty sample.
+        values: of an interactive session, which prints the notice for every empty sample.
     """
     if completion.exceeded_context:
         _notice_once(

@@ -226,7 +226,7 @@ class StreamSampler:
 
 
 class DocumentSampler:
-    """Draws examples from documents or lines, in an order shuffled anew in each epoch.
+    """Draws examples from documents or lines, reshuffled in each epoch.
 
     A document that fits into the window is one example. A longer one is split into slightly
     overlapping windows that cover it, at positions that change with the epoch. An epoch contains

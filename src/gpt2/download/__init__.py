@@ -1,4 +1,4 @@
-"""Download of released models: a file gets its name only when it is complete and verified.
+"""Download of released models: a file is renamed to its final name once it is verified.
 
 `releases` lists the files, their URLs and checksums; `transfer` downloads one file with retries and
 resume; `checks` verifies a file; `models` downloads and verifies whole models.

@@ -7,6 +7,7 @@ at the speed of the memory, and a quarter of the bytes when they are int8, is cl
 from __future__ import annotations
 
 import importlib.util
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class LiteRTEngine(CachedEngine):
         with quiet():
             layers = [Program(folder / name, threads) for name in names]
             head = [Program(folder / name, threads) for name in heads]
-        memory_pages.use_huge_pages()
+        # Takes 0.2 s, and the first tokens do not have to wait for it.
+        threading.Thread(target=memory_pages.use_huge_pages, daemon=True).start()
         embeddings = (
             np.load(folder / litert_conversion.TOKENS, mmap_mode="r"),
             np.load(folder / litert_conversion.POSITIONS, mmap_mode="r"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import operator
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
@@ -73,18 +74,21 @@ class Merges:
     """
 
     def __init__(self, merges: Sequence[tuple[str, str]]):
-        symbols = {character: byte[0] for character, byte in BYTE_OF_CHARACTER.items()}
-        symbols[""] = _END
-        pairs, made = [], []
-        for left, right in merges:
-            first = symbols.setdefault(left, len(symbols))
-            pairs.append((first, symbols.setdefault(right, len(symbols))))
-            made.append(symbols.setdefault(left + right, len(symbols)))
-        self.tokens = sorted(symbols, key=symbols.__getitem__)
-        self._pairs = pairs  # symbols, by rank
-        self._made = np.array(made, np.int32)  # symbol, by rank
+        characters = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)
+        lefts, rights = [left for left, _ in merges], [right for _, right in merges]
+        made = list(map(operator.add, lefts, rights))
+        # fromkeys keeps the first of equal tokens, in order.
+        self.tokens = list(dict.fromkeys(chain(characters, [""], lefts, rights, made)))
+        symbols = {token: symbol for symbol, token in enumerate(self.tokens)}
+
+        def symbols_of(tokens: list[str]) -> np.ndarray:
+            return np.fromiter(map(symbols.__getitem__, tokens), np.int64, len(tokens))
+
+        # The symbols of each merge, by rank.
+        self._left, self._right = symbols_of(lefts), symbols_of(rights)
+        self._made = symbols_of(made).astype(np.int32)
         self._none = len(merges)  # rank of pairs that are not merges
-        keys = self._keys_of(*np.array(pairs, np.int64).reshape(-1, 2).T)
+        keys = self._keys_of(self._left, self._right)
         # If a pair is listed twice, its last rank counts, as in OpenAI's code. The sentinel at the
         # end keeps the results of searchsorted within the array.
         keys, backwards = np.unique(keys[::-1], return_index=True)
@@ -157,7 +161,8 @@ class Merges:
 
     @functools.cached_property
     def _rank_of_pair(self) -> dict[tuple[int, int], int]:
-        return {pair: rank for rank, pair in enumerate(self._pairs)}
+        pairs = zip(self._left.tolist(), self._right.tolist(), strict=True)
+        return {pair: rank for rank, pair in enumerate(pairs)}
 
     def _join_word(self, word: bytes) -> list[int]:
         """Return the symbols of one word.
@@ -176,8 +181,9 @@ class Merges:
         queue = sorted(places)
         while queue:
             rank = heapq.heappop(queue)
-            first, second = self._pairs[rank]
-            joined = int(self._made[rank])
+            first, second, joined = (
+                int(by_rank[rank]) for by_rank in (self._left, self._right, self._made)
+            )
             # From left to right, and all positions before the next merge: "aaa" becomes "aa a".
             for left in sorted(places.pop(rank)):
                 right = following[left]

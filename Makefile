@@ -5,7 +5,7 @@ PYTHON = .venv/bin/python
 RUNTIME = $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 DEVELOPMENT = $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 
-.PHONY: demo test lint docs fuzz faults
+.PHONY: demo test lint docs fuzz faults bench guard
 
 demo: $(RUNTIME)
 	$(PYTHON) examples/demo.py
@@ -30,6 +30,15 @@ fuzz: $(DEVELOPMENT)
 # Every command that writes is killed at random moments, and every system call of a save fails once.
 faults: $(DEVELOPMENT)
 	$(PYTHON) -m tests.faults.run
+
+# All benchmarks, which takes hours: tables in docs/benchmarks and the README. For comparisons with
+# other programs, name a Python that has them: make bench PEERS=peers/bin/python
+bench: $(DEVELOPMENT)
+	$(PYTHON) benchmarks/all.py $(if $(PEERS),--peers $(PEERS))
+
+# Two minutes: is anything slower than in the previous commit?
+guard: $(DEVELOPMENT)
+	$(PYTHON) benchmarks/guard.py
 
 .venv/installed: requirements.txt
 	python3 -m venv .venv

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import corpora
 from machine import describe, taken
-from report import write_section
+from report import ENCODING, record, write_section
 
 from gpt2.data import tokenization
 from gpt2.tokenizer import ENCODER_FILE, ENDOFTEXT, MERGES_FILE, Tokenizer
@@ -37,6 +37,7 @@ from gpt2.tokenizer.vocabulary import spelled, token_bytes
 
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
+OURS = "this toolkit"
 _PATIENCE = 8  # seconds; tokenizers that take longer for a text are left out
 
 Encode = Callable[[Path], np.ndarray]
@@ -100,9 +101,9 @@ def systems(folder: Path, workers: int) -> Iterator[tuple[str, Callable[[], Enco
 
         return make
 
-    yield "this toolkit, 1 process", ours(1)
+    yield f"{OURS}, 1 process", ours(1)
     if workers > 1:
-        yield f"this toolkit, {workers} processes", ours(workers)
+        yield f"{OURS}, {workers} processes", ours(workers)
 
     def original() -> Encode:
         encoder = Original(loaded)
@@ -207,6 +208,9 @@ def compare(args: argparse.Namespace, texts: list[Path]) -> None:
             f"Python {machine['python']}."
         )
         write_section(args.docs, f"{where}\n\n{table}")
+        speeds = list(columns.values())[-1]
+        fastest = max(speed for name, speed in speeds.items() if name.startswith(OURS))
+        record(args.docs, machine["cpu"], {ENCODING: f"{fastest / 1e6:.1f} MB/s"})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from gpt2.errors import UserError
 from gpt2.quiet import quiet
 
 # What sessions of this project run on where there is no GPU.
-FAST = ("litert none", "litert int8")
+FAST = ("litert none", "litert int8", "litert int4")
 # A measurement begins when others use less than this share of the processors, and is repeated if
 # they used more while it ran; both only so often, for some machines are never quiet.
 OTHERS = 0.05
@@ -84,6 +84,7 @@ def main() -> None:
             files.write_text(Path(args.json), json.dumps(result, indent=1) + "\n")
         if args.docs:
             report.write_section(Path(args.docs), text)
+            report.record_speeds(Path(args.docs), result)
     except (UserError, Failed) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

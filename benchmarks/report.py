@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import statistics
 from pathlib import Path
 
@@ -33,6 +35,69 @@ def write_section(path: Path, section: str, name: str = "benchmark") -> None:
     if not begin:
         before, after = (f"{old.rstrip()}\n\n" if old.strip() else ""), "\n"
     files.write_text(path, f"{before}{opening}\n{section}\n{closing}{after}")
+
+
+# Measures of the README's table.
+START = "command to first token, {} {}"
+SPEED = "generation, 124M {}, batch size 1"
+BATCH_SPEED = "generation, 124M {}, batch size {}"
+PREFILL = "prompt of {} tokens, 124M {}"
+TRAINING = "training step, GPT-2 {1}, 1 x 1024 tokens, {0}"
+ENCODING = "encoding text"
+KINDS = {"litert none": "float32", "litert int8": "int8", "litert int4": "int4"}
+
+# Beside the pages: one line per measurement, with its date and machine.
+RESULTS = "results.jsonl"
+
+
+def record(page: Path, cpu: str, measured: dict[str, str]) -> None:
+    """Append measurements to the results beside a page, for the table of the README.
+
+    Args:
+        page: the page that was written.
+        cpu: the processor, as `machine.describe` gives it.
+        measured: value and unit of each measure.
+    """
+    date = datetime.date.today().isoformat()
+    with open(page.parent / RESULTS, "a", encoding="utf-8") as file:
+        for name, value in measured.items():
+            line = {"date": date, "cpu": cpu, "measure": name, "value": value}
+            file.write(json.dumps(line) + "\n")
+
+
+def record_speeds(page: Path, result: dict) -> None:
+    """Record the speeds of this project's engines on GPT-2 124M."""
+    sizes = result["sizes"]
+    if round(result["model"]["parameters"], -6) != 124_000_000:
+        return
+    for name in result["fast"]:
+        if name not in result["systems"]:
+            continue
+        system, kind = result["systems"][name], KINDS[name]
+        speeds = {
+            SPEED.format(kind): (SINGLE, "{:.0f} tokens/s"),
+            BATCH_SPEED.format(kind, sizes["batch"]): (BATCH, "{:.0f} tokens/s"),
+            PREFILL.format(sizes["long"], kind): (FIRST, "{:.2f} s"),
+        }
+        measured = {
+            measure: form.format(_median(values))
+            for measure, (key, form) in speeds.items()
+            if (values := _values(system, key))
+        }
+        record(page, result["machine"]["cpu"], measured)
+
+
+def summary(folder: Path) -> str:
+    """Return a table of the latest result of each measure in a folder of pages."""
+    latest: dict[str, dict] = {}
+    for line in files.read_text(folder / RESULTS).splitlines():
+        found = json.loads(line)
+        latest[found["measure"]] = found
+    rows = [
+        [name, found["value"], found["cpu"], found["date"]]
+        for name, found in sorted(latest.items())
+    ]
+    return table(["measured", "result", "processor", "date"], rows)
 
 
 def _preface(result: dict) -> str:

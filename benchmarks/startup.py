@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from machine import describe, taken
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from machine import describe, taken
+from report import START, record, table, write_section
+
 PROMPT = "Once upon a time"
 LLAMA = """
 import llama_cpp, sys
@@ -40,19 +42,17 @@ def seconds_and_memory(command: list[str], folder: Path) -> tuple[float, float]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # Byte code is cached, as it is for a user; some environments turn that off.
+        env={
+            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        },
     )
     process.stdin.write(f"{PROMPT}\n".encode())
     process.stdin.close()
-    _, status, usage = _wait(process.pid)
+    _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} ended with status {status}")
     return time.perf_counter() - start, usage.ru_maxrss / 1024
-
-
-def _wait(process: int) -> tuple[int, int, resource.struct_rusage]:
-    import os
-
-    return os.wait4(process, 0)
 
 
 def main() -> None:
@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--old", help="another checkout to compare with")
     parser.add_argument("--gguf", help="the same weights for llama.cpp")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="write the measurements to this file")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
-    folder = Path.cwd()
+    folder, model = Path.cwd(), Path(args.model_name).name
     checkouts = {"now": ROOT} | ({"before": Path(args.old).resolve()} if args.old else {})
     commands = {
         f"{name}, {quantize}": [
@@ -91,14 +91,26 @@ def main() -> None:
         for name, command in commands.items():
             found[name].append(seconds_and_memory(command, folder))
     machine = describe()
-    print(
-        f"{datetime.date.today()}, {machine['cpu']}, {machine['cores']} cores, load {taken():.2f}"
+    medians = {
+        name: [statistics.median(values) for values in zip(*rounds, strict=True)]
+        for name, rounds in found.items()
+    }
+    text = (
+        f"Measured on {datetime.date.today()} by `benchmarks/startup.py`: {machine['cpu']}, "
+        f"{machine['cores']} cores, other load {taken():.0%}. Whole processes, from the command to "
+        f"the first token, {model}; median of {args.rounds} interleaved rounds.\n\n"
+    ) + table(
+        ["command", "time, s", "peak memory, MB"],
+        [[name, f"{seconds:.2f}", f"{memory:.0f}"] for name, (seconds, memory) in medians.items()],
     )
-    for name, rounds in found.items():
-        wall, memory = (statistics.median(values) for values in zip(*rounds, strict=True))
-        print(f"{name:20} {wall:.2f} s  {memory:.0f} MB")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"machine": machine, "rounds": found}, indent=1))
+    print(text)
+    if args.docs:
+        write_section(args.docs, text, f"start {model}")
+        measured = {
+            START.format(model, quantize): f"{medians[f'now, {quantize}'][0]:.2f} s"
+            for quantize in args.quantize
+        }
+        record(args.docs, machine["cpu"], measured)
 
 
 if __name__ == "__main__":

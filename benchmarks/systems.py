@@ -96,7 +96,8 @@ class ThisProject:
 
     def __init__(self, engine: str, quantize: str):
         self._engine, self._quantize = engine, quantize
-        self.matrix_bytes = 1.0 if quantize == "int8" else 4.0
+        # int4 has a 16-bit scale for each block of 32 weights.
+        self.matrix_bytes = {"none": 4.0, "int8": 1.0, "int4": 0.5 + 2 / 32}[quantize]
 
     def prepare(self, model: Path, plain: Path) -> None:
         self.open(model, plain)
@@ -484,6 +485,8 @@ SYSTEMS: dict[str, System] = {
     "llama.cpp F16": LlamaCpp("F16"),
     "llama.cpp Q8_0": LlamaCpp("Q8_0"),
     "CTranslate2 int8": CTranslate2("int8"),
+    "litert int4": ThisProject("litert", "int4"),
+    "llama.cpp Q4_0": LlamaCpp("Q4_0"),
     "tensorflow": ThisProject("tensorflow", "none"),
     "gpt-2-simple": GPT2Simple(),
 }

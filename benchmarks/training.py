@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import machine
-from report import table, write_section
+from report import TRAINING, record, table, write_section
 from training_systems import OURS, ROOT, SYSTEMS
 
 from gpt2 import files
@@ -56,6 +56,16 @@ def main() -> None:
             files.write_text(Path(args.json), json.dumps(result, indent=1) + "\n")
         if args.docs:
             write_section(Path(args.docs), text, section)
+            if not args.profile:
+                record(
+                    Path(args.docs),
+                    result["machine"]["cpu"],
+                    {
+                        TRAINING.format(name, result["size"]): f"{_median(rounds):.2f} s"
+                        for name, rounds in result["systems"].items()
+                        if rounds
+                    },
+                )
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -370,6 +370,15 @@ def test_a_tar_gives_all_its_files_in_their_order(
     assert "a.tar/folder/3.png is skipped" in notices[-1]
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_all_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for text in ("first", "second", "third"):
+            archive.writestr("b.txt" if text != "third" else "a.txt", text)
+    assert read(path, []) == ["third", "first", "second"]
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.bz2", "a.txt.xz", "a.zip", "a.tar"])
 def test_packed_files_that_are_torn_are_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

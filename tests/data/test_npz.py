@@ -210,3 +210,13 @@ def test_a_damaged_header_of_an_array_gives_a_sentence(tmp_path: Path) -> None:
                 list(npz.read(path, 2**63))
             except UserError as error:
                 assert "tokens.npz" in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_arrays_of_one_name_are_all_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in (1, 2):
+            with archive.open("arr_0.npy", "w") as entry:
+                np.lib.format.write_array(entry, np.array([number]))
+    assert [chunk.tolist() for chunk in npz.read(path, 3)] == [[1], [2]]

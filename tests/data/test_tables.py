@@ -189,3 +189,15 @@ def test_whatever_the_csv_module_writes_is_read_again(tmp_path: Path) -> None:
             writer.writerows([["id", "text"], *rows])
         found = [piece.text for piece in read_pieces(path, ReaderSettings())]
         assert found == [text for _, text in rows]
+
+
+def test_a_line_that_turns_quoting_off_is_named(tmp_path: Path) -> None:
+    rows = ['"one, two"', '"three\nfour"', '"five" six', '"seven"']
+    content = "\n".join(["text", *rows]) + "\n"
+    notices: list[str] = []
+    read(tmp_path / "a.csv", content, notices)
+    assert any("a.csv line 5: quotes" in notice and "--quoting none" in notice for notice in notices)
+    for quoting, lines in (("none", content), ("auto", content.replace('" six', '"'))):
+        notices.clear()
+        read(tmp_path / "a.csv", lines, notices, quoting=quoting)
+        assert not any("quotes" in notice for notice in notices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -255,6 +256,44 @@ def test_a_dataset_is_a_file_a_folder_or_a_pattern(tmp_path: Path) -> None:
     ]
     assert found(tmp_path / "?.txt") == ["B.txt", "a.txt", "b.txt"]
     assert found(tmp_path / "sub" / "*") == ["sub/a.txt"]  # a folder that matches is no file
+
+
+def test_symbolic_links_neither_circle_nor_count_a_file_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    for name in ("a.txt", "d/b.txt", "d/e/c.txt", "other/deep/o.txt"):
+        (tmp_path / name).write_text(name)
+    for link, target in (
+        *(("d/up", ".."), ("d/e/up", "../.."), ("d/self", "."), ("d/e/self", ".")),
+        *(("d/away", "../other"), ("other/back", "../d"), ("d/again.txt", "b.txt")),
+        *(("d/broken", "nothing"), ("d/broken.txt", "nothing.txt"), ("z.txt", "a.txt")),
+    ):
+        (tmp_path / link).symlink_to(target)
+    os.link(tmp_path / "a.txt", tmp_path / "d" / "hard.txt")  # a file of its own
+    monkeypatch.chdir(tmp_path)
+
+    def found(pattern: str) -> list[str]:
+        return [path.as_posix() for path in find_files(pattern)]
+
+    below_d = ["d/again.txt", "d/e/c.txt", "d/hard.txt"]
+    everything = ["a.txt", *below_d, "other/deep/o.txt"]
+    assert found("**/*.txt") == found("**") == everything
+    assert found("d/**/*.txt") == sorted([*below_d, "d/away/deep/o.txt", "d/up/a.txt"])
+    assert found("./**/e/*.txt") == ["d/e/c.txt"]
+    assert found("**/deep/**/o.txt") == ["other/deep/o.txt"]
+    assert found(str(tmp_path / "**" / "c.txt")) == [(tmp_path / "d/e/c.txt").as_posix()]
+    assert found("*.txt") == ["a.txt"]
+    assert found(".") == everything
+
+
+def test_hidden_folders_are_left_out_of_patterns(tmp_path: Path) -> None:
+    for folder in (".git", "[x]", "[x]/.cache"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").touch()
+    assert find_files(f"{tmp_path}/**/*.txt") == [tmp_path / "[x]" / "a.txt"]
+    assert find_files(f"{tmp_path}/.git/**") == [tmp_path / ".git" / "a.txt"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

@@ -116,3 +116,23 @@ def test_a_bad_item_of_a_list_is_named_and_the_others_stay() -> None:
 def test_prompts_of_several_lines_know_where_they_begin() -> None:
     prompts = list(read_prompts("one\nmore\n---\ntwo", "file"))
     assert [prompt.where for prompt in prompts] == ["file line 1", "file line 4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ('["one", "two', "line 1 column 9"),
+        ('["one",\n "two"', "line 2 column 7"),
+        ('[\n{"prompt": "one"},\n{"prompt":', "line 3 column 11"),
+        ('["one", "two",]', "column 15"),
+        (' [ "one" "two"]', "column 10"),
+    ],
+)
+def test_a_list_that_is_cut_off_is_an_error_with_its_place(content: str, place: str) -> None:
+    with pytest.raises(UserError, match=rf"prompts: .*{place}"):
+        list(read_prompts(content, "prompts"))
+
+
+@pytest.mark.parametrize("content", ["[Verse 1", "[1, 2", "[", "[[", "[ ]"])
+def test_other_text_with_a_bracket_is_a_prompt(content: str) -> None:
+    assert texts(content) == [content]

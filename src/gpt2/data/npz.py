@@ -89,9 +89,10 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                chunk = _read_array(archive, name)
-                yield _checked(path, in_short(name.removesuffix(".npy")), chunk, n_vocab)
+            for info in archive.infolist():  # by entry, as two may have the same name
+                chunk = _read_array(archive, info)
+                name = info.filename.removesuffix(".npy")
+                yield _checked(path, in_short(name), chunk, n_vocab)
     except UserError:
         raise
     except Exception as error:  # zipfile and NumPy raise many types for damaged files
@@ -101,9 +102,9 @@ def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:
         ) from error
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """Return an array as `numpy.load` does, but allocate only what the file really holds."""
-    info = archive.getinfo(name)
+    name = info.filename
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy does not use")
     with archive.open(info) as entry:

@@ -7,10 +7,12 @@ import glob
 import importlib
 import io
 import os
+import re
 import stat
 import sys
 import tarfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import IO, Any, NamedTuple
@@ -27,6 +29,9 @@ _COMPRESSIONS = {
     ".tgz": ("gzip", ".tar"),
     ".txz": ("lzma", ".tar"),
 }
+
+# The part ** of a pattern, and the separators after it.
+_ANY_FOLDERS = r"(?:^|(?<=[/{0}]))\*\*(?:[/{0}]+|$)".format(re.escape(os.sep))
 
 # What `find_files` returns for "-". A file of that name can be given as ./-.
 STANDARD_INPUT = Path("-")
@@ -46,7 +51,7 @@ def find_files(path: str) -> list[Path]:
     Args:
         path: a file, a folder (all files below it), a glob pattern (`**` matches any folders), or
             `-` for standard input. Hidden files and folders, such as `.git`, are left out except in
-            patterns that name them.
+            patterns that name them. A file that symbolic links give several names counts once.
 
     Raises:
         UserError: there is no such file.
@@ -64,14 +69,62 @@ def find_files(path: str) -> list[Path]:
             if not any(part.startswith(".") for part in file.relative_to(place).parts)
         )
     else:
-        found = map(Path, glob.glob(path, recursive=True))
-    files = sorted({file for file in found if file.is_file()}, key=lambda file: file.parts)
+        found = map(Path, _matches(path))
+    files = sorted(_once(found), key=lambda file: file.parts)
     if not files:
         raise UserError(
             f"{display_name(path) or 'An empty path'} is not a file, a folder with files or a "
             "pattern that matches files. Check the path of the dataset."
         )
     return files
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the paths that match a glob pattern.
+
+    `glob` alone would follow symbolic links around in circles.
+    """
+    head, *tail = re.split(_ANY_FOLDERS, pattern, maxsplit=1)
+    if not tail:
+        yield from glob.iglob(pattern)
+        return
+    for start in glob.iglob(head) if head else [""]:
+        for folder in _folders(start, ()):
+            yield from _matches(os.path.join(glob.escape(folder), tail[0] or "*"))
+
+
+def _folders(top: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yield a folder and those below it, but hidden ones and links to a folder above.
+
+    Args:
+        above: real paths of the folders above.
+    """
+    real = os.path.realpath(top or os.curdir)
+    if real in above:
+        return
+    yield top
+    try:
+        names = [entry.name for entry in os.scandir(top or os.curdir) if entry.is_dir()]
+    except OSError:  # not a folder, or one that may not be listed
+        return
+    for name in names:
+        if not name.startswith("."):
+            yield from _folders(os.path.join(top, name), (*above, real))
+
+
+def _once(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files among these paths; the shortest name of one that links give several."""
+    names: dict[tuple[int, int], list[Path]] = defaultdict(list)
+    for path in {path for path in paths if path.is_file()}:
+        status = path.stat()
+        names[status.st_dev, status.st_ino].append(path)
+    for same in names.values():
+        if len(same) == 1:
+            yield same[0]
+            continue
+        longest_first = sorted(same, key=lambda path: (len(path.parts), path.parts), reverse=True)
+        # Hard links have different real paths: they are files of their own.
+        yield from {os.path.realpath(path): path for path in longest_first}.values()
 
 
 def display_name(path: Path | str) -> str:
@@ -139,11 +192,13 @@ def _unpacked(name: str, stream: IO[bytes], file: Path, inside: bool = False) ->
             yield from _unpacked(name[: -len(ending)] + inner, unpacked, file, inside)
     elif ending == ".zip":
         with zipfile.ZipFile(stream) as archive:
-            for member in sorted(archive.namelist()):
+            # By entry, as two members may have the same name.
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                inner = member.filename
                 # Skip folders, and the metadata that Finder adds to each archive.
-                if not member.endswith("/") and not member.startswith("__MACOSX/"):
+                if not inner.endswith("/") and not inner.startswith("__MACOSX/"):
                     with archive.open(member) as unpacked:
-                        yield from _unpacked(_inside(name, member), unpacked, file, inside=True)
+                        yield from _unpacked(_inside(name, inner), unpacked, file, inside=True)
     elif ending == ".tar":
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for entry in tar:  # in archive order, because there may be millions

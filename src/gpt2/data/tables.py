@@ -88,6 +88,12 @@ def read_columns(
         dialect = _detect(sample, default, quoting != "none", header, columns)
     else:
         dialect = Dialect("\t" if delimiter == "tab" else delimiter, quoting != "none")
+    if quoting != "none" and not dialect.quoting:
+        bad = skipped + (_badly_quoted(sample, Dialect(dialect.delimiter, True)) or 1)
+        notice(
+            f"{name} line {bad}: quotes do not enclose whole cells, so they are ordinary "
+            "characters in this file. Fix that line, or use --quoting none if they are."
+        )
     rows = _rows(itertools.chain(sample, lines), name, dialect, skipped)
     first = next(rows, None)
     if first is None:
@@ -166,7 +172,7 @@ def _detect(
         return Dialect(named[0], quoting)
     # The lines are the only column. Quotes within them are those of speech.
     whole = Dialect(_WHOLE_LINE, quoting)
-    return whole if _is_well_quoted(sample, whole) else Dialect(_WHOLE_LINE, False)
+    return Dialect(_WHOLE_LINE, False) if _badly_quoted(sample, whole) else whole
 
 
 def _sample_rows(sample: list[str], dialect: Dialect) -> list[list[str]]:
@@ -194,14 +200,16 @@ def _is_decimal(sample: list[str], delimiter: str) -> bool:
     return len(re.findall(rf"(?<=\d){re.escape(delimiter)}(?=\d)", text)) == text.count(delimiter)
 
 
-def _is_well_quoted(sample: list[str], dialect: Dialect) -> bool:
-    """Return whether quotes enclose whole cells, as far as the sample shows."""
+def _badly_quoted(sample: list[str], dialect: Dialect) -> int | None:
+    """Return the first line of the sample whose quotes do not enclose a whole cell, or None."""
+    waiting = iter(sample)
     try:
-        for _ in _reader(iter(sample), dialect):
+        for _ in _reader(waiting, dialect):
             pass
     except csv.Error as error:
-        return "unexpected end" in str(error)
-    return True
+        # The sample may end within a cell.
+        return None if "unexpected end" in str(error) else len(sample) - len([*waiting])
+    return None
 
 
 def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gpt2.errors import UserError, quoted
+from gpt2.errors import UserError, in_short, quoted
 
+_LIST_OF_PROMPTS = re.compile(r'\s*\[\s*["{]')  # how one begins
 SEPARATOR = "---"  # a line of it separates prompts of several lines
 
 
@@ -58,9 +60,12 @@ def read_prompts(text: str, name: str) -> Iterator[Prompt | UserError]:
     Args:
         text: newlines as line ends; see `gpt2.files.read_small_text`.
         name: of the file, for the errors.
+
+    Raises:
+        UserError: it begins like a JSON list of prompts, but is not valid JSON.
     """
     lines = text.split("\n")  # splitlines would split at other characters, too
-    if (items := _json_list(text)) is not None:
+    if (items := _json_list(text, name)) is not None:
         for number, item in enumerate(items, start=1):
             fields = {"prompt": item} if isinstance(item, str) else item
             yield _prompt(number, fields, f"{name} item {number}")
@@ -76,18 +81,28 @@ def read_prompts(text: str, name: str) -> Iterator[Prompt | UserError]:
         yield Prompt(number, {"prompt": prompt}, f"{name} line {at}")
 
 
-def _json_list(text: str) -> list[Any] | None:
+def _json_list(text: str, name: str) -> list[Any] | None:
     """Return the items of a JSON list of strings or objects, None for any other text.
 
     An object in several lines is a list of one. A text such as [1], which may be a prompt itself,
     is not a list of prompts.
+
+    Raises:
+        UserError: it begins like such a list, but is not valid JSON.
     """
-    text = text.strip()
-    if text[:1] not in ("[", "{"):
+    text = text.rstrip()
+    if text.lstrip()[:1] not in ("[", "{"):
         return None
     try:
         items = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        # Lines that are lists of their own, ["A"] and ["B"], are prompts.
+        if _LIST_OF_PROMPTS.match(text) and "Extra data" not in str(error):
+            raise UserError(
+                f"{name}: begins like a JSON list of prompts, but is not valid JSON "
+                f"({in_short(error)}). Write it again; a plain prompt that begins so needs the "
+                'form {"prompt": "..."}.'
+            ) from error
         return None
     if isinstance(items, dict):
         return [items] if "\n" in text else None

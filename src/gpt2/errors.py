@@ -64,6 +64,14 @@ def quoted(content: object, most: int = 60) -> str:
         return f"a {type(content).__name__} with thousands of digits"
 
 
+def not_finite() -> UserError:
+    """Return the error for logits, or what was computed from them, that are NaN or infinite."""
+    return UserError(
+        "The model's logits are not finite numbers: its weights are corrupted, or training "
+        "diverged. Use another checkpoint."
+    )
+
+
 def cannot_write(path: Path, error: OSError) -> UserError:
     """Return the error for an operating-system error while writing `path`."""
     return UserError(

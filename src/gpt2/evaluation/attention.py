@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import model
+from gpt2.errors import not_finite
 from gpt2.hparams import HParams
 
 
@@ -20,6 +21,9 @@ def attention(weights: model.Weights, hparams: HParams, tokens: Sequence[int]) -
     Returns:
         float32 [L, H, T, T]: layer, head, query position, key position. Each row sums to 1.
 
+    Raises:
+        UserError: one is not finite.
+
     Source: Vaswani et al. 2017, equation 1 (the softmax).
     """
     visible = model.causally_visible(len(tokens))
@@ -28,6 +32,8 @@ def attention(weights: model.Weights, hparams: HParams, tokens: Sequence[int]) -
     def attend(layer: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         probabilities = model.attention_probabilities(query, key, visible)  # [1, H, T, T]
         layers.append(probabilities[0].numpy())
+        if not np.isfinite(layers[-1]).all():
+            raise not_finite()
         return tf.matmul(probabilities, value)
 
     batch = tf.constant([tokens], tf.int32)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from gpt2 import forward, model
 from gpt2.data.samplers import Batch
+from gpt2.errors import not_finite
 from gpt2.evaluation.windows import Window, WindowSettings
 from gpt2.forward import graph
 from gpt2.hparams import HParams
@@ -84,6 +85,9 @@ class Scorer:
             texts: ids, integer arrays [T]; texts of fewer than two tokens have no scores.
             cut: window and stride; None for consecutive windows of n_ctx tokens.
             progress: called with the number of newly predicted tokens.
+
+        Raises:
+            UserError: a score is not finite.
         """
         cut = cut or WindowSettings.of(self._hparams.n_ctx)
         group: list[np.ndarray] = []
@@ -105,13 +109,16 @@ class Scorer:
 
         Returns:
             float32 [T] for each ending.
+
+        Raises:
+            UserError: one is not finite.
         """
         tokens = np.zeros((len(endings), 1 + max(map(len, endings))), np.int32)
         tokens[:, 0] = beginning[-1]
         for row, ending in zip(tokens, endings, strict=True):
             row[1 : 1 + len(ending)] = ending
         prefix = np.asarray(beginning[:-1], np.int32)[None]
-        nats = self._read_endings(tf.constant(prefix), tf.constant(tokens)).numpy()
+        nats = _finite(self._read_endings(tf.constant(prefix), tf.constant(tokens)).numpy())
         return [row[: len(ending)] for row, ending in zip(nats, endings, strict=True)]
 
     def _score_group(
@@ -128,7 +135,7 @@ class Scorer:
             tokens = np.zeros((shape[0], shape[1] + 1), np.int32)
             for inputs, (number, (start, _, end)) in zip(tokens, batch, strict=False):
                 inputs[: end - start + 1] = texts[number][start : end + 1]
-            found = self._read(tokens).reshape(4, *shape)
+            found = _finite(self._read(tokens)).reshape(4, *shape)
             for row, (number, (start, counted, end)) in enumerate(batch):
                 results[number][:, counted:end] = found[:, row, counted - start : end - start]
                 progress(end - counted)
@@ -182,6 +189,12 @@ class Scorer:
         labels = tf.reshape(endings[:, 1:], [-1])
         nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         return tf.reshape(nats, [rows, length])
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise not_finite()
+    return scores
 
 
 class _Place(NamedTuple):

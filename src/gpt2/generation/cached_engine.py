@@ -52,6 +52,8 @@ class CachedEngine:
             self._cache = self._empty_cache(slots)
         self.lengths = np.zeros(slots, np.int64)
 
+    # Logits that are not finite are refused where they are used; warnings would come before that.
+    @np.errstate(all="ignore")
     def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """See `Engine.prefill`."""
         self.lengths[slot] = 0
@@ -59,6 +61,7 @@ class CachedEngine:
             x = self._prefill_chunk(slot, np.array(tokens[start : start + CHUNK]))
         return self._logits(x[-1:])[0]
 
+    @np.errstate(all="ignore")
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """See `Engine.decode`."""
         places, slots = self.lengths, np.arange(len(tokens))

@@ -12,7 +12,7 @@ import numpy as np
 from gpt2 import randomness
 from gpt2.checks import check_count
 from gpt2.data.readers import normalize_line_ends
-from gpt2.errors import UserError, quoted
+from gpt2.errors import UserError, not_finite, quoted
 from gpt2.generation.beam_search import BeamSettings, beam_search
 from gpt2.generation.completions import (
     Completion,
@@ -229,11 +229,15 @@ class LanguageModel:
         """Return the logits of the token after 1 to n_ctx token ids, float32 [V].
 
         Raises:
-            UserError: `tokens` is not a sequence of so many ids of this model.
+            UserError: `tokens` is not a sequence of so many ids of this model, or the logits are
+                not finite.
         """
         ids = self._checked_ids(tokens)
         self.engine.reset(1)
-        return self.engine.prefill(0, ids)
+        logits = self.engine.prefill(0, ids)
+        if not np.isfinite(logits).all():
+            raise not_finite()
+        return logits
 
     def _checked_ids(self, tokens: Sequence[int]) -> list[int]:
         if isinstance(tokens, str):
@@ -254,6 +258,7 @@ class LanguageModel:
             raise UserError(f"tokens must be ids from 0 to {n_vocab - 1}, not {outside[0]}.")
         return ids.tolist()
 
+    @np.errstate(invalid="ignore")
     def score(self, text: str) -> float:
         """Return the log-probability of a text, the sum over its tokens in nats.
 
@@ -262,7 +267,8 @@ class LanguageModel:
         longer than the context window is scored in consecutive windows.
 
         Raises:
-            UserError: there is no token to predict, or the vocabulary cannot encode the text.
+            UserError: there is no token to predict, the vocabulary cannot encode the text, or the
+                logits are not finite.
         """
         _check_text("text", text)
         endoftext = self.tokenizer.endoftext
@@ -280,6 +286,8 @@ class LanguageModel:
             else:
                 logits = self.engine.prefill(0, [token])
             total += log_probability(logits, following)
+        if not np.isfinite(total):
+            raise not_finite()
         return total
 
 

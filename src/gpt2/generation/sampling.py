@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpt2.checks import check_fields, check_number, setting
-from gpt2.errors import UserError
+from gpt2.errors import UserError, not_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +158,7 @@ def process_logits(
         UserError: all tokens are suppressed, or the logits are not finite.
     """
     if not np.isfinite(logits.max()):  # the maximum is NaN if any logit is
-        raise UserError(
-            "The model's logits are not finite numbers: its weights are corrupted, or training "
-            "diverged. Use another checkpoint."
-        )
+        raise not_finite()
     suppresses = bool(len(suppressed) or settings.banned or settings.no_repeat_ngram)
     penalizes = settings.presence_penalty or settings.frequency_penalty
     if not (suppresses or penalizes or settings.logit_bias or settings.repetition_penalty != 1):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2 import checks
-from gpt2.checks import Setting, check_fields, setting
+from gpt2.checks import Setting, check_fields, check_value, setting
 from gpt2.errors import UserError
 
 
@@ -149,3 +149,22 @@ def test_single_values_are_checked_alike() -> None:
     ):
         with pytest.raises(UserError, match=r"^x must be"):
             check()
+
+
+@pytest.mark.parametrize("value", [1e39, math.inf, 10**400, -1e39, math.nan])
+def test_the_range_of_a_number_without_a_bound_is_named(value: float) -> None:
+    for declared, low in ((Setting("", low=0), "from 0 to"), (Setting("", above=0), "above 0")):
+        with pytest.raises(UserError) as raised:
+            check_value("--x", value, float, declared)
+        if value > 0:
+            assert low in str(raised.value) and "3.4e+38" in str(raised.value)
+    with pytest.raises(UserError) as raised:
+        check_value("--x", value, float, Setting(""))
+    assert ("at most 3.4e+38" in str(raised.value)) == (value > 0)
+
+
+def test_the_range_of_a_whole_number_without_a_bound_is_named() -> None:
+    with pytest.raises(UserError, match="from 1 to 9,007,199,254,740,992, not"):
+        check_value("--x", 10**400, int, Setting("", low=1))
+    with pytest.raises(UserError, match="a whole number at least 0, not -1"):
+        check_value("--x", -1, int, Setting("", low=0, high=math.inf))

@@ -306,16 +306,46 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_in_memory(
         ('{"a": 1}{', "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
         ('{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
-        ("[1]", "must hold a JSON object, not a list"),
-        ("null", "must hold a JSON object, not a NoneType"),
+        ("[1]", "must hold a JSON object, not an array"),
+        ("null", "must hold a JSON object, not null"),
+        ("false", "must hold a JSON object, not false"),
+        ('"text"', "must hold a JSON object, not a string"),
+        ("1.5", "must hold a JSON object, not a number"),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "file.json"
     path.write_text(text)
     with pytest.raises(UserError, match=rf"file\.json {sentence}"):
         files.read_json_object(path)
+
+
+@pytest.mark.parametrize("name", ["", "-", ".", "/dev/full", "folder", "missing/file", "file/file"])
+def test_an_output_that_is_no_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError):
+        files.check_writable(name)
+    if name in ("", "-", "/dev/full", "file/file"):
+        with pytest.raises(UserError):
+            files.check_folder_writable(name)
+    assert sorted(os.listdir()) == ["file", "folder"]
+
+
+def test_outputs_that_can_be_written_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert files.check_writable("new") == Path("new")
+    assert files.check_writable("./-") == Path("-")
+    assert files.check_writable(tmp_path / "file") == tmp_path / "file"
+    assert files.check_folder_writable("a/b/c/") == Path("a/b/c")
+    assert os.listdir() == ["file"]
 
 
 def test_a_json_object_is_read(tmp_path: Path) -> None:

@@ -136,9 +136,9 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
             )
     elif kind is int:
         limit = math.inf if declared.high == math.inf else LARGEST_COUNT
-        _check_bounds(name, value, declared, "a whole number", is_count(value, limit))
+        _check_bounds(name, value, declared, "a whole number", is_count(value, limit), limit)
     elif kind is float:
-        _check_bounds(name, value, declared, "a number", is_finite(value))
+        _check_bounds(name, value, declared, "a number", is_finite(value), LARGEST_NUMBER)
     elif kind is str and not isinstance(value, str):
         raise UserError(f"{name} must be text, not {quoted(value)}.")
     elif kind is bool and not isinstance(value, bool):
@@ -161,7 +161,9 @@ def is_finite(value: object) -> bool:
         return False
 
 
-def _check_bounds(name: str, value: Any, declared: Setting, what: str, is_number: bool) -> None:
+def _check_bounds(
+    name: str, value: Any, declared: Setting, what: str, is_number: bool, limit: float
+) -> None:
     inside = is_number and (
         (declared.low is None or value >= declared.low)
         and (declared.high is None or value <= declared.high)
@@ -169,8 +171,15 @@ def _check_bounds(name: str, value: Any, declared: Setting, what: str, is_number
         and (declared.below is None or value < declared.below)
     )
     if not inside:
+        if declared.high is None and declared.below is None and _exceeds(value, limit):
+            declared = dataclasses.replace(declared, high=limit)
         bounds = f" {declared.range}" if declared.range else ""
         raise UserError(f"{name} must be {what}{bounds}, not {quoted(value)}.")
+
+
+def _exceeds(value: Any, limit: float) -> bool:
+    """Return whether a value is a number above the limit of all settings."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > limit
 
 
 def check_number(name: str, value: object, low: float | None, high: float | None) -> None:

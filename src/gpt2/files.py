@@ -303,16 +303,29 @@ def read_json_object(path: Path) -> dict[str, Any]:
             f"{path} is not valid JSON ({in_short(error)}). Download or write it again."
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} must hold a JSON object, not a {type(value).__name__}.")
+        raise UserError(
+            f"{path} must hold a JSON object, not {_kind(value)}. Download or write it again."
+        )
     return value
 
 
-def check_writable(path: Path) -> Path:
+def _kind(value: Any) -> str:
+    """Return what JSON calls a value that is not an object."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "a number"
+
+
+def check_writable(name: str | os.PathLike[str]) -> Path:
     """Return a path after checking, before the work starts, that a file can be written there.
 
     Raises:
-        UserError: its folder does not exist or is read-only, or something else has that name.
+        UserError: it is no file name, its folder does not exist or is read-only, or something else
+            has that name.
     """
+    path = _named(name)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
@@ -321,6 +334,36 @@ def check_writable(path: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"{path} cannot be written: no permission to write to {folder}.")
     return path
+
+
+def check_folder_writable(name: str | os.PathLike[str]) -> Path:
+    """Return a path after checking that a folder of that name, new or not, can be written to.
+
+    Raises:
+        UserError: it is no name, or the nearest existing path above it is not a folder or is
+            read-only.
+    """
+    path = _named(name)
+    above = path.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{path} cannot be written: {above} is not a folder. Use another name.")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path} cannot be written: no permission to write to {above}.")
+    return path
+
+
+def _named(name: str | os.PathLike[str]) -> Path:
+    """Return the path of an output, refusing what other programs take for standard output."""
+    text = os.fspath(name)
+    if not text:
+        raise UserError("The name of the output is empty. Give one.")
+    if text == "-":
+        raise UserError(
+            "-: the output cannot be standard output. Name a file (./- for one of that name)."
+        )
+    return Path(name)
 
 
 def to_json(value: object, indent: int | None = None) -> str:

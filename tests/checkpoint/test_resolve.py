@@ -11,7 +11,7 @@ from test_folder import touch
 import gpt2
 from gpt2 import workspace
 from gpt2.checkpoint.folder import ModelFolder, write_checkpoint_state
-from gpt2.checkpoint.resolve import find_model, find_run, find_vocabulary
+from gpt2.checkpoint.resolve import find_folder, find_model, find_run
 from gpt2.errors import UserError
 from gpt2.generation import loading
 from gpt2.tokenizer import train_vocabulary, write_vocabulary
@@ -225,11 +225,12 @@ def test_a_vocabulary_needs_no_checkpoint(home: Path) -> None:
     folder = home / "models" / "words"
     folder.mkdir()
     write_vocabulary(folder, *train_vocabulary(["so many words " * 9], 265))
-    assert find_vocabulary("words").decode(find_vocabulary("words/").encode("so")) == "so"
+    words = find_folder("words").tokenizer()
+    assert words.decode(find_folder("words/").tokenizer().encode("so")) == "so"
     with pytest.raises(UserError, match=r"encoder\.json is missing"):
-        find_vocabulary("run1")
+        find_folder("run1").tokenizer()
     with pytest.raises(UserError, match="There is no model 'nobody'"):
-        find_vocabulary("nobody")
+        find_folder("nobody")
 
 
 def test_a_run_is_found_by_name_and_by_path(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from gpt2.tokenizer import (
     Tokenizer,
     read_encoder,
     read_merges,
+    read_vocabulary,
+    train_vocabulary,
     with_tokens,
     write_vocabulary,
 )
@@ -153,3 +156,70 @@ def test_a_broken_merge_is_named_with_its_line(folder: Path, line: str):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"missing.*cannot be written"):
         write_vocabulary(tmp_path / "missing", {"a": 0}, [])
+
+
+# --- the two files together ---
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """The files of a vocabulary with 20 merges and two special tokens."""
+    text = "the cat sat on the mat, naïve 日本 " * 9
+    vocabulary, merges = train_vocabulary([text], 278, special_tokens=["<|poem|>"])
+    assert len(merges) == 20
+    write_vocabulary(tmp_path, vocabulary, merges)
+    return tmp_path
+
+
+def test_merges_that_end_too_early_are_refused_wherever_they_end(trained: Path):
+    path = trained / "vocab.bpe"
+    whole = path.read_bytes()
+    last_merge = whole.rstrip(b"\n")
+    assert len(Tokenizer.load(trained).merges) == 20
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        if end == len(last_merge):  # only the newline is missing
+            assert len(Tokenizer.load(trained).merges) == 20
+            continue
+        with pytest.raises(UserError, match=r"vocab\.bpe"):
+            Tokenizer.load(trained)
+
+
+def test_openais_merges_cut_at_a_line_end_are_refused(shared_data: Path, tmp_path: Path):
+    shutil.copy(shared_data / "gpt2" / "encoder.json", tmp_path)
+    lines = (shared_data / "gpt2" / "vocab.bpe").read_bytes().splitlines(keepends=True)
+    for count in (0, 1, 2, 1000, 49_000, len(lines) - 1):
+        (tmp_path / "vocab.bpe").write_bytes(b"".join(lines[:count]))
+        with pytest.raises(UserError, match=r"vocab\.bpe.* truncated"):
+            Tokenizer.load(tmp_path)
+
+
+def test_a_missing_merge_in_the_middle_is_named_by_its_token(trained: Path):
+    path = trained / "vocab.bpe"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lost = "".join(lines[12].split())
+    path.write_text("".join([*lines[:12], *lines[13:]]), encoding="utf-8")
+    number = read_encoder(trained / "encoder.json")[lost]
+    with pytest.raises(UserError, match=rf"1 of the tokens .*{re.escape(lost)}.* {number}\b"):
+        Tokenizer.load(trained)
+
+
+@pytest.mark.parametrize(
+    "added", ["<pad>", "[SEP]", "<extra_id_1>", "madeupword0000", "<|im_start|>", "日本語"]
+)
+def test_added_tokens_of_other_tools_need_no_merge(trained: Path, added: str):
+    vocabulary, merges = read_vocabulary(trained)
+    write_vocabulary(trained, {**vocabulary, added: 999}, merges)
+    assert Tokenizer.load(trained).vocabulary[added] == 999
+
+
+def test_a_vocabulary_of_whole_words_has_no_merges(tmp_path: Path):
+    words = ["[PAD]", "[UNK]", "the", "##s", "café", "中", "国"]  # as in BERT and gpt2-ml
+    write_vocabulary(tmp_path, {word: number for number, word in enumerate(words)}, [])
+    assert Tokenizer.load(tmp_path).decode([5, 6]) == "中国"
+
+
+def test_a_merge_may_make_a_token_that_has_no_id(trained: Path):
+    vocabulary, merges = read_vocabulary(trained)
+    write_vocabulary(trained, vocabulary, [*merges, ("q", "q")])  # as OpenAI's code accepts it
+    assert Tokenizer.load(trained).encode("a")

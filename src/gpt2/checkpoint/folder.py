@@ -212,6 +212,16 @@ class ModelFolder:
             self.file(name)
         return Tokenizer.load(self.path)
 
+    def n_vocab(self, tokenizer: Tokenizer) -> int:
+        """Return the size of the vocabulary, also of a folder with a vocabulary alone.
+
+        Args:
+            tokenizer: of this folder.
+        """
+        if _is_file(self.path / HPARAMS_FILE):
+            return self.hparams.n_vocab
+        return max(tokenizer.vocabulary.values()) + 1
+
     @property
     def checkpoint(self) -> Path:
         """The prefix of the checkpoint to use, whose files exist."""

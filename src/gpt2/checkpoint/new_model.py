@@ -10,6 +10,8 @@ import numpy as np
 from gpt2 import files
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import HPARAMS_FILE, write_checkpoint_state
+from gpt2.data import templates
+from gpt2.data.templates import SavedTemplate
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, Tokenizer, write_vocabulary
@@ -27,8 +29,12 @@ def write_model_folder(
     vocabulary: Mapping[str, int],
     merges: Sequence[tuple[str, str]],
     weights: Mapping[str, np.ndarray],
+    template: SavedTemplate | None = None,
 ) -> None:
     """Write a model folder with the seven files of a released model, atomically.
+
+    Args:
+        template: of the model that the weights are from, if it has one.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -38,6 +44,8 @@ def write_model_folder(
         write_vocabulary(folder, vocabulary, merges)
         bundle.write_bundle(folder / CHECKPOINT, weights)
         write_checkpoint_state(folder, [CHECKPOINT])
+        if template is not None:
+            templates.save(folder, template)
 
 
 def with_vocabulary(

@@ -11,7 +11,6 @@ from gpt2.checkpoint import folder as folders
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import BEST
 from gpt2.errors import UserError
-from gpt2.tokenizer import Tokenizer
 from gpt2.workspace import ALIASES, Workspace, command_line, is_plain_name
 
 LISTED = 8  # names in a message
@@ -51,13 +50,6 @@ def find_folder(
     For sizes and vocabulary.
     """
     return _find(_as_text(name), models_dir, notice)
-
-
-def find_vocabulary(
-    name: Name, models_dir: Name | None = None, notice: Notice = lambda sentence: None
-) -> Tokenizer:
-    """Return the tokenizer of a model, which needs no checkpoint; see `find_model`."""
-    return find_folder(name, models_dir, notice).tokenizer()
 
 
 def find_run(name: Name, models_dir: Name | None = None) -> Path:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from gpt2 import files
-from gpt2.checks import check_count, setting
+from gpt2.checks import check_count, is_count, setting
 from gpt2.commands import exits, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
@@ -39,6 +39,7 @@ class Sample(NamedTuple):
     number: int  # of the prompt, from 1
     sample: int  # from 0
     prompt: str
+    size: int | None = None  # of its text file, in a folder (bytes); None: of an earlier version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +130,7 @@ def check(values: Values) -> None:
 
 def run(values: Values) -> None:
     """Write the samples of all prompts that the output does not have yet."""
+    check_out(values.out)
     problems = Problems()
     prompts = {prompt.number: prompt for prompt in read_prompts_of(values, problems)}
     texts = dict(filled_in(values, prompts.values(), problems))
@@ -315,6 +317,17 @@ def records_path(out: str) -> Path | None:
     return Path(out) / FOLDER_RECORDS if _is_folder(out) else Path(out)
 
 
+def check_out(out: str) -> None:
+    """Check, before the model is loaded, that the output can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if out != "-":
+        check = files.check_folder_writable if _is_folder(out) else files.check_writable
+        check(out)
+
+
 def _is_folder(out: str) -> bool:
     return out.endswith(("/", "\\"))
 
@@ -350,7 +363,7 @@ def open_output(values: Values) -> Iterator[Output]:
     records = RecordFile(
         path,
         settings,
-        sample_of,
+        file_of if _is_folder(values.out) else sample_of,
         later=[sampling_options.FINGERPRINT],
         overwrite=values.overwrite,
         advice=ADVICE,
@@ -366,9 +379,10 @@ def open_output(values: Values) -> Iterator[Output]:
     }
     with records:
         if _is_folder(values.out):
-            yield text_folder(values, records, earlier)
+            sizes = {record.number: record.size for record in records.records}
+            yield text_folder(values, records, earlier, sizes)
         else:
-            done = {(number, sample) for number, sample, _ in records.records}
+            done = {(record.number, record.sample) for record in records.records}
             yield Output(records.append, earlier, done)
 
 
@@ -379,20 +393,42 @@ def print_record(record: Record) -> None:
 
 
 def sample_of(record: Record) -> Sample:
-    """Return which sample a record of the output file holds."""
-    prompt = record["prompt"]
-    if not isinstance(prompt, str):
+    """Return which sample a record of the output file holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: it does not hold one.
+    """
+    if not isinstance(record["text"], str):
+        raise TypeError("the text is not a string")
+    return file_of(record)
+
+
+def file_of(record: Record) -> Sample:
+    """Return what a record of a folder of text files says of one; raises as `sample_of`."""
+    number, sample, size = record["number"], record.get("sample", 0), record.get("bytes")
+    if not isinstance(record["prompt"], str):
         raise TypeError("the prompt is not a string")
-    return Sample(int(record["number"]), int(record.get("sample", 0)), prompt)
+    if not (is_count(number) and number >= 1 and is_count(sample) and sample >= 0):
+        raise ValueError("the number is not that of a sample")
+    if not (size is None or is_count(size)):
+        raise ValueError("the size is not a number of bytes")
+    return Sample(number, sample, record["prompt"], size)
 
 
 def text_folder(
-    values: Values, records: RecordFile[Sample], earlier: dict[int, tuple[str | None, str]]
+    values: Values,
+    records: RecordFile[Sample],
+    earlier: dict[int, tuple[str | None, str]],
+    sizes: Mapping[int, int | None],
 ) -> Output:
     """Return a folder with a text file per prompt, written when all of its samples are finished.
 
     The prompt of each file is recorded in `FOLDER_RECORDS` first, so that a file without a record
     is from a version that had none.
+
+    Args:
+        sizes: of the text files as they were written (bytes), by number; None for unknown. A
+            shorter file does not count as done: it is kept under another name and written again.
     """
     folder = Path(values.out)
     numbers = {int(path.stem): path for path in folder.glob("*.txt") if path.stem.isdecimal()}
@@ -407,6 +443,11 @@ def text_folder(
             "record their prompts, are kept. Use --overwrite to start over."
         )
         earlier |= {number: (None, str(found[number])) for number in unknown}
+    for number, path in list(found.items()):
+        size = path.stat().st_size
+        if size == 0 or size < (sizes.get(number) or 0):
+            _set_aside(path)
+            del found[number]
     unfinished: dict[int, dict[int, str]] = defaultdict(dict)
 
     def add(record: Record) -> None:
@@ -414,10 +455,25 @@ def text_folder(
         samples = unfinished[number]
         samples[record["sample"]] = record["text"]
         if len(samples) == values.nsamples:
-            records.append({name: record[name] for name in ("number", "prompt", "seed")})
-            parts = (f"{samples[sample]}\n" for sample in sorted(samples))
-            files.write_text(folder / _text_name(number), f"{'=' * 20}\n".join(parts))
+            text = f"{'=' * 20}\n".join(f"{samples[sample]}\n" for sample in sorted(samples))
+            size = len(text.encode("utf-8"))
+            kept = {name: record[name] for name in ("number", "prompt", "seed")}
+            records.append(kept | {"bytes": size})
+            files.write_text(folder / _text_name(number), text)
             del unfinished[number]
 
     done = {(number, sample) for number in found for sample in range(values.nsamples)}
     return Output(add, earlier, done)
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a text file that is shorter than it was written under another name, if not empty."""
+    if path.stat().st_size == 0:
+        path.unlink()
+        return
+    aside = files.unused(path.with_name(f"{path.stem}-{{}}{path.suffix}"))
+    path.rename(aside)
+    notice(
+        f"{shown(path)}: shorter than it was written. It is generated again; the present file is "
+        f"kept as {shown(aside)}."
+    )

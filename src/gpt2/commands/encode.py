@@ -6,8 +6,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-from gpt2 import processes
-from gpt2.checkpoint.resolve import find_vocabulary
+from gpt2 import files, processes
+from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.flags import Command, Values, build, options_of
@@ -38,19 +38,17 @@ def run(values: Values) -> None:
     """Tokenize the files and write the dataset."""
     reading = build(ReaderSettings, values)
     workers = processes.check_count(values.workers)
-    tokenizer = find_vocabulary(values.model_name, values.models_dir, notice)
-    files = tokenization.find_files(values.in_text)
-    out = Path(values.out_npz)
-    in_folder = values.out_npz.endswith(("/", os.sep))
-    if not (in_folder or out.suffix == ".npz" or out.is_dir()):
-        out = out.with_name(f"{out.name}.npz")  # as numpy.savez does, which wrote it in 2019
-    if is_among(out, files):
+    out, in_folder = _output(values.out_npz)
+    model = find_folder(values.model_name, values.models_dir, notice)
+    tokenizer = model.tokenizer()
+    n_vocab = model.n_vocab(tokenizer)
+    paths = tokenization.find_files(values.in_text)
+    if is_among(out, paths):
         raise UserError(f"{out} is one of the input files and would be lost. Write elsewhere.")
-    n_vocab = max(tokenizer.vocabulary.values()) + 1
     print("Reading files", flush=True)
-    with byte_bar(files) as progress:
+    with byte_bar(paths) as progress:
         parts = tokenization.read_parts(
-            files,
+            paths,
             tokenizer,
             n_vocab,
             combine=values.combine,
@@ -60,13 +58,29 @@ def run(values: Values) -> None:
             progress=progress,
             notice=notice,
         )
-        parts = inputs.not_empty(parts, f"{values.in_text} contains no text to encode.")
+        parts = inputs.not_empty(
+            parts,
+            f"{values.in_text} contains no text to encode.",
+            counts=lambda part: len(part.tokens) > 0,
+        )
         if in_folder:
             tokens = shards.write_parts(out, parts, n_vocab)
         else:
             tokens = npz.write_parts(out, parts)
     print("Writing", escaped(str(out)))
     print(f"{tokens:,} tokens")
+
+
+def _output(name: str) -> tuple[Path, bool]:
+    """Return the path of the output after checking it, and whether it is a folder of shards."""
+    if name.endswith(("/", os.sep)):
+        return files.check_folder_writable(name), True
+    out = Path(name)
+    # As numpy.savez does, which wrote it in 2019. Devices and folders are refused by their names.
+    if name not in ("", "-") and out.suffix != ".npz" and (out.is_file() or not out.exists()):
+        out = out.with_name(f"{out.name}.npz")
+        name = str(out)
+    return files.check_writable(name), False
 
 
 COMMAND = Command(

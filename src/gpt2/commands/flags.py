@@ -16,7 +16,7 @@ import json
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -201,6 +201,24 @@ def exactly_one(*names: str) -> Callable[[Values], None]:
             raise UsageError(f"give either {' or '.join(f'--{name}' for name in names)}")
 
     return check
+
+
+def words_of(options: Sequence[Option], values: Values, without: Collection[str] = ()) -> list[str]:
+    """Return the words of a command line that gives these values, without defaults.
+
+    Args:
+        without: names of options to leave out.
+    """
+    words = []
+    for option in options:
+        value = getattr(values, option.name)
+        if option.name in without or value is None or value == option.default:
+            continue
+        if option.kind is bool:
+            words += [option.flag if value else f"{option.flag}=no"]
+        else:
+            words += [option.flag, str(value)]
+    return words
 
 
 def build(settings: type, values: Values, **others: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from gpt2 import processes
@@ -68,15 +68,20 @@ def open_model(values: Values) -> ModelFolder:
     return find_model(values.model_name, values.models_dir, notice)
 
 
-def not_empty(items: Iterable[Item], sentence: str) -> Iterator[Item]:
+def not_empty(
+    items: Iterable[Item], sentence: str, counts: Callable[[Item], object] = lambda item: True
+) -> Iterator[Item]:
     """Yield the items.
 
+    Args:
+        counts: whether an item has any content.
+
     Raises:
-        UserError: there is none; says the sentence, before anything is written.
+        UserError: none counts; says the sentence, before anything is written.
     """
     empty = True
     for item in items:
-        empty = False
+        empty = empty and not counts(item)
         yield item
     if empty:
         raise UserError(sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from gpt2 import processes, randomness
+from gpt2 import files, processes, randomness
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import with_vocabulary, write_model_folder
 from gpt2.checkpoint.resolve import find_model
@@ -15,7 +15,7 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, options_of
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, shown
-from gpt2.data import tokenization
+from gpt2.data import templates, tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError, escaped
 from gpt2.hparams import HParams
@@ -85,6 +85,7 @@ def run(values: Values) -> None:
     folder = workspace.new_model_folder(values.name)
     if folder.exists():
         raise UserError(f"{shown(folder)} already exists. Choose another name, or delete it.")
+    files.check_folder_writable(folder)
     seed = randomness.check_seed(values.seed)
     source = find_model(values.source, values.models_dir, notice) if values.source else None
     given = {
@@ -111,7 +112,8 @@ def run(values: Values) -> None:
         weights = with_vocabulary(source.weights(), old, vocabulary, n_vocab)
     else:
         weights = initial_weights(hparams, seed)
-    write_model_folder(folder, hparams, vocabulary, merges, weights)
+    template = templates.load(source.path) if source else None
+    write_model_folder(folder, hparams, vocabulary, merges, weights, template)
     print(f"Wrote {shown(folder)}, a model of {hparams.parameters:,} parameters")
     print(
         f"Encode text for it with: {command_line('encode')} TEXT OUT.npz --model_name {values.name}"
@@ -125,12 +127,12 @@ def _learn_vocabulary(
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return the vocabulary and merges of the text; print how well they compress held-out text."""
     reading = build(ReaderSettings, values)
-    files = tokenization.find_files(values.dataset)
+    paths = tokenization.find_files(values.dataset)
     workers = processes.check_count(values.workers)
     print("Learning a vocabulary of", n_vocab, "tokens", flush=True)
     held_out: list[str] = []
-    with byte_bar(files) as progress:
-        texts = tokenization.read_texts(files, reading=reading, progress=progress, notice=notice)
+    with byte_bar(paths) as progress:
+        texts = tokenization.read_texts(paths, reading=reading, progress=progress, notice=notice)
         texts = inputs.not_empty(
             texts, f"{values.dataset} contains no text to learn a vocabulary from."
         )

@@ -10,9 +10,9 @@ from typing import Any
 from gpt2 import randomness
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.run import RunFolder
-from gpt2.checks import LARGEST_COUNT, setting
+from gpt2.checks import LARGEST_COUNT, is_count, setting
 from gpt2.commands import inputs
-from gpt2.commands.flags import Command, Values, build, options_of
+from gpt2.commands.flags import Command, Values, build, options_of, words_of
 from gpt2.commands.signals import StopSignal, load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, shown
 from gpt2.commands.training_screen import Screen, print_plan
@@ -31,7 +31,7 @@ from gpt2.training.best import BestCheckpoint
 from gpt2.training.loggers import Logger, TensorBoardLogger, WandbLogger, load_wandb
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.resume import LATEST, ResumedTraining, ResumePoint, find_resume_point
-from gpt2.training.run_log import HISTORY, HistoryLogger
+from gpt2.training.run_log import HISTORY, HistoryLogger, keep_samples
 from gpt2.training.settings import LoopSettings, TrainerSettings
 from gpt2.workspace import Workspace, command_line
 
@@ -99,9 +99,7 @@ def run(values: Values) -> None:
         point = find_resume_point(
             run_folder, values.model_name, values.models_dir, values.restore_from
         )
-        # A resumed run continues exactly, as it keeps its seed unless another one is given.
-        seed = point.progress.seed if point.progress and values.seed is None else values.seed
-        seed = randomness.check_seed(seed)
+        seed, seed_note = _seed(values, run_folder, point)
         hparams, tokenizer = point.model.hparams, point.model.tokenizer()
         run_folder.check_model(point.model)
         loop_settings.check_model(hparams)
@@ -132,6 +130,7 @@ def run(values: Values) -> None:
             resumed.progress.examples = run_log.examples_seen(run_folder.path, done, size)
         for note in (
             *resumed.point.notes,
+            *seed_note,
             *_changes(values, run_folder, resumed, trainer_settings),
         ):
             notice(note)
@@ -140,16 +139,22 @@ def run(values: Values) -> None:
         resumed.progress.packing = dataset_settings.packed
         _keep_template(run_folder, template)
         config = _describe(values, run_folder, resumed, last_step)
+        samples = workspace.samples_folder(values.run_name)
         if values.restore_from != LATEST:
             _keep_what_follows(run_folder, done)
-        run_log.add_call(run_folder.path, **config)
+        if (values.restore_from != LATEST or not done) and (kept := keep_samples(samples, done)):
+            notice(f"The run's earlier samples are kept in {shown(kept)}.")
+        try:
+            run_log.add_call(run_folder.path, **config)
+        except UserError as error:  # such as a full disk, which must not end a run that resumes
+            notice(f"{error} Training continues; this call is not recorded.")
         loop = Loop(
             resumed.trainer,
             training,
             validation,
             tokenizer,
             run_folder,
-            workspace.samples_folder(values.run_name),
+            samples,
             loop_settings,
             resumed.progress,
             done=done,
@@ -164,9 +169,33 @@ def run(values: Values) -> None:
             for event in loop.train(stop, screen.validation_bar):
                 screen.show(event)
                 if isinstance(event, events.Finished):
-                    next_command = _sample_command(values, workspace, resumed.progress)
+                    next_command = _sample_command(values, workspace)
                     screen.print(_last_line(event.reason, run_folder, resumed.progress))
                     screen.print(escaped(f"Sample with: {next_command}"))
+            if stop() and run_folder.checkpoints():
+                screen.print(escaped(f"Resume with: {_resume_command(values)}"))
+
+
+def _seed(values: Values, run_folder: RunFolder, point: ResumePoint) -> tuple[int, tuple[str, ...]]:
+    """Return the seed of the run from now on, and a notice if it is not known to be the run's own.
+
+    A resumed run continues exactly, as it keeps its seed unless another one is given.
+    """
+    if values.seed is not None or not point.done:
+        return randomness.check_seed(values.seed), ()
+    if point.progress:
+        return point.progress.seed, ()
+    recorded = run_log.call_before(run_folder.path, point.done).get("seed")
+    if isinstance(recorded, int) and is_count(recorded, math.inf) and recorded >= 0:
+        return recorded, (
+            f"The random seed, {recorded}, is that of config.json. The average training loss so "
+            "far is unknown.",
+        )
+    seed = randomness.check_seed(None)
+    return seed, (
+        "The random seed of the run and its average training loss are unknown. It continues with "
+        f"a new seed, {seed}; give its own as --seed if you know it.",
+    )
 
 
 def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
@@ -331,20 +360,27 @@ def _loggers(
 
 def _last_line(reason: str, run_folder: RunFolder, progress: TrainingProgress) -> str:
     """Return why the training ended and, if there was a validation set, the best checkpoint."""
-    if progress.best_step is None:
+    checkpoint = BestCheckpoint(run_folder)
+    if progress.best_step is None or not checkpoint.exists:
         return reason
-    best, known = shown(run_folder.best.path), BestCheckpoint(run_folder).read(progress)
+    best, known = shown(run_folder.best.path), checkpoint.read(progress)
     loss = f"validation loss {known.loss:.2f}" if known else "its validation loss is unknown"
     return f"{reason} Best checkpoint: {best} ({loss})."
 
 
-def _sample_command(values: Values, workspace: Workspace, progress: TrainingProgress) -> str:
+def _resume_command(values: Values) -> str:
+    """Return the command that resumes the run: this one, but not from another checkpoint."""
+    words = words_of(COMMAND.options, values, without=("restore_from",))
+    return f"{command_line('train')} {shlex.join(words)}"
+
+
+def _sample_command(values: Values, workspace: Workspace) -> str:
     """Return the command that samples from the run, or from its best checkpoint."""
-    run_folder = workspace.run_folder(values.run_name)
+    run_folder = RunFolder(workspace.run_folder(values.run_name))
     name = values.run_name
-    if workspace.model_folder_or_none(name) != run_folder:
-        name = shown(run_folder)  # a model has the same name
-    words = ["--model_name", name if progress.best_step is None else f"{name}/best"]
+    if workspace.model_folder_or_none(name) != run_folder.path:
+        name = shown(run_folder.path)  # a model has the same name
+    words = ["--model_name", f"{name}/best" if BestCheckpoint(run_folder).exists else name]
     words += ["--models_dir", values.models_dir] if values.models_dir else []
     return f"{command_line('interactive')} {shlex.join(words)}"
 

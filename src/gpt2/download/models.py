@@ -23,7 +23,7 @@ from gpt2.download.transfer import (
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.locks import download_lock
-from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
+from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, read_vocabulary
 from gpt2.workspace import ALIASES, Workspace
 
 
@@ -161,8 +161,9 @@ def _remove_if_empty(path: Path) -> None:
 
 
 def _check_together(path: Path) -> None:
-    """Check that the checkpoint and hparams.json belong to one model."""
+    """Check that the checkpoint, hparams.json and the two files of the vocabulary fit together."""
     model = folder.ModelFolder(path)
+    model.tokenizer()
     bundle.check_against(model.checkpoint, model.hparams, path / folder.HPARAMS_FILE)
 
 
@@ -200,6 +201,10 @@ def verify(path: Path) -> Iterator[Finding]:
             bundle.check_against(prefix, hparams, path / folder.HPARAMS_FILE)
         except UserError as error:
             yield Finding(prefix, False, str(error))
+        try:
+            read_vocabulary(path)
+        except UserError as error:
+            yield Finding(path / MERGES_FILE, False, str(error))
 
 
 def _examine(path: Path, index_path: Path, release: Release | None) -> Finding:

@@ -8,6 +8,7 @@ from gpt2.tokenizer.vocabulary import (
     MERGES_FILE,
     read_encoder,
     read_merges,
+    read_vocabulary,
     with_tokens,
     write_vocabulary,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Tokenizer",
     "read_encoder",
     "read_merges",
+    "read_vocabulary",
     "train_vocabulary",
     "with_tokens",
     "write_vocabulary",

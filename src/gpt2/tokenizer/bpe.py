@@ -21,8 +21,7 @@ from gpt2.tokenizer.vocabulary import (
     ENCODER_FILE,
     ENDOFTEXT,
     MERGES_FILE,
-    read_encoder,
-    read_merges,
+    read_vocabulary,
     special_tokens,
     token_bytes,
 )
@@ -65,10 +64,9 @@ class Tokenizer:
         """Return the tokenizer of a model folder, read from its `encoder.json` and `vocab.bpe`.
 
         Raises:
-            UserError: one of the files is missing or invalid.
+            UserError: one of the files is missing or invalid, or they do not belong together.
         """
-        folder = Path(folder)
-        return cls(read_encoder(folder / ENCODER_FILE), read_merges(folder / MERGES_FILE))
+        return cls(*read_vocabulary(Path(folder)))
 
     def encode(self, text: str, *, legacy_endoftext: bool = False) -> list[int]:
         """Return the token ids of `text`.

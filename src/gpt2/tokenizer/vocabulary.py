@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from gpt2 import files
 from gpt2.errors import UserError, quoted
+from gpt2.tokenizer.words import words
 
 ENCODER_FILE = "encoder.json"
 MERGES_FILE = "vocab.bpe"
@@ -160,6 +162,53 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
             )
         merges.append((pair[0], pair[1]))
     return merges
+
+
+def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the vocabulary and the merges in the two files of a folder.
+
+    Raises:
+        UserError: a file is missing or invalid, or they do not belong together.
+    """
+    vocabulary = read_encoder(folder / ENCODER_FILE)
+    merges = read_merges(folder / MERGES_FILE)
+    _check_all_are_made(vocabulary, merges, folder / MERGES_FILE)
+    return vocabulary, merges
+
+
+def _check_all_are_made(
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], path: Path
+) -> None:
+    """Check that merges make every token that is neither a byte nor added by hand.
+
+    So a truncated list of merges is noticed, wherever it ends. A vocabulary that is not one of
+    byte-level BPE, such as a list of whole words, has neither merges nor all bytes.
+    """
+    if not merges and not vocabulary.keys() >= BYTE_OF_CHARACTER.keys():
+        return
+    made = {first + second for first, second in merges}
+    lost = [token for token in vocabulary.keys() - made if _needs_a_merge(token)]
+    if lost:
+        first_lost = min(lost, key=vocabulary.__getitem__)
+        raise UserError(
+            f"{path}: no merge for {len(lost):,} of the tokens in {ENCODER_FILE}, the first "
+            f"{quoted(first_lost)} (id {vocabulary[first_lost]}); it is truncated or of another "
+            "model. Download or create the file again."
+        )
+
+
+def _needs_a_merge(token: str) -> bool:
+    """Return whether a token is not a byte and can be in a word, so that merges must make it.
+
+    Added tokens, such as `<pad>` or `[SEP]`, are several words.
+    """
+    if len(token) < 2 or not BYTE_OF_CHARACTER.keys() >= set(token):
+        return False
+    try:
+        text = token_bytes(token).decode("utf-8")
+    except UnicodeDecodeError:
+        return True  # part of a character
+    return not SPECIAL.fullmatch(text) and len([*chain.from_iterable(words(text))]) == 1
 
 
 def write_vocabulary(

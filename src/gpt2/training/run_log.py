@@ -20,6 +20,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import IO, Any
 import numpy as np
 
 from gpt2 import files
+from gpt2.checkpoint.run import EARLIER
 from gpt2.checks import is_count
 from gpt2.errors import UserError, cannot_write
 
@@ -35,6 +37,7 @@ CONFIG = "config.json"
 HISTORY = "history.jsonl"
 PACKAGES = ("tensorflow", "numpy")
 _CALLS = "calls"
+_SAMPLES = re.compile(r"samples-(\d{1,18})")
 # Raised by reading a line of the history that is torn or foreign.
 _NOT_OURS = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
@@ -253,6 +256,33 @@ def keep_history(folder: Path, done: int) -> Path | None:
     path = files.unused(folder / HISTORY.replace(".", "-{}."))
     files.write_text(path, "\n".join(lines))
     return path
+
+
+def keep_samples(folder: Path, done: int) -> Path | None:
+    """Move the samples of a run after a step to `earlier-N/`, as another training starts there.
+
+    Args:
+        folder: the run's samples.
+        done: the step that training starts from; 0 means the beginning.
+
+    Returns:
+        The new folder, or None if nothing would be overwritten.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    names = ((path, _SAMPLES.fullmatch(path.name)) for path in folder.glob("samples-*"))
+    moved = [path for path, named in names if named and int(named[1]) > done]
+    if not moved:
+        return None
+    earlier = files.unused(folder / EARLIER)
+    files.make_folder(earlier)
+    try:
+        for path in moved:
+            path.rename(earlier / path.name)
+    except OSError as error:
+        raise cannot_write(earlier, error) from error
+    return earlier
 
 
 def _step(line: str) -> float:

@@ -59,7 +59,7 @@ def run(values: Values) -> None:
     model = inputs.open_model(values)
     varied = _combinations(values, model)
     folder = Path(values.out) if values.out else _default_folder(values, model)
-    files.make_folder(folder)
+    files.make_folder(files.check_folder_writable(folder))
     fingerprint = bundle.fingerprint(model.checkpoint)
     origin = Origin(fingerprint, values.quantize, values.prompt, values.seed)
     grid = [CombinationFile(folder, combination, origin) for combination in varied]

@@ -84,7 +84,7 @@ def reader_options(*names: str) -> list[Option]:
 def check_output(values: Values) -> None:
     """Check, before the work starts, that the file of `--json` can be written."""
     if values.json:
-        files.check_writable(Path(values.json))
+        files.check_writable(values.json)
 
 
 def write_output(values: Values, result: Mapping[str, object]) -> None:
@@ -132,6 +132,9 @@ def measure_diversity(
             n_vocab=model.hparams.n_vocab if model else 0,
             reading=reading,
             progress=progress,
+        )
+        training = inputs.not_empty(
+            training, f"{dataset} contains no text to compare the samples with.", counts=str.strip
         )
         return measure(groups, training)
 

@@ -47,7 +47,7 @@ def check_picture(values: Values) -> tuple[Path, Theme]:
     Raises:
         UserError: the file name has another ending, or the file cannot be written.
     """
-    path = files.check_writable(style.check_ending(Path(values.out)))
+    path = style.check_ending(files.check_writable(values.out))
     return path, THEMES[values.theme]
 
 

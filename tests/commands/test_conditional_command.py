@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from gpt2.commands import conditional
+from gpt2.errors import UserError
+from gpt2.jsonl import RecordFile
 from tests.commands.toolkit_copy import SIZES, Done, Home, Toolkit
 
 PLAIN = "python src/generate_conditional_samples.py --model_name 117M --length 8"
@@ -292,3 +295,46 @@ def test_one_prompt_can_be_given_as_a_flag(home: Home) -> None:
 def test_prompts_keep_their_numbers(texts: str, earlier: dict, expected: dict) -> None:
     by_position = dict(enumerate(texts, start=1))
     assert conditional.assign_numbers(by_position, earlier) == expected
+
+
+def test_shortened_files_of_a_folder_do_not_count_as_done(toolkit: Toolkit) -> None:
+    (toolkit.root / "prompts.txt").write_text("The\nA\nimport\nIf\n")
+    command = f"{COMMAND} --prompts prompts.txt --seed 3 --out out/"
+    well(toolkit.run(command))
+    folder = toolkit.root / "out"
+    whole = toolkit.contents("out")
+    cut, edited = whole["00002.txt"][:-3], b"My own and longer text, which nobody may lose.\n" * 9
+    (folder / "00001.txt").write_bytes(b"")
+    (folder / "00002.txt").write_bytes(cut)
+    (folder / "00003.txt").write_bytes(edited)
+    done = toolkit.run(command)
+    done.says(0, r"00002\.txt.* kept as .*00002-1\.txt")
+    after = toolkit.contents("out")
+    assert after["00002-1.txt"] == cut
+    assert after["00003.txt"] == edited
+    for name in ("00001.txt", "00002.txt", "00004.txt"):
+        assert after[name] == whole[name], name
+    well(toolkit.run(command))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"number": number} for number in (-1, 0, 1.5, "1", True, None, 10**300, [1])),
+        *({"sample": sample} for sample in (-1, "0", 2**60)),
+        *({"text": None}, {"text": 5}, {"prompt": 5}),
+    ],
+    ids=str,
+)
+def test_a_record_that_is_no_sample_is_refused(tmp_path: Path, changed: dict) -> None:
+    record = {"number": 1, "sample": 0, "prompt": "The", "text": "end", "settings": {}}
+    path = tmp_path / "out.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    assert RecordFile(path, {}, conditional.sample_of).records == [(1, 0, "The", None)]
+    missing = next(iter(changed))
+    for bad in (record | changed, {key: record[key] for key in record if key != missing}):
+        if bad.keys() == record.keys() - {"sample"}:
+            continue  # older versions had one sample for each prompt
+        path.write_text(json.dumps(record) + "\n" + json.dumps(bad) + "\n")
+        with pytest.raises(UserError, match=r"out\.jsonl line 2: not a sample"):
+            RecordFile(path, {}, conditional.sample_of)

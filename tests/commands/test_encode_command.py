@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from gpt2.data import shards
-from gpt2.tokenizer import Tokenizer
+from gpt2.hparams import HParams
+from gpt2.tokenizer import Tokenizer, train_vocabulary, write_vocabulary
 from tests.commands.toolkit_copy import Done, Toolkit
 
 ENCODE = "python src/encode.py"
@@ -168,3 +169,46 @@ def test_an_unreadable_file_is_an_error_and_nothing_is_written(toolkit: Toolkit)
     assert found == ["Gr\ufffd\ufffde"]
     _, found = encode(toolkit, "latin.txt --encoding latin-1")
     assert found == ["Grüße"]
+
+
+@pytest.mark.parametrize(
+    "out", ["''", "-", "/dev/full", "/dev/null", "texts", "text.txt/a/", "no/a"]
+)
+def test_an_output_that_cannot_be_written_is_refused_first(toolkit: Toolkit, out: str) -> None:
+    (toolkit.root / "text.txt").write_text("Some text.")
+    (toolkit.root / "texts").mkdir()
+    before = toolkit.contents()
+    for done in toolkit.run_in_one_process(
+        f"{ENCODE} text.txt {out}",
+        f"python src/generate_conditional_samples.py --prompt hi --model_name 117M --out={out}"
+        if out != "-"
+        else f"{ENCODE} text.txt {out}",
+    ):
+        done.says(1, "output|cannot be written")
+        assert "Reading files" not in done.out
+    assert toolkit.contents() == before
+
+
+def test_tokens_beyond_the_models_vocabulary_are_refused(toolkit: Toolkit) -> None:
+    (toolkit.root / "text.txt").write_text("abc")
+    HParams(n_vocab=66, n_embd=8, n_head=2).save(toolkit.root / "models" / "117M" / "hparams.json")
+    done = toolkit.run(f"{ENCODE} text.txt out.npz")
+    done.says(1, "vocabulary ends at 65.* encoder.json and hparams.json")
+    assert not (toolkit.root / "out.npz").exists()
+
+
+def test_an_array_without_tokens_is_no_text(toolkit: Toolkit) -> None:
+    np.savez(toolkit.root / "empty.npz", np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for done in toolkit.run_in_one_process(
+        f"{ENCODE} empty.npz out.npz", f"{ENCODE} empty.npz out/"
+    ):
+        done.says(1, r"empty\.npz contains no text")
+    assert not any((toolkit.root / name).exists() for name in ("out.npz", "out"))
+
+
+def test_truncated_merges_are_refused(toolkit: Toolkit) -> None:
+    (toolkit.root / "text.txt").write_text("abc")
+    folder = toolkit.root / "models" / "117M"
+    write_vocabulary(folder, *train_vocabulary(["one text and another text"], 262))
+    (folder / "vocab.bpe").write_bytes(b"")
+    toolkit.run(f"{ENCODE} text.txt out.npz").says(1, r"vocab\.bpe.* truncated")

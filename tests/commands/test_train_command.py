@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from gpt2.checkpoint.run import RunFolder
+from gpt2.commands.train import COMMAND, _last_line, _resume_command
+from gpt2.training.progress import TrainingProgress
 from tests.commands.toolkit_copy import (
     DATA,
     INDEX,
@@ -71,6 +77,9 @@ def test_ctrl_c_saves_the_last_step_and_exits_with_0(story: Story) -> None:
     done.says(0, "after this step, then saving.*Ctrl.C again")
     assert "\ninterrupted\n" in done.out
     assert saved(done.out)[-1] == steps(done.out)[-1]
+    # The command that resumes: the same one, without the defaults.
+    typed = "python src/train.py --dataset text.npz --save_every 7 --sample_every 20"
+    assert done.out.splitlines()[-1] == f"Resume with: {typed}"
 
 
 def test_the_run_holds_the_last_five_checkpoints_and_is_a_model_folder(story: Story) -> None:
@@ -339,3 +348,50 @@ def test_a_file_named_checkpoint_is_an_error_before_training(toolkit: Toolkit) -
     done.says(1, "checkpoint.run1.* cannot be written")
     assert steps(done.out) == []
     assert toolkit.contents() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--dataset a.txt",
+        "--dataset 'two words.txt' --run_name 'a b' --learning_rate 1e-05 --val_split 0.1"
+        " --val_every 5 --epochs 2.5 --only_train_transformer_layers --seed 0 --top_k 0",
+        "--dataset=-odd --memory_saving_gradients yes --header no --delimiter ';' --wandb it",
+    ],
+)
+def test_the_command_that_resumes_has_the_same_flags(words: str) -> None:
+    values = COMMAND.parse([*shlex.split(words), "--restore_from", "fresh"], "train.py")
+    program, script, *resumed = shlex.split(_resume_command(values))
+    assert (program, script) == ("python", "src/train.py")
+    again = COMMAND.parse(resumed, "train.py")
+    assert vars(again) == {**vars(values), "restore_from": "latest"}
+
+
+def test_the_best_checkpoint_is_named_only_if_it_exists(tmp_path: Path) -> None:
+    progress = TrainingProgress(1, best_step=3, best_loss=2.5)
+    assert _last_line("Finished 5 steps.", RunFolder(tmp_path), progress) == "Finished 5 steps."
+
+
+def test_a_run_without_its_state_says_what_is_unknown(trained: Toolkit, tmp_path: Path) -> None:
+    toolkit = Toolkit(tmp_path / "toolkit")
+    shutil.copy(trained.root / "text.npz", toolkit.root)
+    for run in ("known", "unknown", "full"):
+        folder = toolkit.root / "checkpoint" / run
+        shutil.copytree(trained.root / "checkpoint" / "short", folder)
+        if run != "full":
+            (folder / "state-9.json").unlink()
+    config = "checkpoint/{}/config.json"
+    seed = json.loads((toolkit.root / config.format("known")).read_text())["calls"][0]["seed"]
+    (toolkit.root / config.format("unknown")).unlink()
+    (toolkit.root / config.format("full")).unlink()
+    (toolkit.root / config.format("full")).mkdir()  # it cannot be written, as on a full disk
+    train = "python src/train.py --dataset text.npz --max_steps 10 --run_name"
+    known, unknown, full = toolkit.run_all(*(f"{train} {r}" for r in ("known", "unknown", "full")))
+    assert any(re.search(rf"seed, {seed}, .*config", line) for line in known.sentences), known
+    [told] = [line for line in unknown.sentences if "seed" in line]
+    new = json.loads((toolkit.root / config.format("unknown")).read_text())["calls"][0]["seed"]
+    assert "unknown" in told and str(new) in told
+    [refused] = full.sentences
+    assert "config.json" in refused and "Training continues" in refused
+    for done in (known, unknown, full):
+        assert done.code == 0 and steps(done.out) == [10], done

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
+from gpt2.errors import UserError
 from gpt2.evaluation import scoring
 from gpt2.evaluation.scoring import Scorer, Scores
 from gpt2.evaluation.windows import WindowSettings
@@ -174,3 +175,14 @@ def test_the_logits_of_a_batch_do_not_exist_at_once(
     heads = [a[0] for a, b in multiplied if b[0] == golden.hparams.n_vocab]
     assert heads
     assert max(heads) == 50
+
+
+@pytest.mark.parametrize("name", ["model/wte", "model/ln_f/g", "model/h0/mlp/c_proj/w"])
+def test_scores_that_overflow_are_refused(golden: Golden, text: np.ndarray, name: str) -> None:
+    weights = golden.tensors("weights")
+    huge = np.where(weights[name] > 0, 1e38, -1e38).astype(np.float32)
+    broken = Scorer({**weights, name: huge}, golden.hparams)
+    with pytest.raises(UserError, match="not finite"):
+        score(broken, text)
+    with pytest.raises(UserError, match="not finite"):
+        broken.score_endings(text[:4], [text[4:6], text[6:9]])

@@ -13,7 +13,7 @@ import pytest
 
 from gpt2.errors import UserError
 from gpt2.training import run_log
-from gpt2.training.run_log import HISTORY, HistoryLogger, read_curves
+from gpt2.training.run_log import HISTORY, HistoryLogger, keep_samples, read_curves
 
 # --- config.json ---
 
@@ -199,3 +199,16 @@ def test_the_version_of_a_package_of_another_name_is_known(monkeypatch) -> None:
     monkeypatch.setattr(run_log.importlib.metadata, "version", version)
     assert run_log.versions()["tensorflow"] == "2.99"
     assert run_log.versions()["numpy"] == np.__version__
+
+
+def test_samples_after_the_step_that_training_starts_from_are_kept(tmp_path: Path) -> None:
+    names = ["samples-10", "samples-20", "samples-30", "samples-x", "notes.txt"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert keep_samples(tmp_path, 30) is None
+    assert keep_samples(tmp_path / "missing", 0) is None
+    assert keep_samples(tmp_path, 20) == tmp_path / "earlier-1"
+    assert keep_samples(tmp_path, 0) == tmp_path / "earlier-2"
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    kept = {"earlier-1/samples-30", "earlier-2/samples-10", "earlier-2/samples-20"}
+    assert left == kept | {"samples-x", "notes.txt"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import math
 import subprocess
 import sys
@@ -9,9 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.checks import LARGEST_COUNT
+from gpt2.commands import train
+from gpt2.commands.exits import UsageError
+from gpt2.commands.flags import Option, build
+from gpt2.data.datasets import DatasetSettings
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
-from gpt2.training.settings import TrainerSettings
+from gpt2.training.memory import estimate
+from gpt2.training.settings import TrainerSettings, learning_rate
 
 SIZES = HParams(n_vocab=50, n_ctx=8, n_embd=16, n_head=2, n_layer=12)
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -25,7 +34,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
         ({"precision": "fp8"}, "precision .*fp32, bf16, fp16, auto, not 'fp8'"),
         ({"learning_rate": 0.0}, "learning_rate .*above 0, not 0.0"),
         ({"learning_rate": math.nan}, "learning_rate .*above 0, not nan"),
-        ({"learning_rate": math.inf}, "learning_rate .*above 0, not inf"),
+        ({"learning_rate": math.inf}, "learning_rate .*above 0 and at most 3.4e.38, not inf"),
         ({"clip_norm": 0.0}, "clip_norm .*above 0, not 0.0"),
         ({"lora_alpha": -1.0}, "lora_alpha .*above 0, not -1.0"),
         ({"weight_decay": -0.1}, "weight_decay .*at least 0, not -0.1"),
@@ -99,3 +108,37 @@ def test_all_tensors_are_trained_by_default() -> None:
 def test_settings_do_not_import_tensorflow() -> None:
     code = "import sys, gpt2.training.settings; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=SOURCE, check=True)
+
+
+EXTREMES = (
+    *("0", "-0.0", "-1", "1", "0.5", "0.99999999999999999", "1e16", "1e39", "3e38", "1e308"),
+    *("-1e308", "1e309", "5e-324", "1e-300", "1e-45", "nan", "inf", "-inf"),
+    *("9" * 400, "-" + "9" * 400, str(2**31), str(2**53), str(2**63)),
+)
+OTHERS = (
+    ["--optimizer=sgd", "--val_dataset=x", "--val_every=1"],
+    ["--lr_schedule=cosine", "--max_steps=50", "--epochs=2"],
+)
+NUMERIC = [option for option in train.COMMAND.options if option.kind in (int, float)]
+
+
+@pytest.mark.parametrize("option", NUMERIC, ids=lambda option: option.name)
+def test_extreme_numbers_are_refused_in_a_sentence_or_can_be_computed_with(option: Option) -> None:
+    hparams = HParams(n_layer=1)
+    for number, others in itertools.product(EXTREMES, OTHERS):
+        kept = [word for word in others if not word.startswith(f"{option.flag}=")]
+        try:
+            values = train.COMMAND.parse(["--dataset=x", f"{option.flag}={number}", *kept], "train")
+            settings, loop = train._training_settings(values)
+            settings.trained_tensors(hparams)
+            build(DatasetSettings, values, line_by_line=values.lines)
+        except (UserError, UsageError) as error:
+            assert option.name in str(error) or "schedule" in str(error)
+            continue
+        estimate(hparams, settings, loop.batch_size, 1024, loop.accumulate_gradients, None)
+        for epoch, done, examples in itertools.product((1, 10**6), (0, 10), (None, 10**6)):
+            last = loop.last_step(epoch, done, examples)
+            assert last is None or 0 <= last <= LARGEST_COUNT
+            with contextlib.suppress(UserError):  # a warm-up that is longer than the training
+                planned = dataclasses.replace(settings, schedule_steps=last or 50)
+                assert all(math.isfinite(learning_rate(planned, n)) for n in (1, 2, 50, 1000))

@@ -356,7 +356,7 @@ def test_a_file_named_checkpoint_is_an_error_before_training(toolkit: Toolkit) -
         "--dataset a.txt",
         "--dataset 'two words.txt' --run_name 'a b' --learning_rate 1e-05 --val_split 0.1"
         " --val_every 5 --epochs 2.5 --only_train_transformer_layers --seed 0 --top_k 0",
-        "--dataset=-odd --memory_saving_gradients yes --header no --delimiter ';' --wandb it",
+        "--dataset=-odd --memory_saving_gradients=yes --header no --delimiter ';' --wandb it",
     ],
 )
 def test_the_command_that_resumes_has_the_same_flags(words: str) -> None:

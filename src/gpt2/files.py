@@ -358,7 +358,9 @@ def _named(name: str | os.PathLike[str]) -> Path:
     """Return the path of an output, refusing what other programs take for standard output."""
     text = os.fspath(name)
     if not text:
-        raise UserError("The name of the output is empty. Give one.")
+        raise UserError(
+            "An output without a name cannot be written: give the name of a file, or of a folder."
+        )
     if text == "-":
         raise UserError(
             "-: the output cannot be standard output. Name a file (./- for one of that name)."

@@ -184,7 +184,7 @@ def test_an_output_path_that_cannot_be_written_or_is_an_input_is_an_error(
     folder = "cannot be written: .*folder"
     refuses(
         {
-            f"{encode} gone/out.npz": "gone.out.npz cannot be written: No such file or directory",
+            f"{encode} gone/out.npz": "gone.out.npz cannot be written: there is no folder",
             f"{encode} text.npz/out.npz": "text.npz.out.npz cannot be written: ",
             f"{encode} models": f"models {folder}",
             f"{encode} .": folder,

@@ -154,3 +154,14 @@ def test_a_grid_resumes_after_ctrl_c_and_after_a_kill(toolkit: Toolkit, no_tenso
     for done, sentence in zip(refused, sentences, strict=True):
         done.says(1, sentence)
     assert toolkit.contents("samples") == kept
+
+
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_a_dataset_without_text_is_nothing_to_compare_with(
+    toolkit: Toolkit, no_tensorflow: str, content: str
+) -> None:
+    write_run(toolkit)
+    (toolkit.root / "empty.txt").write_text(content)
+    done = toolkit.run(f"{no_tensorflow} {DIVERSITY} --run run1 --dataset empty.txt --json d.json")
+    done.says(1, r"empty\.txt contains no text")
+    assert not (toolkit.root / "d.json").exists()

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from gpt2.checkpoint.folder import ModelFolder
+from gpt2.data import templates
+from gpt2.data.templates import SavedTemplate
 from tests.commands.test_bad_input import Refuses, refuses  # noqa: F401 (a fixture)
 from tests.commands.toolkit_copy import MODEL_FILES, Toolkit
 
@@ -32,12 +34,15 @@ def test_a_vocabulary_is_compared_with_that_of_gpt2_on_held_out_text(toolkit: To
 
 def test_another_models_weights_stay_under_a_new_vocabulary(toolkit: Toolkit) -> None:
     (toolkit.root / "de.txt").write_text("Der Müller sieht den Fluss. " * 1000, encoding="utf-8")
+    template = SavedTemplate("Q: {question}\nA: {answer}", False)
+    templates.save(toolkit.root / "models" / "117M", template)
     done = toolkit.run(f"{NEW} --from 117M --dataset de.txt --n_vocab 275 --workers 1")
     done.succeeds()
     assert re.search(r"  [\d.]+ models.117M\n", done.out)
     old = ModelFolder(toolkit.root / "models" / "117M")
     new = ModelFolder(toolkit.root / "models" / "new")
     assert (new.hparams.n_vocab, new.hparams.n_embd) == (275, old.hparams.n_embd)
+    assert templates.load(new.path) == template
     before, after = old.weights(), new.weights()
     assert [name for name in after if not np.array_equal(before[name], after[name])] == [
         "model/wte"

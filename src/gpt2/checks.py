@@ -12,7 +12,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt2.errors import UserError, quoted
@@ -123,14 +123,15 @@ def check_fields(settings: Any) -> None:
         declared = setting_of(field)
         value = getattr(settings, field.name)
         kind, optional = kinds[field.name]
-        if declared is not None and not (value is None and optional):
+        if not (value is None and optional):
+            declared = declared or Setting("")
             check_value(declared.flag or field.name, value, kind, declared)
 
 
 def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
     """Check one value; see `check_fields`."""
     if declared.choices is not None:
-        if value not in declared.choices:
+        if not isinstance(value, str) or value not in declared.choices:
             raise UserError(
                 f"{name} must be one of {', '.join(declared.choices)}, not {quoted(value)}."
             )
@@ -139,10 +140,40 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
         _check_bounds(name, value, declared, "a whole number", is_count(value, limit), limit)
     elif kind is float:
         _check_bounds(name, value, declared, "a number", is_finite(value), LARGEST_NUMBER)
-    elif kind is str and not isinstance(value, str):
-        raise UserError(f"{name} must be text, not {quoted(value)}.")
-    elif kind is bool and not isinstance(value, bool):
-        raise UserError(f"{name} must be true or false, not {quoted(value)}.")
+    elif not _has_type(value, kind):
+        raise UserError(f"{name} must be {_type_in_words(kind)}, not {quoted(value)}.")
+
+
+def _has_type(value: object, kind: Any) -> bool:
+    """Return whether a value has the type of a field; a list may stand for a tuple."""
+    parts, origin = typing.get_args(kind), typing.get_origin(kind)
+    if kind is int:
+        return is_count(value)
+    if kind is float:
+        return is_finite(value)
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(_has_type(item, parts[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _has_type(item, part)
+            for pair in value.items()
+            for item, part in zip(pair, parts, strict=True)
+        )
+    return isinstance(value, kind)
+
+
+def _type_in_words(kind: Any) -> str:
+    parts, origin = typing.get_args(kind), typing.get_origin(kind)
+    if origin is tuple:
+        return f"a list of {_plural(parts[0])}"
+    if origin is Mapping:
+        return f"a dictionary of {_plural(parts[0])} and {_plural(parts[1])}"
+    return {str: "text", bool: "true or false"}.get(kind, f"of type {kind.__name__}")
+
+
+def _plural(kind: Any) -> str:
+    words = {int: "whole numbers", float: "numbers", str: "strings"}
+    return words.get(kind) or _type_in_words(kind).replace("a list", "lists")
 
 
 def is_count(value: Any, limit: float = LARGEST_COUNT) -> bool:
@@ -191,13 +222,25 @@ def check_number(name: str, value: object, low: float | None, high: float | None
     check_value(name, value, float, Setting("", low=low, high=high))
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    """Check a whole number against its minimum.
+def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Check a whole number against its inclusive bounds; None means unbounded.
 
     Raises:
-        UserError: it is not a whole number of at least `least`.
+        UserError: it is not a whole number within the bounds.
     """
-    check_value(name, value, int, Setting("", low=least))
+    check_value(name, value, int, Setting("", low=least, high=most))
+
+
+def check_type(name: str, value: object, kind: Any) -> None:
+    """Check the type of an argument.
+
+    Args:
+        kind: as in an annotation: a class, `tuple[str, ...]` or `Mapping[int, float]`.
+
+    Raises:
+        UserError: it has another type.
+    """
+    check_value(name, value, kind, Setting(""))
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

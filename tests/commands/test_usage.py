@@ -51,6 +51,22 @@ WRONG_CALLS = {
     f"{TRAIN} --run_name --max_steps=1": "--run_name needs a value",
     "src/evaluate.py score --text a --json": "score: --json needs a value",
     "src/plot.py surprise --model-name --text a": "--model.name needs a value",
+    # A word that is not a flag, also one that python-fire gives a meaning of its own.
+    f"{UNCONDITIONAL} -": "unexpected argument '-'",
+    f"{UNCONDITIONAL} --": "unexpected argument '--'",
+    f"{UNCONDITIONAL} -- --trace": "there is no flag --trace",
+    f"{UNCONDITIONAL} --length 3 - -": "unexpected argument '-'",
+    "src/generate_conditional_samples.py --prompt a -": "unexpected argument '-'",
+    f"{TRAIN} -": "unexpected argument '-'",
+    # Values that are almost lists or dictionaries.
+    f"{UNCONDITIONAL} --logit_bias '{{1.9: 5}}'": "--logit_bias must be a number for each token id",
+    f"{UNCONDITIONAL} --logit_bias '{{True: 5}}'": "--logit_bias must be a number for each token",
+    f"{UNCONDITIONAL} --logit_bias '{{1: True}}'": "--logit_bias must be a number for each token",
+    f"{UNCONDITIONAL} --logit_bias '{{1: 5, \"1\": 5}}'": "--logit_bias .*each id only once",
+    f"{UNCONDITIONAL} --logit_bias '{{1: 5, **{{}}}}'": "--logit_bias must be a number for each",
+    f"{UNCONDITIONAL} --logit_bias '{{\"-1\": 5}}'": "--logit_bias must be a number for each token",
+    f"{UNCONDITIONAL} --stop '[\"a\", 1]'": "--stop must be a list of strings only",
+    f"{UNCONDITIONAL} --truncate '[null, \"a\"]'": "--truncate must be a list of strings only",
     # A flag is unknown: the nearest is suggested.
     f"{TRAIN} --steps 3": "there is no flag --steps",
     f"{TRAIN} --learning-rte 1": "there is no flag --learning-rte .did you mean --learning_rate",

@@ -98,3 +98,12 @@ def test_the_samples_of_a_run_come_in_the_order_of_steps(tmp_path: Path) -> None
             UserError, match=f"{re.escape(str(folder))}: no samples .*--sample_every"
         ):
             run_samples(folder)
+
+
+def test_a_folder_named_like_a_sample_file_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "samples-5").mkdir()
+    with pytest.raises(UserError, match="no samples found"):
+        run_samples(tmp_path)
+    (tmp_path / "samples-3").write_text("a")
+    (tmp_path / f"samples-{'9' * 200}").write_text("a")  # more digits than a step has
+    assert run_samples(tmp_path) == [tmp_path / "samples-3"]

@@ -46,7 +46,21 @@ def test_objects_in_lines_keep_their_fields_and_an_empty_prompt() -> None:
     assert [prompt.number for prompt in prompts] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("line", ['{"prompt": ', "[1]", '{"prompt": ["one"]}', '"text"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"prompt": ',
+        "[1]",
+        '"text"',
+        '{"prompt": ["one"]}',
+        '{"prompt": true}',
+        '{"prompt": null}',
+        '{"prompt": NaN}',
+        '{"prompt": -Infinity}',
+        '{"prompt": 1e400}',
+        '{"prompt": "a", "other": false}',
+    ],
+)
 def test_a_bad_line_is_named_and_the_others_keep_their_numbers(line: str) -> None:
     first, bad, last = read_prompts(f'{{"prompt": "one"}}\n{line}\n{{"prompt": "three"}}', "file")
     assert isinstance(bad, UserError) and str(bad).startswith("file line 2: ")

@@ -475,7 +475,13 @@ def test_extreme_scores_and_temperatures_draw_what_they_should(
         ("frequency_penalty", "much", "frequency_penalty .* not 'much'"),
         ("no_repeat_ngram", -2, "no_repeat_ngram .* not -2"),
         ("no_repeat_ngram", 1.0, "no_repeat_ngram .* not 1.0"),
-        ("logit_bias", {3: math.nan}, "logit_bias .* not nan"),
+        ("logit_bias", {3: math.nan}, r"logit_bias .* not \{3: nan\}"),
+        ("logit_bias", {"a": 1.0}, "logit_bias .* not {'a'"),
+        ("logit_bias", {True: 1.0}, "logit_bias .* not {True"),
+        ("logit_bias", None, "logit_bias .* not None"),
+        ("banned", None, "banned .* not None"),
+        ("banned", ((1.5,),), "banned .* not"),
+        ("banned", (("a",),), "banned .* not"),
         ("banned", ((),), "banned"),
     ],
 )
@@ -495,9 +501,7 @@ def test_top_k_beyond_the_vocabulary_is_refused() -> None:
     [
         {"banned": ((61,),)},
         {"banned": ((3, -1),)},
-        {"banned": (("a",),)},
         {"logit_bias": {61: 1.0}},
-        {"logit_bias": {"a": 1.0}},
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2.errors import UserError
-from gpt2.pictures.diversity import TITLES, Row, diversity_picture, mean, read_grid, varied
+from gpt2.pictures.diversity import TITLES, Row, diversity_picture, means, read_grid, varied
 from gpt2.pictures.style import THEMES, drawn
 
 pytest.importorskip("matplotlib")
@@ -29,9 +29,9 @@ def test_settings_with_several_values_and_their_means() -> None:
     assert varied(rows()) == {"temperature": [0.5, 1.0], "top_k": [10, 20, 40]}
     assert varied(rows()[:1]) == {"temperature": [0.5]}
     # (10 + 20 + 40) / 3 / 100 = 0.2333
-    assert mean(rows(), "distinct_1", "temperature", 1.0) == pytest.approx(1.23333, abs=1e-5)
-    assert mean(rows(), "distinct_1", "top_k", 20) == pytest.approx(0.95)
-    assert np.isnan(mean(rows(), "self_bleu", "top_k", 20))
+    assert means(rows(), "distinct_1", "temperature")[1.0] == pytest.approx(1.23333, abs=1e-5)
+    assert means(rows(), "distinct_1", "top_k")[20] == pytest.approx(0.95)
+    assert means(rows(), "self_bleu", "top_k") == {10: 0.3}
 
 
 def test_dots_and_lines_are_the_rows_and_their_means() -> None:
@@ -84,4 +84,38 @@ def test_other_files_are_an_error(tmp_path: Path, content: str, sentence: str) -
     file = tmp_path / "grid.json"
     file.write_text(content)
     with pytest.raises(UserError, match=sentence):
+        read_grid(file)
+
+
+def test_many_rows_are_grouped_in_one_pass_and_have_few_labels() -> None:
+    class Counted(dict):
+        reads = 0
+
+        def __getitem__(self, name: str) -> float:
+            Counted.reads += 1
+            return super().__getitem__(name)
+
+    some = [Row(Counted(top_k=k), Counted(distinct_1=1 / (k + 1))) for k in range(3000)]
+    axes = diversity_picture(some, LIGHT).axes[0]
+    assert Counted.reads <= 8 * len(some)  # was more than one for each pair of rows
+    assert [text.get_text() for text in axes.get_xticklabels()][:2] == ["0", "250"]
+    assert len(axes.get_xticks()) == 12
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e400", "NaN", "true", "1" + "0" * 400])
+def test_values_that_cannot_be_plotted_are_left_out(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "grid.json"
+    settings = f'{{"top_k": 1, "top_p": {value}}}'
+    metrics = f'{{"distinct_1": 0.5, "length": {value}}}'
+    file.write_text(f'{{"rows": [{{"settings": {settings}, "metrics": {metrics}}}]}}')
+    assert read_grid(file) == [Row({"top_k": 1}, {"distinct_1": 0.5})]
+
+
+def test_a_grid_of_too_many_settings_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "grid.json"
+    varied_rows = [
+        {"settings": {f"s{n}": k for n in range(13)}, "metrics": {"length": 1}} for k in (1, 2)
+    ]
+    file.write_text(json.dumps({"rows": varied_rows}))
+    with pytest.raises(UserError, match=r"grid\.json varies 13 settings; at most 12"):
         read_grid(file)

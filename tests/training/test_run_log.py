@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +213,37 @@ def test_samples_after_the_step_that_training_starts_from_are_kept(tmp_path: Pat
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     kept = {"earlier-1/samples-30", "earlier-2/samples-10", "earlier-2/samples-20"}
     assert left == kept | {"samples-x", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("[]", "5", "{", '{"loss": 3}', '{"step": true, "loss": 3}', '{"step": "5", "loss": 3}'),
+        *(f'{{"step": {step}, "loss": 3}}' for step in ("1e400", "NaN", "1.5", 10**400)),
+    ],
+)
+def test_lines_without_a_step_are_skipped(tmp_path: Path, line: str) -> None:
+    path = tmp_path / HISTORY
+    path.write_text(f'{line}\n{{"step": 2, "loss": 1.5}}\n')
+    assert (read_curves(path).steps.tolist(), read_curves(path).loss.tolist()) == ([2], [1.5])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["1e308", "-1e308", "1e400", "-1", "NaN", "null", "true", '"3"', "[3]", str(10**400)],
+)
+def test_a_loss_that_is_not_one_is_unknown_and_can_be_plotted(tmp_path: Path, loss: str) -> None:
+    pytest.importorskip("matplotlib")
+    from gpt2.pictures.style import THEMES, drawn
+    from gpt2.pictures.training import training_picture
+
+    path = tmp_path / HISTORY
+    path.write_text(
+        f'{{"step": 1, "loss": {loss}, "average": {loss}}}\n{{"step": 1, "val_loss": {loss}}}\n'
+    )
+    curves = read_curves(path)
+    values = [curves.loss[0], curves.average[0], curves.val_loss[0]]
+    assert np.isnan(values).all() and curves.steps.tolist() == curves.val_steps.tolist() == [1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning would reach the screen
+        assert drawn(training_picture({"run": curves}, THEMES["light"]), "png", THEMES["light"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt2.checkpoint import folder as folders
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import BEST
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.workspace import ALIASES, Workspace, command_line, is_plain_name
 
 LISTED = 8  # names in a message
@@ -49,7 +49,9 @@ def find_folder(
 
     For sizes and vocabulary.
     """
-    return _find(_as_text(name), models_dir, notice)
+    if models_dir is not None:
+        models_dir = _as_text("models_dir", models_dir)
+    return _find(_as_text("model_name", name), models_dir, notice)
 
 
 def find_run(name: Name, models_dir: Name | None = None) -> Path:
@@ -73,9 +75,9 @@ def find_run(name: Name, models_dir: Name | None = None) -> Path:
     )
 
 
-def _as_text(name: Name) -> str:
-    if not isinstance(name, str | os.PathLike):
-        raise UserError(f"model_name must be a name or a path, not {name!r}.")
+def _as_text(argument: str, name: Name) -> str:
+    if not isinstance(name, str | os.PathLike) or "\0" in str(name):
+        raise UserError(f"{argument} must be a name or a path, not {quoted(name)}.")
     return os.fspath(name)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpt2.commands.flags import Values
 from gpt2.commands.interactive import HELP, Session
+from gpt2.commands.streams import check_output
 from gpt2.commands.terminal import notice
 from gpt2.data import templates
 from gpt2.data.templates import SavedTemplate, Template
@@ -39,6 +40,8 @@ def find_template(chat: str, folder: Path) -> SavedTemplate:
 class ChatSession(Session):
     """Reads messages and prints replies until the input ends."""
 
+    prompt_shown = "You >>> "
+
     def __init__(self, values: Values, model: LanguageModel, template: SavedTemplate):
         super().__init__(values, model)
         # A model of pairs has seen each of them alone, and does not know what came before.
@@ -48,6 +51,7 @@ class ChatSession(Session):
         )
         self.chat.set_system(values.system)
         self.commands |= {"/reset": self.reset, "/system": self.system}
+        self.with_argument = self.with_argument | {"/system"}
         self.commands["/help"] = lambda rest: print(HELP, COMMANDS, sep="\n")
 
     def prompt_tokens(self) -> list[int]:
@@ -60,6 +64,14 @@ class ChatSession(Session):
                 "dropped. /reset begins a new conversation."
             )
         return tokens
+
+    def show_start(self, number: int) -> None:
+        """Print nothing above a reply, unless nobody gets it; see `check_output`."""
+        check_output()
+
+    def show_end(self) -> None:
+        """Print an empty line below a reply."""
+        print()
 
     def answer(self) -> None:
         """Print the reply to a message, and add both to the history."""

@@ -162,10 +162,19 @@ def run(values: Values) -> None:
                 for sample in missing:
                     yield (number - 1) * values.nsamples + sample, tokens
 
+        position_of = {number: position for position, number in numbers.items()}
+        failed: set[int] = set()  # positions, each of which is reported once
+
+        def report(sample: int, error: UserError) -> None:
+            position = position_of[sample // values.nsamples + 1]
+            if position not in failed:
+                failed.add(position)
+                problems.add(UserError(f"{prompts[position].where}: {error}"))
+
         with tqdm(total=total, unit="sample", disable=values.out == "-") as bar:
             done = ((numbers[position], n) for position in todo for n in range(values.nsamples))
             bar.update(sum(sample in output.done for sample in done))
-            for completion in sampling_options.generate(model, requests(), values):
+            for completion in sampling_options.generate(model, requests(), values, report):
                 if completion.finish_reason:
                     number = completion.number // values.nsamples + 1
                     output.add(record_of(completion, number, text_of[number], values))

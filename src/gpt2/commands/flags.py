@@ -136,6 +136,9 @@ def parse_strings(text: str) -> tuple[str, ...]:
     Example:
         >>> parse_strings('["###", "\\n"]'), parse_strings("[1]")
         (('###', '\n'), ('[1]',))
+
+    Raises:
+        ValueError: only some items of a list are strings, or a backslash escape is invalid.
     """
     if not text:
         return ()
@@ -143,7 +146,10 @@ def parse_strings(text: str) -> tuple[str, ...]:
         listed = json.loads(text)
     except (ValueError, RecursionError):
         listed = None
-    if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
+    are_strings = [isinstance(item, str) for item in listed] if isinstance(listed, list) else []
+    if any(are_strings) or listed == []:
+        if not all(are_strings):
+            raise ValueError("a list of strings only")
         return tuple(listed)
     try:
         return (codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape"),)
@@ -152,12 +158,30 @@ def parse_strings(text: str) -> tuple[str, ...]:
 
 
 def _parse_bias(text: str) -> dict[int, float]:
-    """Return a number for each token id: `{198: -5}`, or JSON's form with quoted ids."""
+    """Return a number for each token id: `{198: -5}`, or JSON's form with quoted ids.
+
+    Raises:
+        ValueError: it is something else, or an id occurs twice.
+    """
     try:
-        table = ast.literal_eval(text)
-        return {int(token): float(bias) for token, bias in table.items()}
-    except Exception as error:  # literal_eval has half a dozen kinds
+        pairs = _pairs(ast.parse(text.strip(), mode="eval").body)
+    except Exception as error:  # the parser has half a dozen kinds
         raise ValueError("a number for each token id, such as '{198: -5}'") from error
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a number for each token id, each id only once")
+    return dict(pairs)
+
+
+def _pairs(table: ast.expr) -> list[tuple[int, float]]:
+    """Return keys and values of a dictionary as written; in Python's own form, the last wins."""
+    if not isinstance(table, ast.Dict) or None in table.keys:  # None stands for **
+        raise ValueError("not a dictionary")
+    keys, values = (list(map(ast.literal_eval, part)) for part in (table.keys, table.values))
+    for key, value in zip(keys, values, strict=True):
+        is_id = type(key) is int or (isinstance(key, str) and key.isdecimal())
+        if not is_id or type(value) not in (int, float):
+            raise ValueError("not a token id and a number")
+    return [(int(key), float(value)) for key, value in zip(keys, values, strict=True)]
 
 
 def options_of(settings: type, *names: str, **defaults: Any) -> list[Option]:
@@ -293,18 +317,20 @@ class Command:
         return values
 
     def _by_fire(self, words: Sequence[str]) -> dict[str, Any]:
-        """Return the values that python-fire finds."""
+        """Return the values that python-fire finds.
+
+        Raises:
+            UsageError: there is a word that is neither a flag nor the value of one. python-fire
+                gives some of them, such as -, a meaning of its own.
+        """
         import fire
 
+        if unexpected := [word for word in words if not _looks_like_a_flag(word)]:
+            first = f"{self.options[0].flag} {unexpected[0]}"
+            raise UsageError(f"unexpected argument {quoted(unexpected[0])} (did you mean {first}?)")
         found: dict[str, Any] = {}
 
-        def collect(*unexpected: str, **flags: str) -> None:
-            if unexpected:
-                first = self.options[0].flag
-                raise UsageError(
-                    f"unexpected argument {quoted(unexpected[0])} (did you mean {first} "
-                    f"{unexpected[0]}?)"
-                )
+        def collect(**flags: str) -> None:
             for option in self.options:
                 text = flags.get(option.flag.removeprefix("--"))
                 # python-fire read None as in Python: --seed None was the default of 2019.

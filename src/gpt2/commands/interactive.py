@@ -15,7 +15,7 @@ from gpt2.checks import check_count, setting
 from gpt2.commands import exits, inputs, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of, parse_value, suggestion
-from gpt2.commands.sampling_options import shown_text, stable_text
+from gpt2.commands.sampling_options import as_typed, shown_text, stable_text
 from gpt2.commands.signals import StopSignal, interruptible_input
 from gpt2.commands.streams import OutputError
 from gpt2.commands.terminal import for_terminal, print_banner
@@ -86,6 +86,8 @@ COMMAND = Command(
 class Session:
     """Reads prompts and prints completions until the input ends."""
 
+    prompt_shown = PROMPT
+
     def __init__(self, values: Values, model: LanguageModel):
         self.values = values
         self.model = model
@@ -103,6 +105,7 @@ class Session:
             "/save": self.save,
             "/help": lambda rest: print(HELP),
         }
+        self.with_argument = {"/set", "/save"}
 
     def run(self) -> None:
         """Answer every prompt and carry out every slash command."""
@@ -117,10 +120,8 @@ class Session:
                 if not (self.on_terminal and line.startswith("/")):
                     self.prompt = line
                     self.answer()
-                elif line.strip() in QUIT:
+                elif not self.obey(line):
                     return
-                else:
-                    self.obey(line)
             except (UserError, UsageError) as error:  # the session continues
                 print(error, file=sys.stderr)
             except MemoryError:
@@ -152,7 +153,7 @@ class Session:
         """Return one prompt, which may have several lines on a terminal."""
         if not self.on_terminal:
             return self.read_piped()
-        line = input(PROMPT)
+        line = input(self.prompt_shown)
         if line.startswith('"""'):
             lines = [line[3:]]
             while not lines[-1].endswith('"""'):
@@ -168,7 +169,7 @@ class Session:
 
     def read_piped(self) -> str:
         """Return one line of a pipe or a file, which may begin with a byte order mark."""
-        print(PROMPT, end="", flush=True)
+        print(self.prompt_shown, end="", flush=True)
         if not self.encoding_known:
             self.encoding_known = True
             start = sys.stdin.buffer.peek(4) if hasattr(sys.stdin.buffer, "peek") else b""
@@ -194,18 +195,26 @@ class Session:
                 for completion in in_order(completions, first, stop):
                     generated += len(completion.tokens)
                     self.samples.append(shown_text(completion, self.values, self.prompt))
-                    print_banner(len(self.samples))
+                    self.show_start(len(self.samples))
                     print(for_terminal(self.samples[-1]), flush=True)
                     sampling_options.show_notices(completion, self.model, self.values)
-        print("=" * 80)
+        self.show_end()
         if self.on_terminal:
             speed = generated / max(time.monotonic() - began, 1e-9)
             print(f"{generated} tokens, {speed:.1f} per second")
         self.generated += self.values.nsamples
 
+    def show_start(self, number: int) -> None:
+        """Print what stands above a sample."""
+        print_banner(number)
+
+    def show_end(self) -> None:
+        """Print what stands below the samples."""
+        print("=" * 80)
+
     def stream(self, completions: Iterator[Completion], stop: StopSignal) -> int:
         """Print a single sample token by token, and return its number of tokens."""
-        print_banner(1)
+        self.show_start(1)
         printed = 0
         if self.values.include_prefix:
             print(for_terminal(self.prompt), end="")
@@ -221,20 +230,25 @@ class Session:
         sampling_options.show_notices(completion, self.model, self.values)
         return len(completion.tokens)
 
-    def obey(self, line: str) -> None:
-        """Carry out a slash command.
+    def obey(self, line: str) -> bool:
+        """Carry out a slash command, and return whether the session continues.
 
         Raises:
             UserError: there is no such command, or it cannot be carried out.
         """
         name, _, rest = line.strip().partition(" ")
-        if name not in self.commands:
-            known = [*self.commands, *QUIT]
+        known = [*self.commands, *QUIT]
+        if name not in known:
             raise UserError(
                 f"There is no command {name}{suggestion(name, known)}; available: "
                 f"{', '.join(known)}."
             )
+        if rest.strip() and name not in self.with_argument:
+            raise UserError(f"{name} takes no argument. Type {name} alone.")
+        if name in QUIT:
+            return False
         self.commands[name](rest.strip())
+        return True
 
     def again(self, rest: str) -> None:
         """Generate new samples for the last prompt."""
@@ -243,16 +257,19 @@ class Session:
         self.answer()
 
     def show_settings(self, rest: str) -> None:
-        """Print all settings."""
+        """Print all settings, each as it is typed after /set."""
         for name, option in self.options.items():
-            value = getattr(self.values, option.name)
-            print(name, f"{value:g}" if isinstance(value, float) else escaped(str(value)))
+            print(name, escaped(as_typed(getattr(self.values, option.name))))
 
     def set(self, rest: str) -> None:
         """Change a setting, unless the new value is invalid or does not go with the others."""
         name, _, text = rest.partition(" ")
+        text = text.strip()
         if not text:
-            raise UserError("/set needs a name and a value, for example: /set temperature 0.7")
+            raise UserError(
+                '/set needs a name and a value, for example: /set temperature 0.7. "" is an empty '
+                "value."
+            )
         settable = [other for other in self.options if other not in FIXED]
         if name not in settable:
             raise UserError(
@@ -260,7 +277,8 @@ class Session:
                 f"{', '.join(settable)}."
             )
         option = self.options[name]
-        changed = Values(**vars(self.values) | {option.name: parse_value(option, text.strip())})
+        text = "" if text in ('""', "''") else text  # quotes, as on a command line
+        changed = Values(**vars(self.values) | {option.name: parse_value(option, text)})
         check(changed)
         sampling_options.generation_settings(
             changed, self.model.hparams.n_vocab, self.model.tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -19,8 +19,10 @@ from gpt2.commands.flags import Option, Values, build, options_of
 from gpt2.commands.signals import prepare_tensorflow
 from gpt2.commands.terminal import notice, shown
 from gpt2.errors import UserError
-from gpt2.generation.beam_search import BeamSettings, beam_search, check_beam_prompt
+from gpt2.generation.beam_search import BeamSettings, check_beam_prompt
 from gpt2.generation.completions import (
+    LARGEST_BATCH,
+    MOST_SAMPLES,
     Completion,
     GenerationSettings,
     check_prompt,
@@ -30,7 +32,7 @@ from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.loading import Converting
 from gpt2.generation.loading import open_model as load_into_engine
-from gpt2.generation.sampling import SamplingSettings
+from gpt2.generation.sampling import NoTokenError, SamplingSettings
 from gpt2.tokenizer import Tokenizer
 
 FINGERPRINT = "model_fingerprint"  # name of a recorded setting that no flag gives
@@ -40,9 +42,12 @@ FINGERPRINT = "model_fingerprint"  # name of a recorded setting that no flag giv
 class SampleOptions:
     """What the samplers take besides the settings of the library."""
 
-    nsamples: int = setting(1, "number of samples (per prompt)", low=0)
+    nsamples: int = setting(1, "number of samples (per prompt)", low=0, high=MOST_SAMPLES)
     batch_size: int = setting(
-        1, "samples generated at once; changes speed and memory, not the text", low=1
+        1,
+        "samples generated at once; changes speed and memory, not the text",
+        low=1,
+        high=LARGEST_BATCH,
     )
     banned_words: str = setting(
         "", "strings that samples never contain, separated by commas", metavar="WORD,WORD"
@@ -145,7 +150,10 @@ def _beam_settings(values: Values) -> BeamSettings:
 
 
 def generate(
-    model: LanguageModel, requests: Iterable[tuple[int, Sequence[int]]], values: Values
+    model: LanguageModel,
+    requests: Iterable[tuple[int, Sequence[int]]],
+    values: Values,
+    failed: Callable[[int, UserError], object] | None = None,
 ) -> Iterator[Completion]:
     """Yield completions whenever a token is added to them; with beam search, finished ones.
 
@@ -155,11 +163,14 @@ def generate(
         requests: number and prompt tokens of each sample. Beam search takes the rank of a sample
             from its number, modulo the number of samples, and needs all samples of a prompt in a
             row.
+        failed: called with the number of a sample that cannot be generated; without it, the error
+            is raised.
     """
     settings = generation_settings(values, model.hparams.n_vocab, model.tokenizer)
     if values.beams:
-        return _search(model, requests, settings, values)
-    return model.completions(requests, settings, values.batch_size)
+        return _search(model, requests, settings, values, failed)
+    each = None if failed is None else lambda completion, error: failed(completion.number, error)
+    return model.completions(requests, settings, values.batch_size, each)
 
 
 def encode(model: LanguageModel, prompt: str, values: Values) -> list[int]:
@@ -182,15 +193,19 @@ def _search(
     requests: Iterable[tuple[int, Sequence[int]]],
     settings: GenerationSettings,
     values: Values,
+    failed: Callable[[int, UserError], object] | None,
 ) -> Iterator[Completion]:
     search, searched, found = _beam_settings(values), None, []
     for number, tokens in requests:
         prompt_number, rank = divmod(number, values.nsamples)
         if prompt_number != searched:
-            searched = prompt_number
-            found = beam_search(
-                model.engine, model.hparams, model.tokenizer, tokens, settings, search
-            )
+            searched, found = prompt_number, []
+            try:
+                found = model.best(tokens, settings, search)
+            except NoTokenError as error:
+                if failed is None:
+                    raise
+                failed(number, error)
         if rank < len(found):
             found[rank].number = number
             yield found[rank]
@@ -250,14 +265,30 @@ def recorded_settings(values: Values) -> dict[str, Any]:
         if option.flag not in unrecorded
     }
     for name in ("stop", "truncate"):
-        recorded[name] = _as_typed(recorded[name])
+        recorded[name] = _strings_as_typed(recorded[name])
     return recorded | {
         "logit_bias": recorded["logit_bias"] or None,
         FINGERPRINT: values.model_fingerprint,
     }
 
 
-def _as_typed(strings: Sequence[str]) -> str:
+def as_typed(value: object) -> str:
+    """Return the value of a flag as a person types it; "" for none.
+
+    Example:
+        >>> as_typed(True), as_typed(0.5), as_typed(("a", "b")), as_typed(None)
+        ('yes', '0.5', '["a", "b"]', '""')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        value = _strings_as_typed(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return '""' if value is None or value == "" else str(value)
+
+
+def _strings_as_typed(strings: Sequence[str]) -> str:
     """Return strings as they are typed after a flag; see `flags.parse_strings`."""
     if len(strings) > 1:
         return json.dumps(strings, ensure_ascii=False)

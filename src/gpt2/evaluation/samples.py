@@ -86,10 +86,16 @@ def _json_lines(content: str, file: Path) -> Iterator[str]:
 def run_samples(folder: Path) -> list[Path]:
     """Return the sample files of a training run (`samples/RUN/`), in the order of their steps.
 
+    Folders of such names are left out.
+
     Raises:
         UserError: there is no such file.
     """
-    found = [path for path in folder.glob("samples-*") if re.fullmatch(r"samples-\d+", path.name)]
+    found = [
+        path
+        for path in folder.glob("samples-*")
+        if re.fullmatch(r"samples-[0-9]{1,18}", path.name) and path.is_file()
+    ]
     if not found:
         raise UserError(
             f"{folder}: no samples found. Training writes them every --sample_every steps."

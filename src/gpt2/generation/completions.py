@@ -15,6 +15,7 @@ from gpt2 import randomness
 from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
 from gpt2.generation.sampling import (
+    NoTokenError,
     SamplingSettings,
     ids_without_token,
     log_probability,
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
 
 
+# Larger numbers are mistakes: they would take years, or more memory than there is.
+LONGEST = 100_000_000  # tokens per sample
+MOST_SAMPLES = 10_000_000  # per prompt
+LARGEST_BATCH = 65_536  # samples generated at once
+
+
 @dataclasses.dataclass(frozen=True)
 class GenerationSettings:
     """How completions are sampled and where they end."""
@@ -35,6 +42,7 @@ class GenerationSettings:
     length: int = setting(
         help="tokens per sample (default: half of the context window; without a prompt, all of it)",
         low=0,
+        high=LONGEST,
     )
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
     seed: int = setting(0, "random seed (default: a random one)", low=0, high=math.inf)
@@ -60,11 +68,9 @@ class GenerationSettings:
                 f"min_length is {self.min_length}, but the length is only {self.length}. Use a "
                 "smaller min_length or a larger length."
             )
-        if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise UserError("stop: a stop sequence must be a string of at least one character.")
-        banned = self.banned_words
-        if isinstance(banned, str) or not all(isinstance(word, str) and word for word in banned):
-            raise UserError("banned_words must be a list of strings of at least one character.")
+        for name, strings in (("stop", self.stop), ("banned_words", self.banned_words)):
+            if not all(strings):
+                raise UserError(f"{name}: a string is empty. Give at least one character.")
 
     def suppressed_tokens(self, length: int, endoftext: int | None) -> list[int]:
         """Return the tokens suppressed after `length` tokens: <|endoftext|> before min_length."""
@@ -80,7 +86,7 @@ class Completion:
         tokens: generated token ids, without a final `<|endoftext|>`.
         text: the generated text, up to a stop sequence.
         logprob: the model's log-probability of all generated tokens, in nats.
-        finish_reason: None until it is finished; then "endoftext", "stop" or "length".
+        finish_reason: None until it is finished; then "endoftext", "stop", "length" or "error".
         exceeded_context: whether prompt and completion did not fit into the context window.
     """
 
@@ -137,7 +143,8 @@ class Completion:
         same random numbers.
 
         Raises:
-            UserError: all tokens are suppressed, or the logits are not finite.
+            NoTokenError: all tokens are suppressed, or the settings make the logits overflow.
+        UserError: the model's own logits are not finite.
         """
         settings = self._settings
         endoftext = tokenizer.endoftext
@@ -195,6 +202,9 @@ class Completion:
             self.finish_reason = reason
 
 
+Failed = Callable[[Completion, NoTokenError], object]
+
+
 def stable_length(text: str, stop: Sequence[str]) -> int:
     """Return the length of a growing text without an end that may begin one of the strings.
 
@@ -225,20 +235,24 @@ def generate_completions(
     prompts: Iterable[tuple[int, Sequence[int]]],
     settings: GenerationSettings,
     batch_size: int,
+    failed: Failed | None = None,
 ) -> Iterator[Completion]:
     """Generate a completion of each prompt; a finished sequence makes room for the next prompt.
 
     Args:
         prompts: number and tokens (at least one) of each; may be endless.
         batch_size: sequences generated at once; does not change the completions.
+        failed: called for a completion that cannot continue, which is not yielded again; without
+            it, the error is raised and all end.
 
     Yields:
         A completion whenever a token was added to it, for the last time when it is finished.
 
     Raises:
         UserError: a prompt or a setting has a token id that the model lacks.
+        NoTokenError: a completion cannot continue, and `failed` is not given.
     """
-    check_count("batch_size", batch_size, least=1)
+    check_count("batch_size", batch_size, least=1, most=LARGEST_BATCH)
     settings.sampling.check_vocabulary(hparams.n_vocab)
     unknown = ids_without_token(tokenizer.vocabulary, hparams.n_vocab)
     waiting = (_new_completion(item, settings, hparams, unknown) for item in prompts)
@@ -246,6 +260,18 @@ def generate_completions(
         yield from waiting
         return
     batch = list(islice(waiting, batch_size))
+
+    def extended(completion: Completion, logits: np.ndarray) -> Iterator[Completion]:
+        """Yield a completion with its next token, unless it fails."""
+        try:
+            completion.add_token(logits, tokenizer)
+        except NoTokenError as error:
+            if failed is None:
+                raise
+            completion.finish_reason = "error"
+            failed(completion, error)
+        else:
+            yield completion
 
     def prepare(slot: int) -> Iterator[Completion]:
         """Make a slot ready for a decode step, if a completion is left for it."""
@@ -258,8 +284,7 @@ def generate_completions(
             elif batch[slot].tokens and engine.lengths[slot] < hparams.n_ctx:
                 return
             logits = engine.prefill(slot, batch[slot].context(hparams.n_ctx))
-            batch[slot].add_token(logits, tokenizer)
-            yield batch[slot]
+            yield from extended(batch[slot], logits)
 
     if len(batch) > 1 and all(completion.prompt == batch[0].prompt for completion in batch):
         # Prefill a prompt that all sequences share only once.
@@ -267,8 +292,7 @@ def generate_completions(
         logits = engine.prefill(0, batch[0].context(hparams.n_ctx))
         engine.reorder([0] * len(batch))
         for completion in batch:
-            completion.add_token(logits, tokenizer)
-            yield completion
+            yield from extended(completion, logits)
     else:
         engine.reset(max(len(batch), 1))
     while batch:
@@ -281,8 +305,7 @@ def generate_completions(
         if batch:
             logits = engine.decode(np.array([completion.tokens[-1] for completion in batch]))
             for slot, completion in enumerate(batch):
-                completion.add_token(logits[slot], tokenizer)
-                yield completion
+                yield from extended(completion, logits[slot])
 
 
 def in_order(

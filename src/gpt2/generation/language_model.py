@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2 import randomness
-from gpt2.checks import check_count
+from gpt2.checks import check_count, check_type
 from gpt2.data.readers import normalize_line_ends
 from gpt2.errors import UserError, not_finite, quoted
 from gpt2.generation.beam_search import BeamSettings, beam_search
 from gpt2.generation.completions import (
+    LARGEST_BATCH,
+    MOST_SAMPLES,
     Completion,
+    Failed,
     GenerationSettings,
     check_prompt,
     generate_completions,
     in_order,
 )
 from gpt2.generation.sampling import SamplingSettings, log_probability
+from gpt2.generation.turns import Turns
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
 
@@ -40,6 +44,10 @@ BEAM_SEARCH = tuple(field.name for field in dataclasses.fields(BeamSettings))
 
 class LanguageModel:
     """Generates completions of prompts, and computes logits and log-probabilities.
+
+    Several threads may use one model: each call waits for the one before, and a stream for the one
+    that another thread has begun. Within a thread, the next call ends a stream that is not read to
+    its end.
 
     Example:
         >>> model = gpt2.load("117M")
@@ -64,6 +72,7 @@ class LanguageModel:
         self.hparams = hparams
         self.tokenizer = tokenizer
         self._names = (name, engine_name)
+        self._turns = Turns()
 
     def __repr__(self) -> str:
         name, engine_name = self._names
@@ -107,8 +116,6 @@ class LanguageModel:
             known = ", ".join(("length", "seed", *GENERATION, *SAMPLING))
             raise UserError(f"unknown option {unknown[0]!r}. Available: {known}.")
         sampling = {name: options.pop(name) for name in SAMPLING if name in options}
-        if not isinstance(sampling.get("logit_bias", {}), Mapping):
-            raise UserError("logit_bias must be a dictionary of token ids and numbers.")
         if "banned" in sampling:
             try:
                 sampling["banned"] = tuple(map(tuple, sampling["banned"]))
@@ -142,10 +149,10 @@ class LanguageModel:
         Raises:
             UserError: an option or a prompt is not valid.
         """
-        check_count("nsamples", nsamples, least=0)
-        check_count("batch_size", batch_size, least=1)
+        check_count("nsamples", nsamples, least=0, most=MOST_SAMPLES)
+        check_count("batch_size", batch_size, least=1, most=LARGEST_BATCH)
         encoded = [self.encode(prompt) for prompt in _strings("prompts", prompts)]
-        tokens = [prompt for prompt in encoded for _ in range(nsamples)]
+        tokens = (prompt for prompt in encoded for _ in range(nsamples))
         settings = self.settings(**options)
         return list(in_order(self.completions(enumerate(tokens), settings, batch_size)))
 
@@ -172,7 +179,14 @@ class LanguageModel:
         search = BeamSettings(beams, length_penalty, num_return_sequences)
         settings = self.settings(**options)
         tokens = self.encode(prompt)
-        return beam_search(self.engine, self.hparams, self.tokenizer, tokens, settings, search)
+        return self.best(tokens, settings, search)
+
+    def best(
+        self, prompt: Sequence[int], settings: GenerationSettings, search: BeamSettings
+    ) -> list[Completion]:
+        """Return what beam search finds for the tokens of a prompt; see `beam_search`."""
+        with self._turns.take():
+            return beam_search(self.engine, self.hparams, self.tokenizer, prompt, settings, search)
 
     def stream(self, prompt: str = "", **options: Any) -> Iterator[str]:
         """Yield one completion of a prompt in pieces, as it is generated.
@@ -197,11 +211,32 @@ class LanguageModel:
         prompts: Iterable[tuple[int, Sequence[int]]],
         settings: GenerationSettings,
         batch_size: int,
+        failed: Failed | None = None,
     ) -> Iterator[Completion]:
-        """Yield completions while they are generated; see `generate_completions`."""
-        return generate_completions(
-            self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size
-        )
+        """Yield completions while they are generated.
+
+        Args:
+            prompts, settings, batch_size, failed: see `generate_completions`.
+        """
+        check_type("settings", settings, GenerationSettings)
+        check_count("batch_size", batch_size, least=1, most=LARGEST_BATCH)
+        if not isinstance(prompts, Iterable):
+            raise UserError(f"prompts must be numbers and token ids, not {quoted(prompts)}.")
+        return self._completions(prompts, settings, batch_size, failed)
+
+    def _completions(
+        self,
+        prompts: Iterable[tuple[int, Sequence[int]]],
+        settings: GenerationSettings,
+        batch_size: int,
+        failed: Failed | None,
+    ) -> Iterator[Completion]:
+        with self._turns.take() as check_turn:
+            for completion in generate_completions(
+                self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size, failed
+            ):
+                yield completion
+                check_turn()
 
     def samples(
         self,
@@ -219,10 +254,13 @@ class LanguageModel:
             batch_size: sequences that are decoded at once; it does not change the completions.
             first_sample: index of the first completion; with the seed it decides the text.
         """
+        ids = self._checked_ids(prompt, longest=None)
+        check_count("first_sample", first_sample, least=0)
         numbers: Iterable[int] = itertools.count(first_sample)
         if nsamples is not None:
+            check_count("nsamples", nsamples, least=0, most=MOST_SAMPLES)
             numbers = range(first_sample, first_sample + nsamples)
-        texts = self.completions(((number, prompt) for number in numbers), settings, batch_size)
+        texts = self.completions(((number, ids) for number in numbers), settings, batch_size)
         return in_order(texts, first_sample)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
@@ -232,27 +270,27 @@ class LanguageModel:
             UserError: `tokens` is not a sequence of so many ids of this model, or the logits are
                 not finite.
         """
-        ids = self._checked_ids(tokens)
-        self.engine.reset(1)
-        logits = self.engine.prefill(0, ids)
+        ids = self._checked_ids(tokens, longest=self.hparams.n_ctx)
+        with self._turns.take():
+            self.engine.reset(1)
+            logits = self.engine.prefill(0, ids)
         if not np.isfinite(logits).all():
             raise not_finite()
         return logits
 
-    def _checked_ids(self, tokens: Sequence[int]) -> list[int]:
+    def _checked_ids(self, tokens: Sequence[int], longest: int | None) -> list[int]:
         if isinstance(tokens, str):
             raise UserError("tokens must be token ids, not text. Use model.encode(text).")
         try:
             ids = np.asarray(tokens)
         except ValueError:  # lists of different lengths
             ids = np.empty((0, 0))
-        n_vocab, n_ctx = self.hparams.n_vocab, self.hparams.n_ctx
+        n_vocab = self.hparams.n_vocab
         if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
             raise UserError(f"tokens must be a list of token ids, not {quoted(tokens)}.")
-        if not 1 <= len(ids) <= n_ctx:
-            raise UserError(
-                f"tokens must be 1 to {n_ctx} ids (the context window), not {len(ids)}."
-            )
+        if not len(ids) or (longest and len(ids) > longest):
+            most = f"1 to {longest} ids (the context window)" if longest else "at least 1 id"
+            raise UserError(f"tokens must be {most}, not {len(ids)}.")
         outside = ids[(ids < 0) | (ids >= n_vocab)]
         if len(outside):
             raise UserError(f"tokens must be ids from 0 to {n_vocab - 1}, not {outside[0]}.")
@@ -277,6 +315,11 @@ class LanguageModel:
         if len(tokens) < 2:
             raise UserError("text: no token to predict. Give a longer text.")
         check_prompt(tokens, self.hparams)
+        with self._turns.take():
+            return self._log_probability(tokens)
+
+    def _log_probability(self, tokens: Sequence[int]) -> float:
+        """Return the sum of the log-probabilities of all tokens but the first."""
         self.engine.reset(1)
         logits = self.engine.prefill(0, tokens[:1])
         total = log_probability(logits, tokens[1])

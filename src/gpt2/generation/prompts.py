@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gpt2.checks import is_finite
 from gpt2.errors import UserError, in_short, quoted
 
 _LIST_OF_PROMPTS = re.compile(r'\s*\[\s*["{]')  # how one begins
@@ -135,10 +136,14 @@ def _json_lines(lines: Sequence[str], name: str) -> Iterator[Prompt | UserError]
 
 def _prompt(number: int, fields: object, where: str) -> Prompt | UserError:
     """Return the prompt of a JSON record, or the error if it is not a valid record."""
-    if not isinstance(fields, dict) or not all(
-        isinstance(value, (str, int, float)) for value in fields.values()
-    ):
+    if not isinstance(fields, dict):
         return UserError(f'{where}: not a JSON object of strings such as {{"prompt": "..."}}.')
+    for name, value in fields.items():
+        if not isinstance(value, str) and not is_finite(value):
+            return UserError(
+                f"{where}: field {quoted(name)} is {in_short(json.dumps(value), 60)}; expected a "
+                "string or a number."
+            )
     return Prompt(number, {key: str(value) for key, value in fields.items()}, where)
 
 

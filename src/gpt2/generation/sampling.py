@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gpt2.checks import check_fields, check_number, setting
+from gpt2.checks import check_fields, setting
 from gpt2.errors import UserError, not_finite
+
+
+class NoTokenError(UserError):
+    """With these settings, no token can be generated for a sequence; others may continue."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +76,6 @@ class SamplingSettings:
         check_fields(self)
         if not all(len(sequence) for sequence in self.banned):
             raise UserError("banned: a token sequence is empty. Give at least one token.")
-        for bias in self.logit_bias.values():
-            check_number("logit_bias", bias, None, None)
 
     @classmethod
     def of_2021(cls, top_k: int, top_p: float) -> SamplingSettings:
@@ -155,7 +157,8 @@ def process_logits(
         float32 [V]; minus infinity for suppressed tokens.
 
     Raises:
-        UserError: all tokens are suppressed, or the logits are not finite.
+        NoTokenError: all tokens are suppressed, or the settings make the logits overflow.
+        UserError: the model's own logits are not finite.
     """
     if not np.isfinite(logits.max()):  # the maximum is NaN if any logit is
         raise not_finite()
@@ -186,16 +189,16 @@ def process_logits(
     if np.isneginf(largest):
         raise all_suppressed()
     if not np.isfinite(largest):
-        raise UserError(
+        raise NoTokenError(
             "The logits overflow. Use values nearer to 0 for logit_bias and the presence and "
             "frequency penalties, and nearer to 1 for repetition_penalty."
         )
     return logits
 
 
-def all_suppressed() -> UserError:
+def all_suppressed() -> NoTokenError:
     """Return the error for a position at which no token may be generated."""
-    return UserError(
+    return NoTokenError(
         "All tokens are suppressed at this position. Ban fewer tokens or words, or reduce "
         "no_repeat_ngram."
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2 import files
+from gpt2.checks import is_finite
 from gpt2.errors import UserError
 from gpt2.pictures.labels import legible
 from gpt2.pictures.style import Theme, is_drawable, logarithmic, style
@@ -31,6 +32,8 @@ TITLES = {
     "perplexity": "perplexity",
 }
 COLUMNS = 4  # panels per line, or as many as there are settings
+MOST_SETTINGS = 12  # more panels would be too small to read
+TICKS = 12  # maximum number of values that are written below a panel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,7 @@ def read_grid(path: Path) -> list[Row]:
     """Return the rows of a file written by `evaluate grid --json`.
 
     Raises:
-        UserError: it is another file, or has no rows.
+        UserError: it is another file, has no rows, or varies too many settings.
     """
     create = f"Create it with: {command_line('evaluate')} grid --json FILE"
     rows = files.read_json_object(path).get("rows")
@@ -55,34 +58,35 @@ def read_grid(path: Path) -> list[Row]:
         raise UserError(f"{path}: not the results of a grid. {create}") from error
     if not any(row.settings and row.metrics for row in found):
         raise UserError(f"{path} has no rows with settings and metrics. {create}")
+    if (count := len(varied(found))) > MOST_SETTINGS:
+        raise UserError(
+            f"{path} varies {count:,} settings; at most {MOST_SETTINGS} can be plotted. {create}"
+        )
     return found
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the values that are finite numbers."""
-    return {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    return {name: value for name, value in values.items() if is_finite(value)}
 
 
 def varied(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Return the values of each setting that has several, or else those of the first setting."""
-    names = dict.fromkeys(name for row in rows for name in row.settings)
-    values = {
-        name: sorted({r.settings[name] for r in rows if name in r.settings}) for name in names
-    }
-    several = {name: some for name, some in values.items() if len(some) > 1}
-    return several or dict(list(values.items())[:1])
+    values: dict[str, set[float]] = {}
+    for row in rows:
+        for name, value in row.settings.items():
+            values.setdefault(name, set()).add(value)
+    several = {name: sorted(some) for name, some in values.items() if len(some) > 1}
+    return several or {name: sorted(some) for name, some in list(values.items())[:1]}
 
 
-def mean(rows: Sequence[Row], metric: str, setting: str, value: float) -> float:
-    """Return the mean of a metric over the rows with this value of a setting, NaN without rows."""
-    found = [
-        r.metrics[metric] for r in rows if r.settings.get(setting) == value and metric in r.metrics
-    ]
-    return sum(found) / len(found) if found else math.nan
+def means(rows: Sequence[Row], metric: str, setting: str) -> dict[float, float]:
+    """Return the mean of a metric over the rows with each value of a setting."""
+    groups: dict[float, list[float]] = {}
+    for row in rows:
+        if setting in row.settings and metric in row.metrics:
+            groups.setdefault(row.settings[setting], []).append(row.metrics[metric])
+    return {value: sum(some) / len(some) for value, some in groups.items()}
 
 
 def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
@@ -106,10 +110,11 @@ def diversity_picture(rows: Sequence[Row], theme: Theme) -> Figure:
                 axes = panels[line, column]
                 _draw_panel(axes, rows, metric, setting, values, theme)
                 axes.set_xlim(-0.5, len(values) - 0.5)
+                ticks = range(0, len(values), -(-len(values) // TICKS))
                 if number + beside < len(metrics):
-                    axes.set_xticks(range(len(values)), [])
+                    axes.set_xticks(ticks, [])
                 else:
-                    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+                    axes.set_xticks(ticks, [f"{values[tick]:g}" for tick in ticks])
                     axes.set_xlabel(legible(setting, is_drawable))
                 if column == first:
                     axes.set_title(TITLES[metric])
@@ -129,16 +134,18 @@ def _draw_panel(
     values: Sequence[float],
     theme: Theme,
 ) -> None:
+    place = {value: place for place, value in enumerate(values)}
     dots = [
-        (values.index(row.settings[setting]), row.metrics[metric])
+        (place[row.settings[setting]], row.metrics[metric])
         for row in rows
         if setting in row.settings and metric in row.metrics
     ]
     if not dots:
         return
     axes.plot(*zip(*dots, strict=True), "o", color=theme.muted, markersize=3, alpha=0.6)
-    means = [mean(rows, metric, setting, value) for value in values]
-    axes.plot(range(len(values)), means, "o-", color=theme.series[0], markersize=5)
+    mean = means(rows, metric, setting)
+    heights = [mean.get(value, math.nan) for value in values]
+    axes.plot(range(len(values)), heights, "o-", color=theme.series[0], markersize=5)
     if metric == "perplexity" and max(y for _, y in dots) > 20 * min(y for _, y in dots) > 0:
         logarithmic(axes)
     if not any(y for _, y in dots):  # the axis would include negative values

@@ -97,6 +97,8 @@ class Report:
             "Settings": self._settings(),
             "Data card": self._data_card(),
         }
+        # Without samples there is nothing to analyze, which the section of the samples says.
+        sections = {title: content for title, content in sections.items() if content}
         links = " ".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in sections)
         parts = "\n".join(
             f'<section id="{_anchor(title)}"><h2>{title}</h2>\n{content}\n</section>'
@@ -107,7 +109,9 @@ class Report:
 
     def _training(self) -> str:
         if self.curves is None:
-            return _none("The run has no history.jsonl.")
+            return _none(
+                "The run has no history.jsonl, which training writes: the losses are not known."
+            )
         curves, facts = self.curves, {}
         if len(curves.steps):
             facts["Steps"] = f"{int(curves.steps[-1]):,}"
@@ -126,7 +130,10 @@ class Report:
 
     def _samples(self) -> str:
         if not self.samples:
-            return _none("The run has no samples yet.")
+            return _none(
+                "The run has no samples yet. Training writes them every --sample_every steps; "
+                "surprisal, attention and probabilities are then shown for the newest one."
+            )
         shown = []
         for number, (name, text) in enumerate(self.samples.items()):
             cut = text[:LONGEST_SAMPLE]
@@ -142,7 +149,7 @@ class Report:
 
     def _surprisal(self) -> str:
         if self.analysis is None:
-            return _none("The run has no samples yet.")
+            return ""
         spans = []
         for token, nats in zip(self.analysis.tokens, self.analysis.nats, strict=True):
             known = math.isfinite(nats)
@@ -158,7 +165,7 @@ class Report:
 
     def _attention(self) -> str:
         if self.analysis is None:
-            return _none("The run has no samples yet.")
+            return ""
         attention, tokens = self.analysis.attention, self.analysis.tokens
         layer, head = busiest_head(attention)
         length = attention.shape[-1]
@@ -173,7 +180,7 @@ class Report:
 
     def _probabilities(self) -> str:
         if self.analysis is None:
-            return _none("The run has no samples yet.")
+            return ""
         analysis = self.analysis
 
         def draw(theme: Theme) -> Figure:

@@ -7,6 +7,8 @@ each token is looked up in the vocabulary (vocabulary.py).
 from __future__ import annotations
 
 import functools
+import numbers
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.tokenizer.merging import Merges, Spans
 from gpt2.tokenizer.vocabulary import (
     ENCODER_FILE,
@@ -66,6 +68,8 @@ class Tokenizer:
         Raises:
             UserError: one of the files is missing or invalid, or they do not belong together.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise UserError(f"folder must be a path, not {quoted(folder)}.")
         return cls(*read_vocabulary(Path(folder)))
 
     def encode(self, text: str, *, legacy_endoftext: bool = False) -> list[int]:
@@ -127,7 +131,16 @@ class Tokenizer:
         return joined._replace(numbers=ids)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Return the bytes of these ids; incomplete characters at either end are kept."""
+        """Return the bytes of these ids; incomplete characters at either end are kept.
+
+        Raises:
+            UserError: they are not whole numbers.
+        """
+        ids = list(ids) if isinstance(ids, Iterable) else [ids]
+        for kind in set(map(type, ids)):
+            if not issubclass(kind, numbers.Integral):
+                example = next(number for number in ids if type(number) is kind)
+                raise UserError(f"ids must be a list of token ids, not of {quoted(example)}.")
         return b"".join(map(self._bytes.__getitem__, ids))
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import regex
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 
 # GPT-2's pattern (src/encoder.py of openai/gpt-2): English contractions; then letters, digits, or
 # punctuation, with at most one space before them; then white space, which leaves its last character
@@ -91,8 +91,11 @@ def check_characters(text: str) -> None:
     """Check that `text` can be encoded as UTF-8.
 
     Raises:
-        UserError: it contains a lone surrogate, as broken files and JSON escapes may produce.
+        UserError: it contains a lone surrogate, as broken files and JSON escapes may produce, or
+            is not a string.
     """
+    if not isinstance(text, str):
+        raise UserError(f"text must be a string, not {quoted(text)}.")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

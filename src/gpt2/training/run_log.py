@@ -30,7 +30,7 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.checkpoint.run import EARLIER
-from gpt2.checks import is_count
+from gpt2.checks import is_count, is_finite
 from gpt2.errors import UserError, cannot_write
 
 CONFIG = "config.json"
@@ -38,8 +38,6 @@ HISTORY = "history.jsonl"
 PACKAGES = ("tensorflow", "numpy")
 _CALLS = "calls"
 _SAMPLES = re.compile(r"samples-(\d{1,18})")
-# Raised by reading a line of the history that is torn or foreign.
-_NOT_OURS = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 
 # --- config.json ---
 
@@ -230,12 +228,9 @@ class HistoryLogger:
         files.write_text(self._path, "".join(line + "\n" for line in kept))
 
     def _is_kept(self, line: str) -> bool:
-        try:
-            entry = json.loads(line)
-            last = self._validated if "val_loss" in entry else self._done
-            return entry["step"] <= last
-        except _NOT_OURS:
-            return False
+        entry = _entry(line)
+        last = self._validated if "val_loss" in entry else self._done
+        return bool(entry) and entry["step"] <= last
 
 
 def keep_history(folder: Path, done: int) -> Path | None:
@@ -251,7 +246,7 @@ def keep_history(folder: Path, done: int) -> Path | None:
         UserError: it cannot be written.
     """
     lines = _lines(folder / HISTORY)
-    if not any(_step(line) > done or not done for line in lines if line):
+    if not any(_entry(line).get("step", -1) > done or not done for line in lines if line):
         return None
     path = files.unused(folder / HISTORY.replace(".", "-{}."))
     files.write_text(path, "\n".join(lines))
@@ -285,13 +280,6 @@ def keep_samples(folder: Path, done: int) -> Path | None:
     return earlier
 
 
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except _NOT_OURS:
-        return -1
-
-
 @dataclasses.dataclass(frozen=True)
 class Curves:
     """The losses of a run in nats, float64; NaN where unknown."""
@@ -304,7 +292,10 @@ class Curves:
 
 
 def read_curves(path: Path) -> Curves:
-    """Return the losses of a history; torn lines are skipped.
+    """Return the losses of a history.
+
+    Lines without a step are skipped, such as torn ones. A loss that is not a number that float32
+    can hold, or is negative, is unknown.
 
     Raises:
         UserError: the file is missing or has no losses.
@@ -315,15 +306,12 @@ def read_curves(path: Path) -> Curves:
         )
     training, validation = [], []
     for line in _lines(path):
-        try:
-            entry = json.loads(line)
-            if "val_loss" in entry:
-                validation.append([float(entry["step"]), _number(entry["val_loss"])])
-            else:
-                losses = _number(entry["loss"]), _number(entry.get("average"))
-                training.append([float(entry["step"]), *losses])
-        except _NOT_OURS:
-            continue
+        entry = _entry(line)
+        if "val_loss" in entry:
+            validation.append([entry["step"], _loss(entry["val_loss"])])
+        elif "loss" in entry:
+            losses = _loss(entry["loss"]), _loss(entry.get("average"))
+            training.append([entry["step"], *losses])
     if not training and not validation:
         raise UserError(f"{path} contains no losses. Train the run first.")
     steps, loss, average = np.array(training).reshape(-1, 3).T
@@ -331,8 +319,17 @@ def read_curves(path: Path) -> Curves:
     return Curves(steps, loss, average, val_steps, val_loss)
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _entry(line: str) -> dict[str, Any]:
+    """Return a line of a history whose step is a whole number, or {} for any other line."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) and is_count(entry.get("step")) else {}
+
+
+def _loss(value: object) -> float:
+    return float(value) if is_finite(value) and value >= 0 else math.nan  # type: ignore
 
 
 def _lines(path: Path) -> list[str]:

@@ -31,6 +31,7 @@ from gpt2.commands.terminal import notice, shown, token_bar
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.tokenization import find_files
 from gpt2.evaluation.grid import Combination, CombinationFile, Origin, combinations
+from gpt2.generation.completions import LONGEST, MOST_SAMPLES
 from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.workspace import Workspace
@@ -43,8 +44,8 @@ class GridOptions:
     """What grid takes besides the settings that it varies, the model and the training set."""
 
     prompt: str = setting("", "prompt of all samples (default: none)", metavar="TEXT")
-    length: int = setting(100, "tokens per sample", low=0)
-    nsamples: int = setting(10, "number of samples per combination", low=1)
+    length: int = setting(100, "tokens per sample", low=0, high=LONGEST)
+    nsamples: int = setting(10, "number of samples per combination", low=1, high=MOST_SAMPLES)
     seed: int = setting(1, "random seed, the same for all combinations", low=0, high=math.inf)
     out: str = setting("", "folder of the samples (default: samples/grid-MODEL)", metavar="FOLDER")
 

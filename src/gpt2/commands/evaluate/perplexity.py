@@ -103,7 +103,8 @@ def run(values: Values) -> None:
         **measured,
         **_published(recipe, model),
     }
-    print_values(result)
+    unit = f"perplexity_per_{recipe.measure}"  # on the screen, "perplexity" says the same
+    print_values({name: value for name, value in result.items() if name != unit})
     write_output(values, result)
 
 

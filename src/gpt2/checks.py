@@ -155,9 +155,7 @@ def _has_type(value: object, kind: Any) -> bool:
         return isinstance(value, tuple | list) and all(_has_type(item, parts[0]) for item in value)
     if origin is Mapping:
         return isinstance(value, Mapping) and all(
-            _has_type(item, part)
-            for pair in value.items()
-            for item, part in zip(pair, parts, strict=True)
+            _has_type(key, parts[0]) and _has_type(item, parts[1]) for key, item in value.items()
         )
     return isinstance(value, kind)
 

@@ -507,7 +507,7 @@ def test_the_stable_prefix_never_changes_and_is_as_long_as_possible(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"length": -1}, "length .* whole number at least 0, not -1"),
+        ({"length": -1}, "length .* whole number from 0 to 100,000,000, not -1"),
         ({"length": 2.5}, "length .* not 2.5"),
         ({"length": "3"}, "length .* not '3'"),
         ({"length": None}, "length .* not None"),
@@ -516,8 +516,8 @@ def test_the_stable_prefix_never_changes_and_is_as_long_as_possible(
         ({"min_length": 6}, "min_length is 6, .*length is only 5"),
         ({"seed": -1}, "seed .* whole number at least 0, not -1"),
         ({"seed": 1.5}, "seed .* not 1.5"),
-        ({"stop": ("",)}, "stop sequence .* at least one character"),
-        ({"stop": ("a", 3)}, "stop sequence"),
+        ({"stop": ("",)}, "stop: .* at least one character"),
+        ({"stop": ("a", 3)}, "stop must be a list of strings"),
     ],
     ids=str,
 )
@@ -531,7 +531,7 @@ def test_impossible_settings_are_refused(settings: dict, sentence: str) -> None:
     [
         ([[1]], {"sampling": SamplingSettings(top_k=11)}, 1, "top_k is 11, .* 10 tokens"),
         ([[1]], {"sampling": SamplingSettings(banned=((10,),))}, 1, "10 is not a token id"),
-        ([[1]], {}, 0, "batch_size .* whole number at least 1, not 0"),
+        ([[1]], {}, 0, "batch_size .* whole number from 1 to 65,536, not 0"),
         ([[1]], {}, 1.5, "batch_size .* not 1.5"),
         ([[1, 2], [3, 10]], {}, 2, r"token id 10, .*largest id is 9.*encoder\.json"),
         ([[1, 2], []], {}, 2, "prompt is empty"),

@@ -176,7 +176,8 @@ def _pairs(table: ast.expr) -> list[tuple[int, float]]:
     """Return keys and values of a dictionary as written; in Python's own form, the last wins."""
     if not isinstance(table, ast.Dict) or None in table.keys:  # None stands for **
         raise ValueError("not a dictionary")
-    keys, values = (list(map(ast.literal_eval, part)) for part in (table.keys, table.values))
+    keys = [ast.literal_eval(key) for key in table.keys if key is not None]
+    values = [ast.literal_eval(value) for value in table.values]
     for key, value in zip(keys, values, strict=True):
         is_id = type(key) is int or (isinstance(key, str) and key.isdecimal())
         if not is_id or type(value) not in (int, float):

@@ -195,7 +195,8 @@ def _search(
     values: Values,
     failed: Callable[[int, UserError], object] | None,
 ) -> Iterator[Completion]:
-    search, searched, found = _beam_settings(values), None, []
+    search, searched = _beam_settings(values), None
+    found: list[Completion] = []
     for number, tokens in requests:
         prompt_number, rank = divmod(number, values.nsamples)
         if prompt_number != searched:

@@ -340,13 +340,13 @@ def test_a_record_that_is_no_sample_is_refused(tmp_path: Path, changed: dict) ->
             RecordFile(path, {}, conditional.sample_of)
 
 
-@pytest.mark.parametrize("beams", ["", "--beams 2"])
+@pytest.mark.parametrize(("beams", "penalty"), [("", "1e-9"), ("--beams 2", "1e-300")])
 def test_a_prompt_without_a_possible_token_is_reported_once_and_the_others_run(
-    toolkit: Toolkit, beams: str
+    toolkit: Toolkit, beams: str, penalty: str
 ) -> None:
     """The logits overflow for prompts that contain the token of "O"."""
     vocabulary = json.loads((toolkit.root / "models/117M/encoder.json").read_text("utf-8"))
-    overflow = f"--logit_bias '{{{vocabulary['O']}: 3e38}}' --repetition_penalty 1e-9"
+    overflow = f"--logit_bias '{{{vocabulary['O']}: 3e38}}' --repetition_penalty {penalty}"
     (toolkit.root / "p.txt").write_text("x\nO\ny\n")
     one = PLAIN.replace("--length 8", "--length 1")
     line = f"{one} --prompts p.txt --out o.jsonl --nsamples 2 {beams} {overflow}"

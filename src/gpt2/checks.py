@@ -153,7 +153,7 @@ def _has_type(value: object, kind: Any) -> bool:
         return is_finite(value)
     if origin is tuple:
         return isinstance(value, tuple | list) and all(_has_type(item, parts[0]) for item in value)
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         return isinstance(value, Mapping) and all(
             _has_type(key, parts[0]) and _has_type(item, parts[1]) for key, item in value.items()
         )
@@ -164,7 +164,7 @@ def _type_in_words(kind: Any) -> str:
     parts, origin = typing.get_args(kind), typing.get_origin(kind)
     if origin is tuple:
         return f"a list of {_plural(parts[0])}"
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         return f"a dictionary of {_plural(parts[0])} and {_plural(parts[1])}"
     return {str: "text", bool: "true or false"}.get(kind, f"of type {kind.__name__}")
 

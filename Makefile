@@ -11,7 +11,7 @@ demo: $(RUNTIME)
 	$(PYTHON) examples/demo.py
 
 test: $(DEVELOPMENT)
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10
 
 lint: $(DEVELOPMENT)
 	$(PYTHON) -m ruff check .

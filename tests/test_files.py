@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from gpt2 import files, locks
 from gpt2.errors import UserError
 from tests.signals_at_each_line import failing_after, interrupted
+from tests.support import waiting
 
 SOURCES = Path(files.__file__).parent.parent
 
@@ -39,13 +39,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def dies(code: str, folder: Path) -> None:
     """Run code in another process, in which it ends with os._exit(9): no `finally` comes after."""
     program = f"import os\nfrom pathlib import Path\nfrom gpt2 import files\n{code}"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(SOURCES)},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    done = waiting.run([sys.executable, "-c", program], cwd=folder, env=environment)
     assert done.returncode == 9, done.stderr
 
 

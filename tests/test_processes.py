@@ -15,6 +15,7 @@ import pytest
 
 from gpt2.errors import UserError
 from gpt2.processes import MOST_BY_DEFAULT, check_count, map_in_order
+from tests.support import waiting
 
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 
@@ -123,7 +124,7 @@ def test_no_process_outlives_a_parent_that_is_stopped(sent: str) -> None:
         while len(found) < 2:
             found.add(int(parent.stdout.readline()))
         parent.send_signal(getattr(signal, sent))
-        _, said = parent.communicate(timeout=60)
+        _, said = waiting.communicate(parent)
     assert said == ""  # no traceback of any process
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in found):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import write_model_folder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
+from tests.support import waiting
 
 UNNAMED = "unnamed"
 # Which steps the run has saved before, the last one being in force, and which one comes.
@@ -93,12 +93,11 @@ def killed(tmp_path_factory):
     for case, (steps, step) in CASES.items():
         arguments += [saved_run(before / case, steps).path, step]
     here = Path(__file__).parent
-    subprocess.run(
-        [sys.executable, here / "killed_saves.py", *map(str, arguments)],
-        check=True,
+    done = waiting.run(
+        [sys.executable, here / "killed_saves.py", *arguments],
         env=os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{Path(files.__file__).parents[1]}"},
-        timeout=300,
     )
+    assert done.returncode == 0, done.stderr
     return after, seed
 
 

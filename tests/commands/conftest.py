@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pydoc_data.topics
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from gpt2.tokenizer import train_vocabulary, write_vocabulary
 from tests.commands.toolkit_copy import SIZES, TRAIN, Home, Story, Toolkit
+from tests.support.waiting import processor_time
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,9 @@ def story(home: Home) -> Story:
     # A step that takes a minute, in the middle of which the user presses Ctrl+C twice.
     with toolkit.start(f"{TRAIN} --accumulate_gradients 50000") as running:
         running.wait_until(lambda: "Training..." in running.out)
-        time.sleep(1)  # the step starts now, without any output
+        # The step prints nothing, but nothing else takes processor time from here on.
+        before = processor_time(running.process.pid) or 0.0
+        running.wait_until(lambda: (processor_time(running.process.pid) or math.inf) > before + 1)
         running.process.send_signal(signal.SIGINT)
         running.send_when(signal.SIGINT, lambda: "Press Ctrl+C again" in running.err)
         left = running.finish()

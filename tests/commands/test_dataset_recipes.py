@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pytest
 from gpt2.data import npz, shards
 from gpt2.tokenizer import Tokenizer
 from tests.commands.toolkit_copy import REPOSITORY, Toolkit
+from tests.support import waiting
 
 Recipes = dict[str, list[str]]
 
@@ -117,7 +117,7 @@ def run(toolkit: Toolkit, commands: str) -> None:
     lines = [line for line in commands.splitlines() if "new_model" not in line]
     lines = [line.replace("--model_name german ", "") for line in lines if "train" not in line]
     script = "\n".join(["set -e", *lines]).replace("python ", f"{sys.executable} ")
-    done = subprocess.run(["sh", "-c", script], cwd=toolkit.root, capture_output=True, text=True)
+    done = waiting.run(["sh", "-c", script], cwd=toolkit.root)
     assert done.returncode == 0, done.stderr
 
 

@@ -133,8 +133,9 @@ def test_an_interrupted_encoding_leaves_no_process(toolkit: Toolkit) -> None:
     write_long(toolkit, times=25_000)
     with toolkit.start(f"{ENCODE} long.txt out.npz --workers 2") as running:
         others = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
-        running.send_when(signal.SIGINT, lambda: len(others.read_text().split()) == 2)
+        running.wait_until(lambda: len(others.read_text().split()) == 2)
         started = others.read_text().split()
+        running.process.send_signal(signal.SIGINT)
         running.finish().says(130, "^interrupted$")
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{number}").exists() for number in started):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.toolkit_copy import PATIENCE, Home, processor_time, wait_for
+from tests.commands.toolkit_copy import Home
+from tests.support.waiting import LIMIT, Patience, wait_for
 
 pty = pytest.importorskip("pty", reason="terminals of this kind are not on this system")
 
@@ -41,11 +42,10 @@ class Terminal:
 
     def read_until(self, pattern: str) -> str:
         """What is shown from here to the first match of a pattern, inclusive."""
-        used = 0.0
+        patience = Patience(self.process.pid, lambda: self.shown)
         while not (found := re.search(pattern, self.shown)):
-            if not select.select([self._terminal], [], [], PATIENCE)[0]:
-                before, used = used, processor_time(self.process)  # loading may take longer
-                assert used > before + 1, self.shown
+            if not select.select([self._terminal], [], [], 1)[0]:
+                patience.check()
                 continue
             try:
                 part = os.read(self._terminal, 1 << 16)
@@ -63,7 +63,7 @@ class Terminal:
     def end(self) -> None:
         """Kill the command if it still runs, and close the terminal."""
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(LIMIT)
         os.close(self._terminal)
 
     def ask(self, text: str) -> str:

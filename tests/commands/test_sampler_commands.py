@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from tests.commands.toolkit_copy import DATA, INDEX, Home, Toolkit
+from tests.support import waiting
 
 BANNER = re.compile(r"^={40} SAMPLE (\d+) ={40}\n", re.MULTILINE)
 INTERACTIVE = "python src/interactive_conditional_samples.py"
@@ -163,9 +163,7 @@ def test_piped_lines_have_no_byte_order_mark_and_no_carriage_return(
 ) -> None:
     command = f"{INTERACTIVE} --length 3 --seed 1 --include_prefix".split()
     typed = "ROMEO:\r\né\r\n".encode(encoding)
-    done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=home.toolkit.root, input=typed, capture_output=True
-    )
+    done = waiting.run([sys.executable, *command[1:]], typed, text=False, cwd=home.toolkit.root)
     assert done.returncode == 0, done
     out = done.stdout.decode().replace("\r\n", "\n")
     first, second = (part.partition("=\n")[2] for part in out.split("Model prompt >>> ")[1:3])

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpt2.commands.terminal import notice, print_table, print_values, shown
-from tests.commands.toolkit_copy import INDEX, SIZES, Done, Toolkit, wait_for
+from tests.commands.toolkit_copy import INDEX, SIZES, Done, Toolkit
+from tests.support import waiting
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses descriptors and names of Unix")
 
@@ -48,7 +49,9 @@ def run(toolkit: Toolkit, line: str, modes: dict[str, str | None], folder: Path)
     command = f'"{sys.executable}" -m gpt2 {line} {" ".join(shell)}'
     environment = os.environ | {"PYTHONPATH": str(toolkit.root / "src")}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    code = wait_for(subprocess.Popen(f"exec {command}", shell=True, cwd=folder, env=environment))
+    code = waiting.wait_for(
+        subprocess.Popen(f"exec {command}", shell=True, cwd=folder, env=environment)
+    )
     texts = ((folder / name).read_text(errors="replace") for name in NAMES[1:])
     return Done(code, *texts)
 
@@ -117,9 +120,7 @@ def test_a_current_folder_that_is_gone_is_one_sentence(toolkit: Toolkit, folder:
     gone = folder / "gone"
     gone.mkdir()
     program = f'"{sys.executable}" "{toolkit.root}/src/train.py" --dataset x'
-    done = subprocess.run(
-        f"rmdir ../gone && {program}", shell=True, cwd=gone, capture_output=True, text=True
-    )
+    done = waiting.run(["sh", "-c", f"rmdir ../gone && {program}"], cwd=gone)
     Done(done.returncode, done.stdout, done.stderr).says(1, "^The current folder: .*deleted")
 
 

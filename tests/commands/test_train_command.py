@@ -25,8 +25,8 @@ from tests.commands.toolkit_copy import (
     Home,
     Story,
     Toolkit,
-    wait_for,
 )
+from tests.support.waiting import wait_for
 
 SAVE_EACH = TRAIN.replace("--save_every 7", "--save_every 1")
 LOG_LINE = re.compile(r"^\[(\d+) \| \d+\.\d\d\] loss=\d+\.\d\d avg=\d+\.\d\d$", re.MULTILINE)
@@ -298,6 +298,10 @@ def test_training_is_saved_when_the_reader_of_its_output_is_gone(home: Home) -> 
     assert int(re.search(r"model-(\d+)", index.name)[1]) >= 5
 
 
+def ignore_hangups() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
 def test_a_closed_terminal_is_one_request_to_stop_however_many_signals_it_sends(
     toolkit: Toolkit,
@@ -322,11 +326,7 @@ with StopSignal("requested") as stop:
     (toolkit.root / "program.py").write_text(program)
     assert toolkit.run("python program.py").out == "True\nTrue\nTrue\nat work\n"
     # Under nohup SIGHUP is ignored; then only Ctrl+C is a request.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        done = toolkit.run("python program.py nohup")
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    done = toolkit.run("python program.py nohup", preexec_fn=ignore_hangups)
     assert done.code == 130
     assert done.out == "False\nFalse\nTrue\nat work\n"
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.commands.toolkit_copy import Done, Home, wait_for
+from tests.commands.toolkit_copy import Done, Home
+from tests.support.waiting import wait_for
 
 # A stand-in for the package, which writes each call as a line of JSON.
 WANDB = """

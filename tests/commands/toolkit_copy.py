@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from tests.support import fork_server, waiting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL_FILES = (
@@ -32,9 +33,6 @@ DATA, INDEX = ".data-00000-of-00001", ".index"
 SIZES = "--n_vocab 300 --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1"
 # Fast steps, so that a signal arrives between two of them.
 TRAIN = "python src/train.py --dataset text.npz --sample_every 20 --save_every 7"
-
-# A command hangs, and fails the test, if it does not do anything for this time.
-PATIENCE = 60  # seconds
 
 # Progress bars of tqdm end in times and a speed, such as [00:01<00:00, 3.40MB/s].
 PROGRESS = re.compile(r"\[\d\d:\d\d[<,].*\]$")
@@ -68,7 +66,7 @@ class Done(NamedTuple):
 class Running:
     """A running command, killed at the end of a `with` block."""
 
-    def __init__(self, process: subprocess.Popen, typed: str):
+    def __init__(self, process: subprocess.Popen | fork_server.Process, typed: str):
         self.process = process
         self._out: list[bytes] = []
         self._err: list[bytes] = []
@@ -102,14 +100,15 @@ class Running:
 
     def wait_until(self, shown: Callable[[], bool]) -> None:
         """Wait until a condition holds."""
-        deadline, used = time.monotonic() + PATIENCE, 0.0
-        while not shown():
-            assert self.process.poll() is None, (self.out, self.err)
-            if time.monotonic() > deadline:
-                deadline, before = time.monotonic() + PATIENCE, used
-                used = processor_time(self.process)
-                assert used > before + 1, (self.out, self.err)
-            time.sleep(0.01)
+
+        def output() -> tuple[str, str]:
+            return self.out, self.err
+
+        def ended_or_shown() -> bool:
+            return shown() or self.process.poll() is not None
+
+        waiting.wait_until(ended_or_shown, self.process.pid, output)
+        assert shown(), output()
 
     def send_when(self, signal: int, shown: Callable[[], bool]) -> None:
         """Send a signal as soon as a condition holds."""
@@ -118,31 +117,10 @@ class Running:
 
     def finish(self) -> Done:
         """Wait for the command to exit."""
-        code = wait_for(self.process)
+        code = waiting.wait_for(self.process, lambda: (self.out, self.err))
         for thread in self._threads:
             thread.join()
         return Done(code, self.out, self.err)
-
-
-def wait_for(process: subprocess.Popen) -> int:
-    """Return the exit code of a process when it ends, unless it hangs; see `PATIENCE`."""
-    used = 0.0
-    while True:
-        try:
-            return process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:  # on a busy machine it may need longer
-            before, used = used, processor_time(process)
-            if used < before + 1:
-                raise
-
-
-def processor_time(process: subprocess.Popen) -> float:
-    """Return the processor time of a running process in seconds; 0 where that is unknown."""
-    try:
-        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _collect(stream: IO[bytes], parts: list[bytes]) -> None:
@@ -153,30 +131,6 @@ def _collect(stream: IO[bytes], parts: list[bytes]) -> None:
 
 def _text(parts: list[bytes]) -> str:
     return b"".join(parts).decode("utf-8").replace(os.linesep, "\n")
-
-
-# Runs command lines, given as lists of words, one after the other in one process. Each has its own
-# standard streams and exit code; they share the modules that have been imported.
-_ALL_IN_ONE = """
-import contextlib, io, json, os, runpy, sys
-typed, lines = json.loads(sys.argv[1])
-results = []
-for script, *words in lines:
-    module = words.pop(0) if script == "-m" else None
-    sys.argv, sys.path[0] = [module or script, *words], os.path.dirname(script)
-    sys.stdin = io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8")
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            if module:
-                runpy.run_module(module, run_name="__main__")
-            else:
-                runpy.run_path(script, run_name="__main__")
-        except SystemExit as ended:
-            code = ended.code or 0
-    results.append((code, out.getvalue(), err.getvalue()))
-json.dump(results, sys.__stdout__)
-"""
 
 
 class Toolkit:
@@ -192,22 +146,30 @@ class Toolkit:
     def start(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Running:
         """Start a command line such as `PYTHONPATH=src python src/train.py --dataset text.npz`.
 
+        A script without variables before it starts in a fork; see `fork_server`.
+
         Args:
             folder: current folder, relative to the root.
             typed: standard input.
+            popen: more arguments for `subprocess.Popen`.
         """
-        process = self.start_with(
-            line,
-            folder,
-            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **popen,
-        )
-        return Running(process, typed)
+        words, environment = self._parse(line)
+        stdin = subprocess.PIPE if typed else subprocess.DEVNULL
+        is_script = line.startswith("python ") and words[0].endswith(".py")
+        if fork_server.AVAILABLE and is_script and not popen:
+            fork = fork_server.Process(words, self.root / folder, environment, stdin)
+            return Running(fork, typed)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return Running(self.start_with(line, folder, stdin=stdin, **pipes, **popen), typed)
 
     def start_with(self, line: str, folder: str = ".", **popen: object) -> subprocess.Popen:
-        """Start a command line, with more arguments for `subprocess.Popen`."""
+        """Start a command line in a new interpreter, with arguments for `subprocess.Popen`."""
+        words, environment = self._parse(line)
+        words = [sys.executable, *words]
+        return subprocess.Popen(words, cwd=self.root / folder, env=environment, **popen)
+
+    def _parse(self, line: str) -> tuple[list[str], dict[str, str]]:
+        """Return the words after `python`, and the environment."""
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -217,8 +179,7 @@ class Toolkit:
         while words[0] != "python":
             name, _, value = words.pop(0).partition("=")
             environment[name] = value
-        words[0] = sys.executable
-        return subprocess.Popen(words, cwd=self.root / folder, env=environment, **popen)
+        return words[1:], environment
 
     def run(self, line: str, folder: str = ".", typed: str = "", **popen: object) -> Done:
         """Run a command; see `start`."""
@@ -240,8 +201,9 @@ class Toolkit:
         """
         settings, _, _ = lines[0].partition("python ")
         commands = [shlex.split(line.removeprefix(f"{settings}python ")) for line in lines]
-        program = shlex.join(["-c", _ALL_IN_ONE, json.dumps([typed, commands])])
-        done = self.run(f"{settings}python {program}")
+        script = Path(__file__).with_name("all_in_one.py")
+        words = shlex.join([str(script), json.dumps([typed, commands])])
+        done = self.run(f"{settings}python {words}")
         assert (done.code, done.err) == (0, ""), done
         return [Done(*parts) for parts in json.loads(done.out)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import subprocess
 import sys
 import tracemalloc
 import unicodedata
@@ -20,6 +19,7 @@ from gpt2.data.tokenization import read_chunks, read_documents, read_parts, read
 from gpt2.errors import UserError
 from gpt2.tokenizer import Tokenizer
 from gpt2.tokenizer.words import last_seam, words
+from tests.support import waiting
 
 END = 256
 MARK = "<|endoftext|>"
@@ -336,7 +336,7 @@ def test_standard_input_is_a_file_like_others() -> None:
 
     def said(kind: str, typed: bytes) -> str:
         command = [sys.executable, "-c", program, kind]
-        done = subprocess.run(command, input=typed, capture_output=True, cwd=source)
+        done = waiting.run(command, typed, text=False, cwd=source)
         assert done.stderr == b""
         return done.stdout.decode().strip()
 

@@ -27,9 +27,9 @@ from gpt2.data import shards
 from gpt2.download import transfer
 from gpt2.training import run_log
 from gpt2.training.loop import Loop
+from tests.support import waiting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds that no command here needs
 
 
 class Seen(ctypes.Structure):
@@ -73,7 +73,7 @@ class Child:
 
     def kill_after(self, seconds: float, condition: Callable[[], object] = lambda: True) -> bool:
         """SIGKILL it so long after a condition holds; False if it came to its end before."""
-        wait_until(lambda: condition() or self._gone(), f"{self.output} shows nothing")
+        waiting.wait_until(lambda: condition() or self._gone(), self.process, self.output.read_text)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._gone():
             time.sleep(min(0.002, max(end - time.monotonic(), 0)))
@@ -84,6 +84,7 @@ class Child:
 
     def finish(self) -> float:
         """Wait for its end, which has to be a good one; the seconds it took."""
+        waiting.wait_until(self._gone, self.process, self.output.read_text)
         code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
         assert code == 0, self.output.read_text(errors="replace")
         return time.monotonic() - self.began
@@ -92,14 +93,6 @@ class Child:
         """Whether it has ended; it is waited for later."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.process, options) is not None
-
-
-def wait_until(condition: Callable[[], object], otherwise: str) -> None:
-    """Wait for something, but not for ever."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.002)
 
 
 def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> None:

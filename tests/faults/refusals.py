@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.checkpoint.state import ResumeState
 from gpt2.errors import UserError
 from tests.checkpoint.checkpoint_helpers import TINY, latest, random_tensors
-from tests.faults.children import wait_until
+from tests.support import waiting
 
 CALLS = ("openat", "write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "link")
 ERRORS = (errno.ENOSPC, errno.EIO)
@@ -109,7 +110,7 @@ class Saver:
         if self._process == 0:
             self._serve(told)
         os.close(told)
-        wait_until(lambda: self._shared.done, "the first saves do not end")
+        self._wait_until(lambda: self._shared.done)
         assert self._shared.outcome == SAVED
         self._begun = self._place / "begun"
         shutil.copytree(self.run.path, self._begun)
@@ -134,14 +135,17 @@ class Saver:
             words = ["strace", "-f", "-qq", "-o", str(log), "-p", str(self._process)]
             words += ["-e", f"inject={injection}", "-e", f"trace={injection.partition(':')[0]}"]
             tracer = subprocess.Popen(words)
-            wait_until(self._is_traced, "strace does not begin")
+            self._wait_until(self._is_traced)
         os.write(self._tell, b"x")
-        wait_until(lambda: self._shared.done > done, "the save does not end")
+        self._wait_until(lambda: self._shared.done > done)
         if not injection:
             return self._shared.outcome, False
         tracer.send_signal(signal.SIGINT)
-        tracer.wait()
+        waiting.wait_for(tracer)
         return self._shared.outcome, "(INJECTED)" in log.read_text(errors="replace")
+
+    def _wait_until(self, condition: Callable[[], object]) -> None:
+        waiting.wait_until(condition, self._process, self.said.read_text)
 
     def _is_traced(self) -> bool:
         status = Path(f"/proc/{self._process}/task").glob("*/status")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -17,13 +18,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKI
 def run(out: Path, kills: int, *cases: str) -> dict[str, dict]:
     """The figures of the harness, in a process of its own, as it forks."""
     program = [sys.executable, "-m", "tests.faults.run", *cases]
-    done = subprocess.run(
-        [*program, "--kills", str(kills), "--out", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = waiting.run([*program, "--kills", kills, "--out", out], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(out.read_text())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import os
-import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from gpt2.generation.sampling import SamplingSettings
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from tests.generation.conftest import CountingEngine, ScriptedEngine, alphabet, resident_memory
 from tests.generation.model_folders import HPARAMS, TEXT, small_weights, write_small_model
+from tests.support import waiting
 
 SETTINGS = GenerationSettings(length=6, sampling=SamplingSettings(temperature=0.9), seed=1)
 
@@ -374,14 +374,7 @@ assert "TF_USE_LEGACY_KERAS" not in os.environ
     hidden = ("TF_CPP_MIN_LOG_LEVEL", "TF_USE_LEGACY_KERAS")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["PYTHONPATH"] = str(Path(gpt2.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = waiting.run([sys.executable, "-c", script], env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

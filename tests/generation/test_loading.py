@@ -33,6 +33,7 @@ from gpt2.generation.loading import Converting, open_model
 from gpt2.generation.numpy_engine import NumPyEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from tests.generation.model_folders import HPARAMS, small_weights, write_small_model
+from tests.support import waiting
 
 TOKENS = [5, 200, 269, 7]
 SOURCES = Path(loading.__file__).resolve().parent.parent.parent
@@ -305,7 +306,7 @@ def test_the_least_recently_used_entries_are_removed(
 def test_a_conversion_that_was_killed_leaves_nothing_that_is_used(
     fresh_folder: Path, cache: Path
 ) -> None:
-    killed = run_converting(fresh_folder, "kill").wait(timeout=120)
+    killed = waiting.wait_for(run_converting(fresh_folder, "kill"))
     assert killed == -signal.SIGKILL
     entry = entry_of(fresh_folder, cache)
     leftovers = entries(cache)
@@ -329,7 +330,7 @@ def run_converting(folder: Path, *words: str) -> subprocess.Popen:
 
 def test_two_processes_at_once_convert_a_model_once(fresh_folder: Path, cache: Path) -> None:
     processes = [run_converting(fresh_folder) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    outputs = [waiting.communicate(process)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     # Each printed how often it was told of progress, and some logits.
     assert sorted(int(output[0]) for output in outputs) == [0, 5]  # four programs
@@ -508,13 +509,10 @@ open_model(ModelFolder(Path({str(folder)!r})), **{options!r}).generate("the", le
 print("tensorflow" in sys.modules)
 """
     source = Path(loading.__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=True,
+    done = waiting.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(source)}
     )
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip() == "True"
 
 

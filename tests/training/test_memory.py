@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from gpt2.hparams import HParams
 from gpt2.training.memory import available, estimate
 from gpt2.training.settings import TrainerSettings
+from tests.support import waiting
 
 SMALLEST = HParams(n_vocab=50257)
 PROGRAM = """
@@ -22,6 +22,7 @@ from gpt2.data.samplers import Batch
 from gpt2.hparams import HParams
 from gpt2.model import initial_weights
 from gpt2.training.settings import TrainerSettings
+from tests.support import waiting
 from gpt2.training.trainer import Trainer
 hparams = HParams(**json.loads(sys.argv[2]))
 trainer = Trainer(
@@ -101,12 +102,10 @@ def test_available_memory_is_plausible_or_unknown() -> None:
 def test_the_measured_peak_is_within_20_percent_of_the_estimate(flags: dict) -> None:
     sizes = {"n_vocab": 20000, "n_ctx": 512, "n_embd": 512, "n_head": 8, "n_layer": 6}
     source = str(Path(__file__).resolve().parents[2] / "src")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, source, json.dumps(sizes), json.dumps(flags)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    done = waiting.run(
+        [sys.executable, "-c", PROGRAM, source, json.dumps(sizes), json.dumps(flags)]
     )
+    assert done.returncode == 0, done.stderr
     measured = int(done.stdout.split()[-1])
     expected = of(HParams(**sizes), batch_size=2, window=512, **flags)
     assert measured == pytest.approx(expected, rel=0.2)

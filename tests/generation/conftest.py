@@ -41,14 +41,28 @@ def converted(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def engines(golden: Golden, converted: Path) -> Callable[[str], Engine]:
+    """Return the engine of a name over the golden model, the same one for all tests.
+
+    Tracing the graph of TensorFlow's takes longer than most tests, and each must reset its engine.
+    """
+
+    @functools.cache
+    def engine(name: str) -> Engine:
+        if name == "litert":
+            return LiteRTEngine(converted, golden.hparams, threads=2)
+        if name == "numpy":
+            return NumPyEngine(golden.tensors("weights"), golden.hparams)
+        return TensorFlowEngine(golden.tensors("weights"), golden.hparams)
+
+    return engine
+
+
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, golden: Golden, converted: Path) -> Engine:
-    """An engine over the golden model; each test that asks for one runs with both."""
-    if request.param == "litert":
-        return LiteRTEngine(converted, golden.hparams, threads=2)
-    if request.param == "numpy":
-        return NumPyEngine(golden.tensors("weights"), golden.hparams)
-    return TensorFlowEngine(golden.tensors("weights"), golden.hparams)
+def engine(request: pytest.FixtureRequest, engines: Callable[[str], Engine]) -> Engine:
+    """An engine over the golden model; each test that asks for one runs with all of them."""
+    return engines(request.param)
 
 
 def alphabet(n_vocab: int, endoftext: int | None = None) -> Tokenizer:

@@ -319,7 +319,7 @@ with StopSignal("requested") as stop:
                 time.sleep(0.01)
         print(stop(), flush=True)
     time.sleep(0.3)
-    print("at work")
+    print("at work", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 """

@@ -1,4 +1,4 @@
-"""An interrupted run resumes exactly: after Ctrl+C, SIGTERM, kill -9, or damage."""
+"""A stopped run resumes exactly: after Ctrl+C, SIGTERM, kill -9, or damage."""
 
 from __future__ import annotations
 
@@ -15,32 +15,26 @@ import pytest
 from gpt2.locks import run_lock
 from tests.commands.toolkit_copy import DATA, TRAIN, Done, Home, Toolkit
 
-STEPS = 30
+STEPS, SAVE_EVERY = 30, 10
 # Everything with state: Adam, a schedule, noise and dropout, the best loss, the average loss. A
 # step has many batches, so that a signal arrives between two of them.
 RUN = (
-    f"python src/train.py --dataset text.npz --max_steps {STEPS} --save_every 10"
+    f"python src/train.py --dataset text.npz --max_steps {STEPS} --save_every {SAVE_EVERY}"
     " --sample_every 20 --sample_length 4 --batch_size 2 --accumulate_gradients 25"
     " --learning_rate 0.01 --lr_schedule cosine --warmup_steps 4 --noise 0.1 --dropout 0.1"
     " --val_split 0.1 --val_every 5 --val_batch_count 3 --patience 6"
 )
-# The slow ones use the runs, which take as long as eight starts of TensorFlow.
-SIGNALS = {"interrupted": "SIGINT", "terminated": "SIGTERM", "killed": "SIGKILL"}
-
-
-class Interrupted(NamedTuple):
-    """The two calls of an interrupted run."""
-
-    first: Done
-    second: Done
+# How one run is stopped again and again, and at the line of which step.
+SIGNALS = {"SIGINT": 3, "SIGTERM": 8, "SIGKILL": 13}
 
 
 class Runs(NamedTuple):
-    """Runs that must end with the same weights."""
+    """Two runs that must end with the same weights."""
 
     toolkit: Toolkit
     whole: Done
-    cut: dict[str, Interrupted]
+    stopped: dict[str, Done]  # the calls of the other run, by the signal that stopped them
+    last: Done  # its last call, which nothing stopped
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +45,18 @@ def runs(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     shutil.copytree(home.toolkit.root / "models" / "117M", toolkit.root / "models" / "117M")
     shutil.copy(home.toolkit.root / "text.npz", toolkit.root)
 
-    def cut(name: str) -> Interrupted:
-        command = f"{RUN} --run_name {name}"
-        with toolkit.start(f"{command} --seed 5") as running:
-            running.send_when(getattr(signal, SIGNALS[name]), lambda: "\n[13 | " in running.out)
-            first = running.finish()
-        return Interrupted(first, toolkit.run(command))  # without --seed, which the run records
+    def stop(name: str, step: int, flags: str) -> Done:
+        with toolkit.start(f"{RUN} --run_name stopped {flags}") as running:
+            running.send_when(getattr(signal, name), lambda: f"\n[{step} | " in running.out)
+            return running.finish()
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         whole = pool.submit(toolkit.run, f"{RUN} --run_name whole --seed 5")
-        cuts = pool.map(cut, SIGNALS)
-        return Runs(toolkit, whole.result(), dict(zip(SIGNALS, cuts, strict=True)))
+        stopped = {}
+        for name, step in SIGNALS.items():  # only the first has --seed, which the run records
+            stopped[name] = stop(name, step, "" if stopped else "--seed 5")
+        last = toolkit.run(f"{RUN} --run_name stopped")
+        return Runs(toolkit, whole.result(), stopped, last)
 
 
 def history(contents: dict[str, bytes | None]) -> list[dict[str, Any]]:
@@ -80,18 +75,20 @@ def test_the_whole_run_does_all_its_steps(runs: Runs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", SIGNALS)
-def test_an_interrupted_run_ends_with_the_same_bits(runs: Runs, how: str) -> None:
-    first, second = runs.cut[how]
-    done = last_steps(first.out)[-1]
-    assert done < STEPS
-    assert first.code == (-signal.SIGKILL if how == "killed" else 0), first
-    begun = last_steps(second.succeeds().out)[0]
-    assert begun == (11 if how == "killed" and done < 20 else begun)
-    if how != "killed":
-        assert begun == done + 1
+def test_each_call_resumes_where_the_one_before_was_stopped(runs: Runs) -> None:
+    calls = [*runs.stopped.values(), runs.last.succeeds()]
+    for (name, done), following in zip(runs.stopped.items(), calls[1:], strict=True):
+        assert done.code == (-signal.SIGKILL if name == "SIGKILL" else 0), done
+        last = last_steps(done.out)[-1]
+        assert last < STEPS
+        saved = last // SAVE_EVERY * SAVE_EVERY if name == "SIGKILL" else last
+        assert last_steps(following.out)[0] == saved + 1
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_with_the_same_bits(runs: Runs) -> None:
     whole = runs.toolkit.contents("checkpoint/whole")
-    other = runs.toolkit.contents(f"checkpoint/{how}")
+    other = runs.toolkit.contents("checkpoint/stopped")
     assert other[f"model-{STEPS}{DATA}"] == whole[f"model-{STEPS}{DATA}"]
     assert other[f"state-{STEPS}{DATA}"] == whole[f"state-{STEPS}{DATA}"]
     assert other[f"state-{STEPS}.json"] == whole[f"state-{STEPS}.json"]
@@ -102,22 +99,24 @@ def test_an_interrupted_run_ends_with_the_same_bits(runs: Runs, how: str) -> Non
     assert [other[name] for name in best] == [whole[name] for name in best] != []
     assert history(other) == history(whole)
     samples = runs.toolkit.contents("samples")
-    assert samples[f"{how}/samples-20"] == samples["whole/samples-20"]
+    assert samples["stopped/samples-20"] == samples["whole/samples-20"]
 
 
 @pytest.mark.slow
 def test_the_config_records_each_call_with_its_seed(runs: Runs) -> None:
-    contents = runs.toolkit.contents("checkpoint/interrupted")
-    first, second = json.loads(contents["config.json"])["calls"]
-    assert first["seed"] == second["seed"] == 5
-    assert first["flags"]["seed"] == 5 and second["flags"]["seed"] is None
-    assert first["steps_before"] == 0
-    assert second["steps_before"] == last_steps(runs.cut["interrupted"].first.out)[-1]
-    for call in (first, second):
+    contents = runs.toolkit.contents("checkpoint/stopped")
+    calls = json.loads(contents["config.json"])["calls"]
+    assert len(calls) == len(runs.stopped) + 1
+    assert [call["flags"]["seed"] for call in calls] == [5, None, None, None]
+    assert [call["steps_before"] for call in calls] == [
+        last_steps(done.out)[0] - 1 for done in (*runs.stopped.values(), runs.last)
+    ]
+    for call in calls:
+        assert call["seed"] == 5
         assert call["flags"]["accumulate_gradients"] == 25
         assert call["versions"].keys() >= {"python", "tensorflow", "numpy"}
         assert len(call["data"]["text.npz"]["sha256"]) == 64
-    assert first["data"] == second["data"]
+        assert call["data"] == calls[0]["data"]
 
 
 @pytest.mark.slow

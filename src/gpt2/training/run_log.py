@@ -22,7 +22,7 @@ import math
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -139,10 +139,16 @@ def _version(module: str) -> str:
     """Return the version of a module, whatever its package is named (such as tensorflow-cpu)."""
     if version := getattr(sys.modules.get(module), "__version__", None):
         return str(version)
-    for package in (module, *importlib.metadata.packages_distributions().get(module, ())):
+    for package in _packages(module):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(package)
     return "unknown"
+
+
+def _packages(module: str) -> Iterator[str]:
+    """Yield the packages that may hold a module; most are named as it is, and others are slow."""
+    yield module
+    yield from importlib.metadata.packages_distributions().get(module, ())
 
 
 def data_in_short(paths: Iterable[Path], known: object = None) -> dict[str, Any]:

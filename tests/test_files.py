@@ -399,3 +399,44 @@ def test_a_signal_as_soon_as_a_temporary_file_exists_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), writer(tmp_path / "new"):
         pass
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_of_replaceable_files_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a").write_text("old")
+    with files.atomic_folder(tmp_path / "new", ["a", "b"]) as folder:
+        (folder / "b").write_text("new")
+    assert contents(tmp_path) == {"new": "a folder", "new/b": "new"}
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "diary").write_text("kept")
+    with (
+        pytest.raises(UserError, match="diary"),
+        files.atomic_folder(tmp_path / "new", ["a"]),
+    ):
+        pytest.fail("the block is not entered")
+    assert (tmp_path / "new" / "diary").read_text() == "kept"
+
+
+def test_a_failed_rename_brings_the_replaced_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a").write_text("old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if files.PARTIAL in self.name:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(UserError, match="Input/output error"),
+        files.atomic_folder(tmp_path / "new", ["a"]) as folder,
+    ):
+        (folder / "a").write_text("new")
+    assert (tmp_path / "new" / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

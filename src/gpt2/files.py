@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -150,14 +150,21 @@ def _remove_if_abandoned(partial: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to `path` at the end of the block.
 
     An error in the block or a kill leaves no folder; leftovers are deleted as by `atomic_write`.
 
+    Args:
+        replaceable: names of files and folders that an existing folder may consist of; it is then
+            replaced. A kill between the two renames leaves it beside `path`, its name ending in
+            `.old`.
+
     Raises:
-        UserError: it cannot be written, or the name is taken.
+        UserError: it cannot be written, the name is taken, or an existing folder holds anything
+            that is not replaceable.
     """
+    check_new_folder(path, replaceable)
     _clear(path.parent.absolute())
     try:
         with contextlib.ExitStack() as stack:
@@ -166,10 +173,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in partial.iterdir():
                 sync(file)
             sync(partial)
-            partial.rename(path)
+            check_new_folder(path, replaceable)  # it may have come into being meanwhile
+            with _set_aside(path) if path.exists() else contextlib.nullcontext():
+                partial.rename(path)
             sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def check_new_folder(path: Path, replaceable: Collection[str] = ()) -> None:
+    """Check, before the work starts, that `atomic_folder` may write this folder; see there."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir() or path.is_symlink():
+        raise UserError(
+            f"{path} cannot be written: it exists and is not a folder. Use another name."
+        )
+    others = sorted({entry.name for entry in path.iterdir()} - set(replaceable))
+    if replaceable and others:
+        raise UserError(
+            f"{path} cannot be written: {in_short(', '.join(others))} in it would be lost. "
+            "Use another name, or move that."
+        )
+    if not replaceable and others:
+        raise UserError(
+            f"{path} cannot be written: it already exists. Use another name, or allow to overwrite it."
+        )
+
+
+@contextlib.contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Rename a folder for the block, then delete it; an error in the block brings it back."""
+    old = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.old")
+    path.rename(old)
+    try:
+        yield
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:

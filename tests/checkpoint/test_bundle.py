@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,3 +420,17 @@ def test_staged_files_are_known_as_leftovers_by_their_name(tmp_path):
     assert len(list(killed.iterdir())) == 3
     files.remove_leftovers(killed)
     assert not list(killed.iterdir())
+
+
+@pytest.mark.parametrize("layers", [1, 13, 60])
+def test_a_streamed_checkpoint_is_the_same_as_tensorflows_byte_for_byte(
+    tmp_path: Path, layers: int
+) -> None:
+    hparams = HParams(n_vocab=300, n_ctx=8, n_embd=8, n_head=2, n_layer=layers)
+    shapes = hparams.tensor_shapes()
+    tensors = {name: np.random.default_rng(7).normal(size=shape) for name, shape in shapes.items()}
+    bundle.write_bundle(tmp_path / "tensorflow", tensors)
+    bundle.write_streamed(tmp_path / "streamed", shapes, tensors.__getitem__)
+    for ending in (bundle.INDEX, bundle.DATA, bundle.META):
+        one, other = (tmp_path / (name + ending) for name in ("tensorflow", "streamed"))
+        assert one.read_bytes() == other.read_bytes()

@@ -20,7 +20,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,11 +118,26 @@ def read_tensors(
         UserError: see `check_against`; while loading: a tensor does not match its crc32c, or
             contains NaN or infinite values.
     """
+    read = tensor_reader(prefix, hparams, hparams_path)
+    return ((name, read(name)) for name in hparams.tensor_shapes())
+
+
+def tensor_reader(
+    prefix: Path, hparams: HParams, hparams_path: Path | None = None
+) -> Callable[[str], np.ndarray]:
+    """Check a checkpoint, then return a function that loads a tensor by its name.
+
+    Raises:
+        UserError: see `read_tensors`.
+    """
     index_ = _index(prefix)
     _check_entries(prefix, index_.entries, hparams, hparams_path)
     _check_data(prefix, index_)
-    tensors = _load(prefix, index_, hparams.tensor_shapes())
-    return ((name, _finite(prefix, name, tensor)) for name, tensor in tensors)
+
+    def read(name: str) -> np.ndarray:
+        return _finite(prefix, name, _load(prefix, index_, name))
+
+    return read
 
 
 def _finite(prefix: Path, name: str, tensor: np.ndarray) -> np.ndarray:
@@ -147,7 +162,7 @@ def read_all(prefix: Path) -> dict[str, np.ndarray]:
     """
     index_ = _index(prefix)
     _check_data(prefix, index_)
-    return dict(_load(prefix, index_, index_.entries))
+    return {name: _load(prefix, index_, name) for name in index_.entries}
 
 
 def tensor_bytes(path: Path, name: str, entry: Entry) -> np.ndarray:
@@ -266,19 +281,16 @@ def _data_file(prefix: Path, shard: int, shards: int) -> Path:
     return with_ending(prefix, f".data-{shard:05}-of-{shards:05}")
 
 
-def _load(
-    prefix: Path, index_: index.Index, names: Iterable[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    for name in names:
-        entry = index_.entries[name]
-        path = _data_file(prefix, entry.shard, index_.shards)
-        content = tensor_bytes(path, name, entry)
-        try:
-            yield name, content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{prefix}{INDEX}: tensor {name} has the unsupported type {entry.dtype}."
-            ) from error
+def _load(prefix: Path, index_: index.Index, name: str) -> np.ndarray:
+    entry = index_.entries[name]
+    path = _data_file(prefix, entry.shard, index_.shards)
+    content = tensor_bytes(path, name, entry)
+    try:
+        return content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{prefix}{INDEX}: tensor {name} has the unsupported type {entry.dtype}."
+        ) from error
 
 
 # --- writing ---
@@ -294,6 +306,36 @@ def write_bundle(prefix: Path, tensors: Mapping[str, np.ndarray | tf.Variable]) 
     """
     with staged(prefix, tensors) as partial:
         place(partial, prefix)
+
+
+def write_streamed(
+    prefix: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]
+) -> None:
+    """Write a new checkpoint with one tensor in memory at a time, for use in an atomic folder.
+
+    The files are the same, byte for byte, as `write_bundle` makes of the same tensors.
+
+    Args:
+        shapes: shape of each tensor by name.
+        read: returns a tensor by its name, converted to float32 here.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    shapes = dict(sorted(shapes.items()))
+    meta = _meta_graph(tuple(shapes.items()))
+    entries = {}
+    try:
+        with open(with_ending(prefix, DATA), "wb") as file:
+            for name, shape in shapes.items():
+                values = np.ascontiguousarray(read(name), "<f4").reshape(shape)
+                checksum = masked(crc32c(values))
+                entries[name] = Entry(shape, "float32", 0, file.tell(), values.nbytes, checksum)
+                file.write(values.data if values.nbytes else b"")
+        with_ending(prefix, META).write_bytes(meta)
+        with_ending(prefix, INDEX).write_bytes(index.table(entries))
+    except OSError as error:
+        raise cannot_write(prefix, error) from error
 
 
 @contextlib.contextmanager

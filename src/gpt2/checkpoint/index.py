@@ -1,4 +1,4 @@
-"""Reader of the `.index` of a checkpoint: a sorted table of where each tensor lies.
+"""Reader and writer of the `.index` of a checkpoint: a sorted table of where each tensor lies.
 
 The file is a table in LevelDB's format (https://github.com/google/leveldb, doc/table_format.md):
 blocks of keys and values, a block that lists the blocks, and a footer of 48 bytes that ends in a
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -250,3 +250,68 @@ def _shape(message: bytes) -> list[int]:
     if len(shape) > _MOST_DIMENSIONS:
         raise ValueError("too many dimensions")
     return shape
+
+
+# --- writing ---
+
+_HEADER = b"\x08\x01\x1a\x02\x08\x01"  # one data file, little-endian, version 1
+_RESTART = 16  # a key in so many is written in full
+
+
+def table(entries: Mapping[str, Entry]) -> bytes:
+    """Return an `.index` with these tensors, all in one data file, as TensorFlow writes it."""
+    keys = sorted(entries)  # Unicode sorts as UTF-8 does
+    pairs = [(name.encode("utf-8"), _entry_bytes(entries[name])) for name in keys]
+    written = _written_block([(b"", _HEADER), *pairs])
+    meta_handle = _varint(len(written)) + _varint(8)
+    place = len(written)
+    written += _written_block([])
+    data_handle = _varint(0) + _varint(place - _TRAILER)
+    index_place = len(written)
+    # The last block is listed under the shortest key behind its own: one byte.
+    last = bytes([pairs[-1][0][0] + 1]) if pairs else b""
+    written += _written_block([(last, data_handle)])
+    index_handle = _varint(index_place) + _varint(len(written) - index_place - _TRAILER)
+    footer = (meta_handle + index_handle).ljust(_FOOTER - 8, b"\0")
+    return written + footer + struct.pack("<Q", _MAGIC)
+
+
+def _written_block(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a block of keys, each without what it shares with the one before, and its trailer."""
+    block, restarts, before = bytearray(), [0], b""
+    for number, (key, value) in enumerate(pairs):
+        if number and number % _RESTART == 0:
+            restarts.append(len(block))
+            before = b""
+        shared = _shared(before, key)
+        block += _varint(shared) + _varint(len(key) - shared) + _varint(len(value))
+        block += key[shared:] + value
+        before = key
+    block += struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts)) + b"\0"
+    return bytes(block) + struct.pack("<I", masked(crc32c(bytes(block))))
+
+
+def _shared(first: bytes, second: bytes) -> int:
+    """Return the length of the longest common prefix."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _entry_bytes(entry: Entry) -> bytes:
+    """Return a BundleEntryProto; fields that are 0 are left out, as protocol buffers do."""
+    number_of = {name: number for number, (name, _) in _TYPES.items()}
+    sizes = [b"\x08" + _varint(size) if size else b"" for size in entry.shape]
+    shape = b"".join(b"\x12" + _varint(len(size)) + size for size in sizes)
+    written = b"\x08" + _varint(number_of[entry.dtype]) + b"\x12" + _varint(len(shape)) + shape
+    for field, value in ((4, entry.offset), (5, entry.size)):
+        if value:
+            written += _varint(field << 3) + _varint(value)
+    return written + (b"\x35" + struct.pack("<I", entry.crc32c) if entry.crc32c else b"")
+
+
+def _varint(value: int) -> bytes:
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])

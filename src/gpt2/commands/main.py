@@ -36,6 +36,7 @@ VERBS = {
     "unconditional": Verb("unconditional", "Generate samples without a prompt."),
     "conditional": Verb("conditional", "Generate completions for a file of prompts."),
     "evaluate": Verb("evaluate", "Measure perplexity and diversity, compare models."),
+    "convert": Verb("convert", "Convert models from and to other programs' formats."),
     "plot": Verb("plot", "Plot curves, attention and probabilities; write a report."),
 }
 

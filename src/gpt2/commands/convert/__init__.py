@@ -1,0 +1,11 @@
+"""`convert`: models from and to other programs' formats; one file per subcommand."""
+
+import importlib
+
+# One name per line, in the order of `convert --help`; each is a module with COMMAND.
+_NAMES: tuple[str, ...] = (
+    # to_hf
+    # from_hf
+)
+
+COMMANDS = {name: importlib.import_module(f"{__name__}.{name}").COMMAND for name in _NAMES}

@@ -1,0 +1,60 @@
+"""Flags that the subcommands of `convert` share, and where a converted model goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from gpt2.checkpoint.folder import ModelFolder
+from gpt2.checkpoint.resolve import find_model
+from gpt2.checks import setting
+from gpt2.commands.flags import Values
+from gpt2.commands.terminal import notice
+from gpt2.files import check_new_folder
+from gpt2.interop.weights import MODEL_FILES
+from gpt2.workspace import Workspace, is_plain_name
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """The model to convert to another format."""
+
+    model: str = setting(
+        help="model under models/, run under checkpoint/, or path; RUN/best, RUN/model-200",
+        metavar="MODEL",
+        positional=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetOptions:
+    """The model to write."""
+
+    target: str = setting(
+        help="folder of the new model, or its name under models/", metavar="NAME", positional=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OverwriteOptions:
+    """Whether an existing output may be replaced."""
+
+    overwrite: bool = setting(False, "replace the output if it exists")
+
+
+def open_source(values: Values) -> ModelFolder:
+    """Return the model that is converted; see `find_model`."""
+    return find_model(values.model, values.models_dir, notice)
+
+
+def new_model_folder(values: Values) -> Path:
+    """Return the folder of the model to write, after checking that it may be written.
+
+    Raises:
+        UserError: the name is not valid, or it exists and may not be overwritten.
+    """
+    name = values.target.rstrip("/\\") or values.target
+    workspace = Workspace.find(values.models_dir)
+    path = workspace.new_model_folder(name) if is_plain_name(name) else Path(name)
+    check_new_folder(path, MODEL_FILES if values.overwrite else ())
+    return path

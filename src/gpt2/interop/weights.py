@@ -1,0 +1,79 @@
+"""A model between two formats: its sizes, its vocabulary, and tensors that are read one by one.
+
+A reader of a format returns a `PortableModel`; a writer takes one. Neither holds more than one
+tensor in memory, since a model may be as large as the memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gpt2 import files
+from gpt2.checkpoint import bundle
+from gpt2.checkpoint.folder import HPARAMS_FILE, STATE_FILE, ModelFolder, write_checkpoint_state
+from gpt2.checkpoint.new_model import CHECKPOINT
+from gpt2.hparams import HParams
+from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, write_vocabulary
+
+# The seven files of a released model, which `write_model` writes and `--overwrite` may replace.
+MODEL_FILES = (
+    STATE_FILE,
+    ENCODER_FILE,
+    HPARAMS_FILE,
+    MERGES_FILE,
+    *(CHECKPOINT + ending for ending in (bundle.DATA, bundle.INDEX, bundle.META)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PortableModel:
+    """A GPT-2 as OpenAI defines it, whatever file it comes from.
+
+    Attributes:
+        hparams: the sizes.
+        vocabulary: id of each token, spelled as in `encoder.json`.
+        merges: pairs of tokens to merge, in order of priority.
+        read: returns the tensor of one of the names in `hparams.tensor_shapes()`, float32 and of
+            that shape; each call reads it from the file again. Raises `UserError` if it cannot.
+    """
+
+    hparams: HParams
+    vocabulary: dict[str, int]
+    merges: list[tuple[str, str]]
+    read: Callable[[str], np.ndarray]
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and value of each tensor, sorted by name, read when its turn comes."""
+        for name in self.hparams.tensor_shapes():
+            yield name, self.read(name)
+
+
+def open_model_folder(model: ModelFolder) -> PortableModel:
+    """Return the model of a model folder or run, without reading its weights.
+
+    Raises:
+        UserError: a file is missing, or checkpoint and `hparams.json` are of two models.
+    """
+    tokenizer = model.tokenizer()
+    read = bundle.tensor_reader(model.checkpoint, model.hparams, model.path / HPARAMS_FILE)
+    return PortableModel(model.hparams, tokenizer.vocabulary, tokenizer.merges, read)
+
+
+def write_model(path: Path, model: PortableModel, overwrite: bool = False) -> None:
+    """Write a model folder with the seven files of a released model, atomically.
+
+    Args:
+        overwrite: replace a model folder of that name, unless other files lie in it.
+
+    Raises:
+        UserError: the folder exists or cannot be written.
+    """
+    with files.atomic_folder(path, MODEL_FILES if overwrite else ()) as folder:
+        model.hparams.save(folder / HPARAMS_FILE)
+        write_vocabulary(folder, model.vocabulary, model.merges)
+        bundle.write_streamed(folder / CHECKPOINT, model.hparams.tensor_shapes(), model.read)
+        write_checkpoint_state(folder, [CHECKPOINT])

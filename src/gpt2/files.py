@@ -197,7 +197,8 @@ def check_new_folder(path: Path, replaceable: Collection[str] = ()) -> None:
         )
     if not replaceable and others:
         raise UserError(
-            f"{path} cannot be written: it already exists. Use another name, or allow to overwrite it."
+            f"{path} cannot be written: it already exists. Use another name, or allow to overwrite "
+            "it."
         )
 
 

@@ -3,9 +3,9 @@
 import importlib
 
 # One name per line, in the order of `convert --help`; each is a module with COMMAND.
-_NAMES: tuple[str, ...] = (
-    # to_hf
-    # from_hf
+_NAMES = (
+    "to_hf",
+    "from_hf",
 )
 
 COMMANDS = {name: importlib.import_module(f"{__name__}.{name}").COMMAND for name in _NAMES}

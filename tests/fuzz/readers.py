@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
 import io
 import json
 import lzma
+import pickle
 import re
 import tarfile
 import zipfile
@@ -26,11 +28,15 @@ from gpt2.commands import conditional
 from gpt2.data import npz, shards
 from gpt2.data.readers import ReaderSettings, read_pieces
 from gpt2.download import transfer
+from gpt2.errors import UserError
 from gpt2.evaluation.cloze import read_questions
 from gpt2.evaluation.grid import Combination, CombinationFile, Origin
 from gpt2.evaluation.samples import read_samples
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
+from gpt2.interop import from_huggingface, hub_tokenizer, torch_file
+from gpt2.interop.from_huggingface import ReadingOptions
+from gpt2.interop.stored import StoredTensor
 from gpt2.jsonl import RecordFile
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import run_log
@@ -84,6 +90,7 @@ def readers() -> dict[str, Reader]:
         return b'{"weights": "%b", "tensors": "%b", "facts": %b}' % (identity, identity, facts)
 
     return {
+        **_interop_readers(encoder, merged),
         "index": Reader(
             [whole_index, block], lambda path: index.read(path), "m.index", INDEXES, (bytes, sealed)
         ),
@@ -298,7 +305,127 @@ def wrong_words(sentence: str) -> str | None:
     return None
 
 
+INTEROP = Path(__file__).resolve().parent.parent / "golden" / "interop"
+
+
+def _interop_readers(encoder: bytes, merged: bytes) -> dict[str, Reader]:
+    """Readers of the files of PyTorch and transformers, from files that they wrote."""
+    folder = INTEROP / "transformers"
+    weights = (folder / "model.safetensors").read_bytes()
+    config = (folder / "config.json").read_bytes()
+    tokenizer = (folder / "tokenizer.json").read_bytes()
+    torch_files = [(INTEROP / n).read_bytes() for n in ("half.bin", "old.bin", "nanogpt.pt")]
+    with zipfile.ZipFile(INTEROP / "half.bin") as archive:
+        (inner,) = (archive.read(n) for n in archive.namelist() if n.endswith("data.pkl"))
+    whole = [
+        ("config.json", config),
+        ("tokenizer.json", tokenizer),
+        ("model.safetensors", weights),
+    ]
+
+    def beside(name: str) -> list[tuple[str, bytes]]:
+        return [pair for pair in whole if pair[0] != name]
+
+    return {
+        "safetensors": Reader(
+            [*map(_safetensors, (b"{}", b'{"a":{"dtype":"F32"}}')), weights],
+            _read_hub_model,
+            "model.safetensors",
+            json_with("dtype", "shape", "data_offsets", "wte.weight", "__metadata__").map(
+                _safetensors
+            ),
+            beside=beside("model.safetensors"),
+        ),
+        "PyTorch file": Reader(
+            torch_files, _read_torch, "pytorch_model.bin", st.binary(max_size=300)
+        ),
+        "PyTorch pickle": Reader(
+            [inner, *map(pickle.dumps, ({"a": [1, 2.5]}, {"b": (1, 2), 3: None}))],
+            _read_torch,
+            "pytorch_model.bin",
+            st.binary(max_size=60),
+            (_zipped_pickle, _pre_zip),
+        ),
+        "config.json": Reader(
+            [config],
+            _read_hub_model,
+            "config.json",
+            json_with(*json.loads(config)),
+            beside=beside("config.json"),
+        ),
+        "tokenizer.json": Reader(
+            [tokenizer],
+            _read_hub_model,
+            "tokenizer.json",
+            json_with("model", "vocab", "merges", "added_tokens", "pre_tokenizer"),
+            beside=beside("tokenizer.json"),
+        ),
+        "merges.txt": Reader(
+            [merged],
+            lambda path: hub_tokenizer.find(path.parent)(),
+            "merges.txt",
+            st.text(max_size=60).map(_utf8),
+            beside=[("vocab.json", encoder)],
+        ),
+        "safetensors index": Reader(
+            [(INTEROP / "sharded" / "model.safetensors.index.json").read_bytes()],
+            _read_hub_model,
+            "model.safetensors.index.json",
+            json_with("weight_map", "metadata"),
+            beside=[
+                *beside("model.safetensors"),
+                *(
+                    (path.name, path.read_bytes())
+                    for path in (INTEROP / "sharded").glob("*.safetensors")
+                ),
+            ],
+        ),
+    }
+
+
+def _safetensors(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header + bytes(64)
+
+
+def _zipped_pickle(content: bytes) -> bytes:
+    """A zip file of torch.save with this pickle and the storages of `half.bin`."""
+    written = io.BytesIO()
+    with (
+        zipfile.ZipFile(INTEROP / "half.bin") as source,
+        zipfile.ZipFile(written, "w") as archive,
+    ):
+        for entry in source.infolist():
+            is_pickle = entry.filename.endswith("data.pkl")
+            archive.writestr(entry.filename, content if is_pickle else source.read(entry))
+    return written.getvalue()
+
+
+def _pre_zip(content: bytes) -> bytes:
+    """A file of the old torch.save with this pickle and without storages."""
+    head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
+    return b"".join([*head, content, pickle.dumps([], 2)])
+
+
 # --- reading ---
+
+
+def _read_hub_model(path: Path) -> None:
+    model = from_huggingface.open_model(path.parent, ReadingOptions())
+    for name, values in model.tensors():
+        assert values.shape == model.hparams.tensor_shapes()[name]
+        assert np.isfinite(values).all()
+
+
+def _read_torch(path: Path) -> None:
+    waiting = [torch_file.read(path)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            assert all(type(key) in (str, int) for key in value)
+            waiting += value.values()
+        elif isinstance(value, StoredTensor):
+            with contextlib.suppress(UserError):  # a type that is no weight's
+                assert value.read("t").shape == value.shape
 
 
 def _read_tensors(path: Path) -> None:

@@ -313,7 +313,8 @@ def write_streamed(
 ) -> None:
     """Write a new checkpoint with one tensor in memory at a time, for use in an atomic folder.
 
-    The files are the same, byte for byte, as `write_bundle` makes of the same tensors.
+    It needs no TensorFlow; `write_meta` adds the third file. All are the same, byte for byte, as
+    `write_bundle` makes of the same tensors.
 
     Args:
         shapes: shape of each tensor by name.
@@ -323,7 +324,6 @@ def write_streamed(
         UserError: they cannot be written.
     """
     shapes = dict(sorted(shapes.items()))
-    meta = _meta_graph(tuple(shapes.items()))
     entries = {}
     try:
         with open(with_ending(prefix, DATA), "wb") as file:
@@ -332,8 +332,20 @@ def write_streamed(
                 checksum = masked(crc32c(values))
                 entries[name] = Entry(shape, "float32", 0, file.tell(), values.nbytes, checksum)
                 file.write(values.data if values.nbytes else b"")
-        with_ending(prefix, META).write_bytes(meta)
         with_ending(prefix, INDEX).write_bytes(index.table(entries))
+    except OSError as error:
+        raise cannot_write(prefix, error) from error
+
+
+def write_meta(prefix: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Write the `.meta` of a checkpoint of such tensors, as old programs expect; see `staged`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    meta = _meta_graph(tuple(sorted(shapes.items())))
+    try:
+        with_ending(prefix, META).write_bytes(meta)
     except OSError as error:
         raise cannot_write(prefix, error) from error
 

@@ -105,7 +105,7 @@ class StoredTensor:
         values = np.lib.stride_tricks.as_strided(values, self.shape, strides)
         if self.dtype == "bfloat16":  # the upper half of a float32
             values = (values.astype("<u4") << 16).view("<f4")
-        values = np.ascontiguousarray(values, np.float32)
+        values = np.asarray(values, np.float32, order="C")
         if not np.isfinite(values).all():
             raise UserError(
                 f"{path}: tensor {name} contains NaN, infinite values or values beyond float32."

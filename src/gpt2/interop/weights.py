@@ -63,11 +63,18 @@ def open_model_folder(model: ModelFolder) -> PortableModel:
     return PortableModel(model.hparams, tokenizer.vocabulary, tokenizer.merges, read)
 
 
-def write_model(path: Path, model: PortableModel, overwrite: bool = False) -> None:
+def write_model(
+    path: Path,
+    model: PortableModel,
+    overwrite: bool = False,
+    load_tensorflow: Callable[[], object] = lambda: None,
+) -> None:
     """Write a model folder with the seven files of a released model, atomically.
 
     Args:
         overwrite: replace a model folder of that name, unless other files lie in it.
+        load_tensorflow: called before TensorFlow is needed, which is when the weights are written:
+            it takes as much memory as a model.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -75,5 +82,8 @@ def write_model(path: Path, model: PortableModel, overwrite: bool = False) -> No
     with files.atomic_folder(path, MODEL_FILES if overwrite else ()) as folder:
         model.hparams.save(folder / HPARAMS_FILE)
         write_vocabulary(folder, model.vocabulary, model.merges)
-        bundle.write_streamed(folder / CHECKPOINT, model.hparams.tensor_shapes(), model.read)
+        shapes = model.hparams.tensor_shapes()
+        bundle.write_streamed(folder / CHECKPOINT, shapes, model.read)
+        load_tensorflow()
+        bundle.write_meta(folder / CHECKPOINT, shapes)
         write_checkpoint_state(folder, [CHECKPOINT])

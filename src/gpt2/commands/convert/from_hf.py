@@ -56,8 +56,7 @@ def run(values: Values) -> None:
         notice,
     )
     model = from_huggingface.open_model(path, options)
-    load_tensorflow()
-    write_model(folder, model, values.overwrite)
+    write_model(folder, model, values.overwrite, load_tensorflow)
     print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
     print(f"Sample from it with: {command_line('unconditional')} --model_name {shown(folder)}")
 

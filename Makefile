@@ -31,26 +31,25 @@ fuzz: $(DEVELOPMENT)
 faults: $(DEVELOPMENT)
 	$(PYTHON) -m tests.faults.run
 
-<<<<<<< HEAD
-# All benchmarks, which takes hours: tables in docs/benchmarks and the README. For comparisons with
-# other programs, name a Python that has them: make bench PEERS=peers/bin/python
+# Other programs in an environment of their own: for comparisons of files and of speed.
+PEERS = .venv-peers/bin/python
+
+# They read our models, and we read theirs; docs/interop.md.
+interop: $(DEVELOPMENT) .venv-peers/installed
+	$(PYTHON) tools/interop_matrix.py --peers $(PEERS) --docs docs/interop.md
+
+# All benchmarks, which takes hours: tables in docs/benchmarks and the README.
 bench: $(DEVELOPMENT)
-	$(PYTHON) benchmarks/all.py $(if $(PEERS),--peers $(PEERS))
+	$(PYTHON) benchmarks/all.py $(if $(wildcard $(PEERS)),--peers $(PEERS))
 
 # Two minutes: is anything slower than in the previous commit?
 guard: $(DEVELOPMENT)
 	$(PYTHON) benchmarks/guard.py
-=======
-# Other programs, in an environment of their own, read our models and we read theirs; docs/interop.md.
-PEERS = .venv-peers/bin/python
-interop: $(DEVELOPMENT) .venv-peers/installed
-	$(PYTHON) tools/interop_matrix.py --peers $(PEERS) --docs docs/interop.md
 
 .venv-peers/installed:
 	python3 -m venv .venv-peers
 	$(PEERS) -m pip install torch transformers tokenizers ctranslate2
 	touch $@
->>>>>>> 7ae7f80 (Compare converted models with transformers and CTranslate2; document convert)
 
 .venv/installed: requirements.txt
 	python3 -m venv .venv

@@ -38,6 +38,10 @@ class Recipe:
         published: perplexities in the paper by model size.
         accuracies: accuracies in the paper by model size, in percent.
         others: results of others with the released weights.
+        files: names that the test set's file has where it is distributed.
+        obtained: where that file comes from.
+        reproduced: results of others with the released weights and these same steps, by metric and
+            model size; accuracies in percent.
     """
 
     name: str
@@ -50,6 +54,59 @@ class Recipe:
     read: Callable[[str, ReaderSettings], Iterator[str]] | None = None
     line_ends: bool = False
     accuracies: dict[str, float] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    obtained: str = ""
+    reproduced: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def targets(self, size: str | None) -> list[Target]:
+        """Return the metrics of this recipe that have a published value for a size of GPT-2.
+
+        Args:
+            size: present name of a released model; None for another model, which has no values.
+        """
+        metric, accuracy = _METRICS.get(self.measure, ("perplexity", ""))
+        paper = {metric: self.published.get(size or ""), accuracy: self.accuracies.get(size or "")}
+        names = dict.fromkeys([*paper, *self.reproduced])
+        targets = (
+            Target(name, paper.get(name), self.reproduced.get(name, {}).get(size or ""))
+            for name in names
+        )
+        return [target for target in targets if target.paper or target.others]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The published values of one metric for one size of GPT-2, None where there is none.
+
+    Attributes:
+        metric: its name in the results of the recipe.
+        paper: the value in the GPT-2 paper; accuracies in percent.
+        others: the value that others measured with the released weights and the same steps.
+    """
+
+    metric: str
+    paper: float | None
+    others: float | None
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it is an accuracy in percent; the results of recipes have fractions."""
+        return "accuracy" in self.metric
+
+    @property
+    def expected(self) -> float:
+        """The value that a measurement should come closest to."""
+        expected = self.others or self.paper
+        assert expected is not None  # see `Recipe.targets`
+        return expected
+
+
+# Metric of the paper's perplexity and of its accuracy, where it is not simply the perplexity.
+_METRICS = {
+    "bits": ("bits_per_byte", ""),
+    "lambada": ("last_token_perplexity", "last_token_accuracy_no_stop_words"),
+    "cloze": ("", "accuracy"),
+}
 
 
 def _published(*values: float) -> dict[str, float]:
@@ -102,6 +159,11 @@ def last_part(path: str, reading: ReaderSettings = UTF_8) -> Iterator[str]:
 
 PAPER = "Radford et al. 2019, Table 3"
 
+# The test sets of WikiText-2 and WikiText-103 are the same file.
+WIKITEXT_FILES = ("wiki.test.raw", "wikitext2.test.raw", "wikitext103.test.raw")
+WIKITEXT = "wikitext-2-raw-v1.zip or wikitext-103-raw-v1.zip (wiki.test.raw)"
+CHILDRENS_BOOKS = "CBTest.tgz of the Children's Book Test (data/)"
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -113,6 +175,9 @@ RECIPES = {
             _published(29.41, 22.76, 19.93, 18.34),
             "29.94 for 124M (huggingface/transformers #13761, karpathy/llm.c #276)",
             change=joined_lines,
+            files=WIKITEXT_FILES,
+            obtained=WIKITEXT,
+            reproduced={"perplexity": {"124M": 29.94}},
         ),
         Recipe(
             "wikitext103",
@@ -123,6 +188,9 @@ RECIPES = {
             "37.37 for 124M (huggingface/transformers #13761)",
             "wikitext",
             read=pages,
+            files=WIKITEXT_FILES,
+            obtained=WIKITEXT,
+            reproduced={"perplexity": {"124M": 37.37}},
         ),
         Recipe(
             "ptb",
@@ -134,6 +202,8 @@ RECIPES = {
             "(huggingface/transformers #13786)",
             "ptb",
             line_ends=True,
+            files=("ptb.test.txt",),
+            obtained="simple-examples.tgz of T. Mikolov (data/ptb.test.txt)",
         ),
         Recipe(
             "lambada",
@@ -146,6 +216,14 @@ RECIPES = {
             "lambada",
             read=lines,
             accuracies=_published(45.99, 55.48, 60.12, 63.24),
+            files=("lambada_test.jsonl",),
+            obtained="the Hugging Face dataset EleutherAI/lambada_openai "
+            "(data/lambada_test_en.jsonl), saved under this name",
+            reproduced={
+                "last_token_accuracy": {"124M": 46.67},
+                "last_word_accuracy": {"124M": 32.56},
+                "last_word_perplexity": {"124M": 40.06, "1558M": 10.63},
+            },
         ),
         Recipe(
             "enwik8",
@@ -153,6 +231,8 @@ RECIPES = {
             "bits",
             _published(1.16, 1.01, 0.97, 0.93),
             read=last_part,
+            files=("enwik8",),
+            obtained="http://mattmahoney.net/dc/enwik8.zip",
         ),
         Recipe(
             "text8",
@@ -160,6 +240,8 @@ RECIPES = {
             "bits",
             _published(1.17, 1.06, 1.02, 0.98),
             read=last_part,
+            files=("text8",),
+            obtained="http://mattmahoney.net/dc/text8.zip",
         ),
         Recipe(
             "1bw",
@@ -170,6 +252,8 @@ RECIPES = {
             detokenizer="ptb",
             read=sentences,
             line_ends=True,
+            files=("news.en.heldout-00000-of-00050",),
+            obtained="the One Billion Word Benchmark, https://www.statmt.org/lm-benchmark",
         ),
         Recipe(
             "cbt-cn",
@@ -179,6 +263,9 @@ RECIPES = {
             others="84.35% for 124M (huggingface/transformers #13761)",
             detokenizer="ptb",
             accuracies=_published(87.65, 92.35, 93.45, 93.30),
+            files=("cbtest_CN_test_2500ex.txt",),
+            obtained=CHILDRENS_BOOKS,
+            reproduced={"accuracy": {"124M": 84.35}},
         ),
         Recipe(
             "cbt-ne",
@@ -188,6 +275,9 @@ RECIPES = {
             others="73.65% for 124M (huggingface/transformers #13761)",
             detokenizer="ptb",
             accuracies=_published(83.4, 87.1, 88.0, 89.05),
+            files=("cbtest_NE_test_2500ex.txt",),
+            obtained=CHILDRENS_BOOKS,
+            reproduced={"accuracy": {"124M": 73.65}},
         ),
     )
 }

@@ -1,6 +1,6 @@
 """`evaluate`: perplexity and diversity; one file per subcommand."""
 
-from gpt2.commands.evaluate import bigram, compare, diversity, grid, perplexity, score
+from gpt2.commands.evaluate import bigram, compare, diversity, grid, perplexity, reproduce, score
 
 COMMANDS = {
     "perplexity": perplexity.COMMAND,
@@ -9,4 +9,5 @@ COMMANDS = {
     "compare": compare.COMMAND,
     "diversity": diversity.COMMAND,
     "grid": grid.COMMAND,
+    "reproduce": reproduce.COMMAND,
 }

@@ -90,8 +90,7 @@ def run(values: Values) -> None:
     model = inputs.open_model(values)
     window = WindowSettings.of(model.hparams.n_ctx, values.window, values.stride)
     task = Task(values.dataset, recipe, model, window, reading)
-    measures = {"lambada": _measure_lambada, "cloze": _measure_cloze}
-    measured = measures.get(recipe.measure, _measure_text)(task)
+    measured = measure(task)
     result = {
         "model": values.model_name,
         "dataset": values.dataset,
@@ -106,6 +105,16 @@ def run(values: Values) -> None:
     unit = f"perplexity_per_{recipe.measure}"  # on the screen, "perplexity" says the same
     print_values({name: value for name, value in result.items() if name != unit})
     write_output(values, result)
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Return the metrics of the task's recipe by name, showing a progress bar.
+
+    Raises:
+        UserError: the dataset cannot be read as the recipe reads it, or the model not be loaded.
+    """
+    measures = {"lambada": _measure_lambada, "cloze": _measure_cloze}
+    return measures.get(task.recipe.measure, _measure_text)(task)
 
 
 def _recipe(values: Values) -> Recipe:

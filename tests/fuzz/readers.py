@@ -37,6 +37,9 @@ from gpt2.hparams import HParams
 from gpt2.interop import from_huggingface, hub_tokenizer, torch_file
 from gpt2.interop.from_huggingface import ReadingOptions
 from gpt2.interop.stored import StoredTensor
+from gpt2.interop.gguf import open_gguf
+from gpt2.interop.tf1 import Tf1Checkpoint, open_tf1
+from gpt2.interop.weights import PortableModel
 from gpt2.jsonl import RecordFile
 from gpt2.tokenizer import Tokenizer, train_vocabulary
 from gpt2.training import run_log
@@ -44,6 +47,7 @@ from gpt2.training.progress import TrainingProgress
 from gpt2.training.run_log import HistoryLogger, read_curves
 from tests.fuzz import index_files
 from tests.fuzz.index_files import Block
+from tests.interop import gguf_files
 
 TINY = HParams(n_vocab=270, n_ctx=8, n_embd=4, n_head=2, n_layer=1)
 
@@ -108,6 +112,20 @@ def readers() -> dict[str, Reader]:
             "m" + bundle.DATA,
             st.binary(max_size=300),
             beside=[("m.index", whole_index)],
+        ),
+        "foreign checkpoint": Reader(
+            [block],
+            lambda path: _read_weights(open_tf1(path, n_head=2)),
+            "m.index",
+            INDEXES,
+            (sealed,),
+            [("m" + bundle.DATA, data)],
+        ),
+        "gguf": Reader(
+            [gguf_files.small(gguf_files.Q8_0), gguf_files.small(gguf_files.BF16)],
+            lambda path: _read_weights(open_gguf(path)),
+            "m.gguf",
+            GGUFS,
         ),
         "checkpoint": Reader(
             [named],
@@ -433,6 +451,13 @@ def _read_tensors(path: Path) -> None:
         assert array.shape == TINY.tensor_shapes()[name]
 
 
+def _read_weights(model: PortableModel | Tf1Checkpoint) -> None:
+    for name, shape in model.hparams.tensor_shapes().items():
+        values = model.read(name)
+        assert (values.dtype, values.shape) == (np.float32, shape)
+        assert np.isfinite(values).all()
+
+
 def _read_names(path: Path) -> None:
     names = folder.listed_checkpoints(path.parent)
     for name in names:
@@ -663,6 +688,31 @@ INDEXES = st.dictionaries(
     _entries | st.binary(max_size=20),
     max_size=6,
 ).map(lambda pairs: index_files.table(sorted(pairs.items())))
+
+_gguf_values = st.one_of(
+    st.builds(gguf_files.value, st.just(gguf_files.U32), st.integers(0, 2**32 - 1)),
+    st.builds(gguf_files.value, st.just(gguf_files.STRING), st.text(max_size=9).map(_utf8)),
+    st.builds(gguf_files.value, st.just(gguf_files.ARRAY), st.lists(st.just("a"), max_size=9)),
+    st.binary(max_size=20),
+)
+_gguf_tensors = st.builds(
+    gguf_files.Tensor,
+    st.sampled_from([0, 1, 2, 8, 30, 77]),
+    st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 32), max_size=6).map(tuple),
+    st.binary(max_size=40),
+    st.none() | st.integers(0, 2**64 - 1),
+)
+GGUFS = st.builds(
+    gguf_files.gguf,
+    st.dictionaries(
+        st.sampled_from([*gguf_files.small_values(), "general.alignment"]), _gguf_values
+    ).map(lambda changes: gguf_files.small_values() | changes),
+    st.dictionaries(st.sampled_from([*gguf_files.SHAPES, "output.weight"]), _gguf_tensors).map(
+        lambda changes: gguf_files.small_tensors(gguf_files.Q8_0) | changes
+    ),
+    st.sampled_from([1, 2, 3, 3 << 24]),
+    st.none() | st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+)
 
 
 def _array_file(descr: str, shape: tuple[int, ...], content: bytes) -> bytes:

@@ -155,14 +155,23 @@ def _finite(prefix: Path, name: str, tensor: np.ndarray) -> np.ndarray:
 
 
 def read_all(prefix: Path) -> dict[str, np.ndarray]:
-    """Return every tensor of a checkpoint by name, of whatever shape and numeric type.
+    """Return every tensor of a checkpoint by name; see `any_tensor_reader`."""
+    entries, read = any_tensor_reader(prefix)
+    return {name: read(name) for name in entries}
+
+
+def any_tensor_reader(prefix: Path) -> tuple[dict[str, Entry], Callable[[str], np.ndarray]]:
+    """Return the entries of a checkpoint of any model, and a function that loads a tensor by name.
+
+    Tensors keep their shape and numeric type, but bfloat16 becomes float32.
 
     Raises:
-        UserError: it is incomplete or corrupted, or a tensor is not numeric.
+        UserError: it is incomplete or corrupted; while loading: a tensor is not numeric, is stored
+            in slices, or does not match its crc32c.
     """
     index_ = _index(prefix)
     _check_data(prefix, index_)
-    return {name: _load(prefix, index_, name) for name in index_.entries}
+    return index_.entries, lambda name: _load(prefix, index_, name)
 
 
 def tensor_bytes(path: Path, name: str, entry: Entry) -> np.ndarray:
@@ -284,13 +293,25 @@ def _data_file(prefix: Path, shard: int, shards: int) -> Path:
 def _load(prefix: Path, index_: index.Index, name: str) -> np.ndarray:
     entry = index_.entries[name]
     path = _data_file(prefix, entry.shard, index_.shards)
+    if not entry.size and math.prod(entry.shape):
+        raise UserError(
+            f"{prefix}: tensor {name} is stored in several slices. Save the checkpoint again "
+            "without partitioned variables."
+        )
     content = tensor_bytes(path, name, entry)
+    if entry.dtype == "bfloat16":
+        return from_bfloat16(content.view("<u2")).reshape(entry.shape)
     try:
         return content.view(np.dtype(entry.dtype).newbyteorder("<")).reshape(entry.shape)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{prefix}{INDEX}: tensor {name} has the unsupported type {entry.dtype}."
         ) from error
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Return bfloat16 numbers, given as uint16, as float32: their bits are its upper half."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 # --- writing ---

@@ -11,6 +11,7 @@ from gpt2.checkpoint import folder as folders
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import BEST
 from gpt2.errors import UserError, quoted
+from gpt2.tokenizer import ENCODER_FILE
 from gpt2.workspace import ALIASES, Workspace, command_line, is_plain_name
 
 LISTED = 8  # names in a message
@@ -52,6 +53,13 @@ def find_folder(
     if models_dir is not None:
         models_dir = _as_text("models_dir", models_dir)
     return _find(_as_text("model_name", name), models_dir, notice)
+
+
+def released_model(workspace: Workspace) -> ModelFolder | None:
+    """Return a released model, whose vocabulary is GPT-2's, if one has been downloaded."""
+    folders = map(workspace.model_folder_or_none, ALIASES)
+    found = (ModelFolder(path) for path in folders if path and (path / ENCODER_FILE).is_file())
+    return next(found, None)
 
 
 def find_run(name: Name, models_dir: Name | None = None) -> Path:

@@ -8,7 +8,7 @@ import math
 from gpt2 import files, processes, randomness
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.new_model import with_vocabulary, write_model_folder
-from gpt2.checkpoint.resolve import find_model
+from gpt2.checkpoint.resolve import find_model, released_model
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.exits import UsageError
@@ -19,10 +19,10 @@ from gpt2.data import templates, tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError, escaped
 from gpt2.hparams import HParams
-from gpt2.tokenizer import ENCODER_FILE, Tokenizer, train_vocabulary, with_tokens
+from gpt2.tokenizer import Tokenizer, train_vocabulary, with_tokens
 from gpt2.tokenizer.compression import bytes_per_token, hold_out
 from gpt2.tokenizer.vocabulary import spelled
-from gpt2.workspace import ALIASES, Workspace, command_line
+from gpt2.workspace import Workspace, command_line
 
 # The default sizes with random initialization: a model that a laptop trains in minutes.
 SMALL = HParams(n_vocab=1024, n_ctx=128, n_embd=128, n_head=4, n_layer=4)
@@ -149,16 +149,9 @@ def _learn_vocabulary(
         size = sum(len(part.encode()) for part in held_out)
         print(f"Held-out text ({size:,} bytes), bytes per token (higher is better):")
         print(f"  {bytes_per_token(Tokenizer(vocabulary, merges), held_out):.2f} new vocabulary")
-        if other := source or _released_model(workspace):
+        if other := source or released_model(workspace):
             print(f"  {bytes_per_token(other.tokenizer(), held_out):.2f} {shown(other.path)}")
     return vocabulary, merges
-
-
-def _released_model(workspace: Workspace) -> ModelFolder | None:
-    """Return a released model, whose vocabulary is GPT-2's, if one has been downloaded."""
-    folders = map(workspace.model_folder_or_none, ALIASES)
-    found = (ModelFolder(path) for path in folders if path and (path / ENCODER_FILE).is_file())
-    return next(found, None)
 
 
 COMMAND = Command(

@@ -6,6 +6,9 @@ import importlib
 _NAMES = (
     "to_hf",
     "from_hf",
+    "from_tf1",
+    "to_gguf",
+    "from_gguf",
 )
 
 COMMANDS = {name: importlib.import_module(f"{__name__}.{name}").COMMAND for name in _NAMES}

@@ -10,7 +10,8 @@ from gpt2.checkpoint.resolve import find_model
 from gpt2.checks import setting
 from gpt2.commands.flags import Values
 from gpt2.commands.terminal import notice
-from gpt2.files import check_new_folder
+from gpt2.errors import UserError
+from gpt2.files import check_new_folder, check_writable
 from gpt2.interop.weights import MODEL_FILES
 from gpt2.workspace import Workspace, is_plain_name
 
@@ -57,4 +58,18 @@ def new_model_folder(values: Values) -> Path:
     workspace = Workspace.find(values.models_dir)
     path = workspace.new_model_folder(name) if is_plain_name(name) else Path(name)
     check_new_folder(path, MODEL_FILES if values.overwrite else ())
+    return path
+
+
+def check_output_file(values: Values) -> Path:
+    """Return the path of the file to write, after checking that it may be written.
+
+    Raises:
+        UserError: it exists and may not be overwritten, or cannot be written.
+    """
+    path = check_writable(Path(values.out))
+    if path.exists() and not values.overwrite:
+        raise UserError(
+            f"{path}: already exists. Use another name, or replace it with --overwrite."
+        )
     return path

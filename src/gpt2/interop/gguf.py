@@ -84,7 +84,7 @@ def load_package() -> None:
         import gguf  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "GGUF files are written with the package gguf, which is not installed. Install it with: "
+            "GGUF files need the package gguf, which is not installed. Install it with: "
             "pip install gguf"
         ) from error
 
@@ -420,8 +420,8 @@ def _hparams(path: Path, values: Mapping[str, Any]) -> HParams:
         epsilon, LAYER_NORM_EPSILON, rel_tol=1e-3
     ):
         raise UserError(
-            f"{path}: layer_norm_epsilon is {quoted(epsilon)}, but {LAYER_NORM_EPSILON} in OpenAI's "
-            "GPT-2. It cannot be converted."
+            f"{path}: layer_norm_epsilon is {quoted(epsilon)}, but {LAYER_NORM_EPSILON} in "
+            "OpenAI's GPT-2. It cannot be converted."
         )
     return hparams
 
@@ -433,8 +433,8 @@ def _vocabulary(
     kind, pre = values.get("tokenizer.ggml.model"), values.get("tokenizer.ggml.pre", PRE_TOKENIZER)
     if kind != TOKENIZER or pre != PRE_TOKENIZER:
         raise UserError(
-            f"{path}: the tokenizer {quoted(kind)} with pre-tokenizer {quoted(pre)} is not GPT-2's. "
-            "It cannot be converted."
+            f"{path}: the tokenizer {quoted(kind)} with pre-tokenizer {quoted(pre)} is not "
+            "GPT-2's. It cannot be converted."
         )
     tokens, lines = values["tokenizer.ggml.tokens"], values.get("tokenizer.ggml.merges", [])
     kinds = values.get("tokenizer.ggml.token_type", np.full(len(tokens), _NORMAL))
@@ -509,7 +509,7 @@ def _check_output(path: Path, tensors: Mapping[str, _Tensor]) -> None:
 
 def _numbers(path: Path, tensor: _Tensor, name: str) -> np.ndarray:
     """Return the values of a tensor as float32, in its own shape."""
-    kind, width, block = _READABLE[tensor.kind]
+    kind, width, _ = _READABLE[tensor.kind]
     try:
         content = np.fromfile(path, np.uint8, tensor.size, offset=tensor.offset)
     except OSError as error:

@@ -34,8 +34,8 @@ HEAD_SIZE = 64  # of all released models, and of nearly every other one
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 # A tensor of each other kind of checkpoint that people take for GPT-2's.
 _OTHERS = {
-    r"newslm/|.*/LayerNorm_mlp_ln0/": "a Grover, as gpt2-ml trains; its layer normalization differs "
-    "from GPT-2's, so it cannot be converted",
+    r"newslm/|.*/LayerNorm_mlp_ln0/": "a Grover, as gpt2-ml trains; its layer "
+    "normalization differs from GPT-2's, so it cannot be converted",
     r"bert/": "a BERT checkpoint",
     r"_CHECKPOINTABLE_OBJECT_GRAPH|.*/\.ATTRIBUTES/": "an object-based checkpoint of TensorFlow 2 "
     "(tf.train.Checkpoint), not one of TensorFlow 1",

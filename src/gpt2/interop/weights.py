@@ -27,6 +27,8 @@ MODEL_FILES = (
     MERGES_FILE,
     *(CHECKPOINT + ending for ending in (bundle.DATA, bundle.INDEX, bundle.META)),
 )
+# What a SavedModel consists of; here so that commands know it without TensorFlow.
+SAVED_MODEL_FILES = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
 
 
 @dataclasses.dataclass(frozen=True)

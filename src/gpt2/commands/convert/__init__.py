@@ -9,6 +9,10 @@ _NAMES = (
     "from_tf1",
     "to_gguf",
     "from_gguf",
+    "to_savedmodel",
+    "to_litert",
+    "info",
+    "compare",
 )
 
 COMMANDS = {name: importlib.import_module(f"{__name__}.{name}").COMMAND for name in _NAMES}

@@ -37,6 +37,13 @@ class TargetOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class FolderOptions:
+    """The folder to write."""
+
+    out: str = setting(help="folder to write", metavar="OUT", positional=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class OverwriteOptions:
     """Whether an existing output may be replaced."""
 
@@ -69,7 +76,5 @@ def check_output_file(values: Values) -> Path:
     """
     path = check_writable(Path(values.out))
     if path.exists() and not values.overwrite:
-        raise UserError(
-            f"{path}: already exists. Use another name, or replace it with --overwrite."
-        )
+        raise UserError(f"{path}: exists already. Use another name or --overwrite.")
     return path

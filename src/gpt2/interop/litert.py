@@ -90,20 +90,20 @@ def describe(hparams: HParams, quantize: str) -> dict[str, Any]:
 _README = """\
 # GPT-2 as LiteRT programs
 
-`model.json` lists the programs with the shapes of their inputs and outputs; N is the number of tokens of
-a call and may change from call to call (resize the inputs, then allocate the tensors). They need a
-LiteRT interpreter (Python: `ai-edge-litert`, or `tf.lite.Interpreter` of TensorFlow).
+`model.json` lists the programs with the shapes of their inputs and outputs; N is the number of
+tokens of a call and may change from call to call (resize the inputs, then allocate the tensors).
+They need a LiteRT interpreter (Python: `ai-edge-litert`, or `tf.lite.Interpreter` of TensorFlow).
 
 For tokens t at positions p:
 
 1. `x = tokens.npy[t] + positions.npy[p]`, float32 [N, n_embd].
 2. `first.tflite`: x -> queries, keys and values side by side, [N, 3 n_embd].
-3. Attention of n_head heads: each head has a slice of n_embd / n_head columns of the queries, of the
-   keys and of the values; scores are divided by sqrt(n_embd / n_head), a token attends to itself and to
-   the tokens before it (keep their keys and values), and the heads' outputs are put side by side, [N,
-   n_embd].
-4. `between-01.tflite` and so on: x and the attention -> the next x, and queries, keys and values of the
-   next layer. Repeat from 3.
+3. Attention of n_head heads: each head has a slice of n_embd / n_head columns of the queries, of
+   the keys and of the values; scores are divided by sqrt(n_embd / n_head), a token attends to
+   itself and to the tokens before it (keep their keys and values), and the heads' outputs are put
+   side by side, [N, n_embd].
+4. `between-01.tflite` and so on: x and the attention -> the next x, and queries, keys and values
+   of the next layer. Repeat from 3.
 5. `last.tflite`: x and the attention of the last layer -> the normalized output, [N, n_embd].
 6. `head-00.tflite` and so on: that output of the last token -> logits of 8,192 tokens each.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from gpt2.checkpoint.resolve import find_vocabulary
+from gpt2.checkpoint.resolve import find_folder
 from gpt2.tokenizer import Tokenizer
 from gpt2.tokenizer.vocabulary import CHARACTER_OF_BYTE
 
@@ -41,4 +41,4 @@ def get_encoder(
     Raises:
         gpt2.errors.UserError: no model has this name, or its vocabulary is missing or damaged.
     """
-    return Encoder(find_vocabulary(model_name, models_dir))
+    return Encoder(find_folder(model_name, models_dir).tokenizer())

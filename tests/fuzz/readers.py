@@ -36,8 +36,8 @@ from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
 from gpt2.interop import from_huggingface, hub_tokenizer, torch_file
 from gpt2.interop.from_huggingface import ReadingOptions
-from gpt2.interop.stored import StoredTensor
 from gpt2.interop.gguf import open_gguf
+from gpt2.interop.stored import StoredTensor
 from gpt2.interop.tf1 import Tf1Checkpoint, open_tf1
 from gpt2.interop.weights import PortableModel
 from gpt2.jsonl import RecordFile

@@ -293,7 +293,7 @@ def _data_file(prefix: Path, shard: int, shards: int) -> Path:
 def _load(prefix: Path, index_: index.Index, name: str) -> np.ndarray:
     entry = index_.entries[name]
     path = _data_file(prefix, entry.shard, index_.shards)
-    if not entry.size and math.prod(entry.shape):
+    if not entry.size and 0 not in entry.shape:
         raise UserError(
             f"{prefix}: tensor {name} is stored in several slices. Save the checkpoint again "
             "without partitioned variables."

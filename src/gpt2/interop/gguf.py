@@ -393,7 +393,9 @@ def _hparams(path: Path, values: Mapping[str, Any]) -> HParams:
         "n_head": "attention.head_count",
         "n_layer": "block_count",
     }
-    sizes = {field: values.get(f"{ARCHITECTURE}.{key}") for field, key in names.items()}
+    sizes: dict[str, Any] = {
+        field: values.get(f"{ARCHITECTURE}.{key}") for field, key in names.items()
+    }
     for field, key in names.items():
         if type(sizes[field]) is not int:
             raise UserError(f"{path}: the key {ARCHITECTURE}.{key} is missing or not a number.")

@@ -38,7 +38,7 @@ def describe(
     entries, read = bundle.any_tensor_reader(prefix)
     tensors = []
     for name, entry in entries.items():
-        digest = hashlib.sha256(np.ascontiguousarray(read(name))).hexdigest()
+        digest = hashlib.sha256(read(name).tobytes()).hexdigest()
         shape = list(entry.shape)
         tensors.append({"name": name, "shape": shape, "dtype": entry.dtype, "sha256": digest})
         progress(1)

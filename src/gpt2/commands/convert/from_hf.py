@@ -6,7 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from gpt2.checkpoint.resolve import find_vocabulary
+from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.convert.shared import OverwriteOptions, TargetOptions, new_model_folder
@@ -52,7 +52,7 @@ def run(values: Values) -> None:
     options = ReadingOptions(
         values.n_head,
         values.approximate_gelu,
-        (lambda: of_tokenizer(find_vocabulary(name, values.models_dir))) if name else None,
+        (lambda: of_tokenizer(find_folder(name, values.models_dir).tokenizer())) if name else None,
         notice,
     )
     model = from_huggingface.open_model(path, options)

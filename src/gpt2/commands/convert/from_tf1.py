@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.resolve import find_vocabulary, released_model
+from gpt2.checkpoint.resolve import find_folder, released_model
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.convert.shared import OverwriteOptions, TargetOptions, new_model_folder
@@ -62,7 +62,7 @@ def run(values: Values) -> None:
 def _tokenizer(values: Values, checkpoint: Tf1Checkpoint) -> Tokenizer:
     """Return the vocabulary that was given, lies beside the checkpoint, or is GPT-2's."""
     if values.tokenizer:
-        return find_vocabulary(values.tokenizer, values.models_dir, notice)
+        return find_folder(values.tokenizer, values.models_dir, notice).tokenizer()
     beside = checkpoint.prefix.parent
     if (beside / ENCODER_FILE).is_file() or (beside / MERGES_FILE).is_file():
         return ModelFolder(beside).tokenizer()

@@ -3,8 +3,8 @@
 
     python tools/interop_formats.py --peers PYTHON --docs docs/interop.md
 
-PYTHON is the interpreter of an environment with llama-cpp-python; the SavedModel is run by TensorFlow
-without this project. Both sides compute the logits behind a prompt, greedy text of 64 tokens, and
+PYTHON is the interpreter of an environment with llama-cpp-python; the SavedModel is run by
+TensorFlow without this project. Both sides compute the logits behind a prompt, greedy text of 64 tokens, and
 for llama.cpp the token ids of texts. The model has random weights and a vocabulary learned from
 texts of the project.
 """
@@ -74,7 +74,8 @@ scalars = {"new_tokens": length, "top_k": 0, "seed": 0}
 found = signatures["generate"](
     **one, temperature=tf.constant(0.0), **{name: tf.constant(n) for name, n in scalars.items()}
 )
-print(json.dumps([f"TensorFlow {tf.__version__}", logits, found["tokens"][0].numpy().tolist(), None]))
+greedy = found["tokens"][0].numpy().tolist()
+print(json.dumps([f"TensorFlow {tf.__version__}", logits, greedy, None]))
 """
 
 

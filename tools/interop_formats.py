@@ -4,9 +4,9 @@
     python tools/interop_formats.py --peers PYTHON --docs docs/interop.md
 
 PYTHON is the interpreter of an environment with llama-cpp-python; the SavedModel is run by
-TensorFlow without this project. Both sides compute the logits behind a prompt, greedy text of 64 tokens, and
-for llama.cpp the token ids of texts. The model has random weights and a vocabulary learned from
-texts of the project.
+TensorFlow without this project. Both sides compute the logits behind a prompt, greedy text of 64
+tokens, and for llama.cpp the token ids of texts. The model has random weights and a vocabulary
+learned from texts of the project.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ PEERS = .venv-peers/bin/python
 # They read our models, and we read theirs; docs/interop.md.
 interop: $(DEVELOPMENT) .venv-peers/installed
 	$(PYTHON) tools/interop_matrix.py --peers $(PEERS) --docs docs/interop.md
+	$(PYTHON) tools/interop_formats.py --peers $(PEERS) --docs docs/interop.md
 
 # All benchmarks, which takes hours: tables in docs/benchmarks and the README.
 bench: $(DEVELOPMENT)
@@ -48,7 +49,7 @@ guard: $(DEVELOPMENT)
 
 .venv-peers/installed:
 	python3 -m venv .venv-peers
-	$(PEERS) -m pip install torch transformers tokenizers ctranslate2
+	$(PEERS) -m pip install torch transformers tokenizers ctranslate2 llama-cpp-python
 	touch $@
 
 .venv/installed: requirements.txt

@@ -38,14 +38,20 @@ def quiet() -> Iterator[None]:
             os.close(standard_error)
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(find_devices: bool = True) -> None:
     """Import TensorFlow without its start-up log lines.
 
     To see them, set the environment variable TF_CPP_MIN_LOG_LEVEL to 0 or 1.
+
+    Args:
+        find_devices: find GPUs, which writes more such lines. A cluster has to be formed before.
     """
-    level = os.environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL") or "2"
+    # A cluster's library writes pages when a worker is lost, which the error says in a sentence.
+    default = "2" if find_devices else "3"
+    level = os.environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL") or default
     # Some lines are written before that variable is read.
     with contextlib.nullcontext() if level in ("0", "1") else quiet():
         import tensorflow as tf
 
-        tf.config.list_logical_devices()
+        if find_devices:
+            tf.config.list_logical_devices()

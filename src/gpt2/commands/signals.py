@@ -31,10 +31,10 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def load_tensorflow() -> None:
+def load_tensorflow(find_devices: bool = True) -> None:
     """Import TensorFlow without Keras and without its log lines; see `prepare_tensorflow`."""
     prepare_tensorflow()
-    import_tensorflow()
+    import_tensorflow(find_devices)
 
 
 def prepare_tensorflow() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from gpt2 import randomness
@@ -28,6 +31,7 @@ from gpt2.locks import run_lock
 from gpt2.tokenizer import Tokenizer
 from gpt2.training import changes, events, run_log
 from gpt2.training.best import BestCheckpoint
+from gpt2.training.cluster import find_cluster
 from gpt2.training.loggers import Logger, TensorBoardLogger, WandbLogger, load_wandb
 from gpt2.training.progress import TrainingProgress
 from gpt2.training.resume import LATEST, ResumedTraining, ResumePoint, find_resume_point
@@ -67,6 +71,12 @@ class TrainOptions:
     wandb: str | None = setting(
         None, "also log to this Weights & Biases project (pip install wandb)", metavar="PROJECT"
     )
+    distribute: str = setting(
+        "auto",
+        "share each batch among several devices: the workers of TF_CONFIG or SLURM, all GPUs of "
+        "this machine, or off; auto does so where there are several",
+        choices=("auto", "off", "mirrored", "multi_worker"),
+    )
     val_dataset: str | None = setting(
         None, "validation set, as for --dataset (default: the training set)", metavar="PATH"
     )
@@ -95,10 +105,15 @@ def run(values: Values) -> None:
         )
     if values.wandb:
         load_wandb()
-    with run_lock(run_folder.path):
+    cluster = find_cluster(values.distribute, os.environ)
+    is_chief = cluster is None or cluster.index == 0
+    # Only the chief writes to the run folder, which all workers see.
+    with run_lock(run_folder.path) if is_chief else contextlib.nullcontext():
         point = find_resume_point(
             run_folder, values.model_name, values.models_dir, values.restore_from
         )
+        if cluster and values.seed is None and not point.progress:
+            raise UserError("Several workers need --seed N, the same for all of them.")
         seed, seed_note = _seed(values, run_folder, point)
         hparams, tokenizer = point.model.hparams, point.model.tokenizer()
         run_folder.check_model(point.model)
@@ -120,11 +135,19 @@ def run(values: Values) -> None:
         trainer_settings = dataclasses.replace(trainer_settings, schedule_steps=last_step)
         print_plan(training, validation, hparams, trainer_settings, loop_settings)
 
-        load_tensorflow()
-        from gpt2.training.loop import Loop
+        load_tensorflow(find_devices=cluster is None)
+        from gpt2.training import distribution
+
+        if cluster:
+            print(f"Waiting for the {len(cluster.addresses)} workers...", flush=True)
+        devices = distribution.connect(values.distribute, cluster)
+        if devices.devices > 1:
+            devices.check_batch_size(loop_settings.batch_size)
+            print(f"Training on {devices.devices} devices, worker {devices.worker}", flush=True)
+        from gpt2.training.loop import Loop  # creates constants, which a cluster comes before
 
         print("Loading checkpoint", shown(point.checkpoint), flush=True)
-        resumed = point.resume(trainer_settings, seed)
+        resumed = point.resume(trainer_settings, seed, devices)
         done = resumed.point.done
         if resumed.progress.examples is None and done:
             resumed.progress.examples = run_log.examples_seen(run_folder.path, done, size)
@@ -134,20 +157,19 @@ def run(values: Values) -> None:
             *_changes(values, run_folder, resumed, trainer_settings),
         ):
             notice(note)
-        template = datasets.find_template(values.dataset, reading, tokenizer)
-        run_folder.adopt(point.model)
+        first_batch = training.batch(0, size)
+        devices.check_same(
+            {
+                **{f"--{name}": value for name, value in vars(values).items()},
+                "dataset": (training.steps_per_epoch(1), first_batch.fingerprint()),
+                "checkpoint": (done, bundle.fingerprint(point.checkpoint)),
+            }
+        )
         resumed.progress.packing = dataset_settings.packed
-        _keep_template(run_folder, template)
-        config = _describe(values, run_folder, resumed, last_step)
         samples = workspace.samples_folder(values.run_name)
-        if values.restore_from != LATEST:
-            _keep_what_follows(run_folder, done)
-        if (values.restore_from != LATEST or not done) and (kept := keep_samples(samples, done)):
-            notice(f"The run's earlier samples are kept in {shown(kept)}.")
-        try:
-            run_log.add_call(run_folder.path, **config)
-        except UserError as error:  # such as a full disk, which must not end a run that resumes
-            notice(f"{error} Training continues; this call is not recorded.")
+        loggers: list[Logger] = []
+        if is_chief:
+            loggers = _begin_call(values, run_folder, samples, resumed, last_step, reading)
         loop = Loop(
             resumed.trainer,
             training,
@@ -158,8 +180,9 @@ def run(values: Values) -> None:
             loop_settings,
             resumed.progress,
             done=done,
-            loggers=_loggers(values, run_folder, resumed, config),
+            loggers=loggers,
             encoding=values.encoding,
+            distribution=devices,
         )
         stop = StopSignal(
             "Stopping after this step, then saving. Press Ctrl+C again to quit without saving."
@@ -167,13 +190,38 @@ def run(values: Values) -> None:
         print("Training...", flush=True)
         with stop, Screen(done, last_step, stop.request) as screen:
             for event in loop.train(stop, screen.validation_bar):
-                screen.show(event)
+                if is_chief or not isinstance(event, events.StepFinished | events.Validated):
+                    screen.show(event)
                 if isinstance(event, events.Finished):
                     next_command = _sample_command(values, workspace)
                     screen.print(_last_line(event.reason, run_folder, resumed.progress))
                     screen.print(escaped(f"Sample with: {next_command}"))
             if stop() and run_folder.checkpoints():
                 screen.print(escaped(f"Resume with: {_resume_command(values)}"))
+
+
+def _begin_call(
+    values: Values,
+    run_folder: RunFolder,
+    samples: Path,
+    resumed: ResumedTraining,
+    last_step: int | None,
+    reading: ReaderSettings,
+) -> list[Logger]:
+    """Prepare the run folder for a call that is about to train; return its loggers."""
+    model, done = resumed.point.model, resumed.point.done
+    run_folder.adopt(model)
+    _keep_template(run_folder, datasets.find_template(values.dataset, reading, model.tokenizer()))
+    config = _describe(values, run_folder, resumed, last_step)
+    if values.restore_from != LATEST:
+        _keep_what_follows(run_folder, done)
+    if (values.restore_from != LATEST or not done) and (kept := keep_samples(samples, done)):
+        notice(f"The run's earlier samples are kept in {shown(kept)}.")
+    try:
+        run_log.add_call(run_folder.path, **config)
+    except UserError as error:  # such as a full disk, which must not end a run that resumes
+        notice(f"{error} Training continues; this call is not recorded.")
+    return _loggers(values, run_folder, resumed, config)
 
 
 def _seed(values: Values, run_folder: RunFolder, point: ResumePoint) -> tuple[int, tuple[str, ...]]:
@@ -406,6 +454,7 @@ COMMAND = Command(
         ],
         "speed and memory": [
             *options_of(TrainerSettings, "precision", "memory_saving_gradients"),
+            *options_of(TrainOptions, "distribute"),
             *options_of(TrainOptions, "twremat_memlimit"),
             *options_of(
                 TrainerSettings,

@@ -36,7 +36,7 @@ _FLAGS = {
         *("models_dir", "restore_from", "run_name", "max_minutes", "patience", "wandb"),
         *("save_every", "sample_every", "sample_length", "sample_num", "top_k", "top_p"),
         *("val_every", "val_batch_size", "val_batch_count"),
-        *("memory_saving_gradients", "twremat_memlimit"),
+        *("memory_saving_gradients", "twremat_memlimit", "distribute"),
     ),
 }
 ON_RESUME = {flag: effect for effect, flags in _FLAGS.items() for flag in flags}

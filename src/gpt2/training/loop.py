@@ -20,6 +20,7 @@ from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.tokenizer import Tokenizer
 from gpt2.training import events
 from gpt2.training.best import BestCheckpoint, BestValidation
+from gpt2.training.distribution import Distribution
 from gpt2.training.loggers import Logger
 from gpt2.training.memory import enough_memory
 from gpt2.training.progress import TrainingProgress
@@ -47,6 +48,7 @@ class Loop:
         done: int = 0,
         loggers: Sequence[Logger] = (),
         encoding: str = "utf-8",
+        distribution: Distribution | None = None,
     ):
         """Prepare.
 
@@ -59,7 +61,10 @@ class Loop:
             done: steps of this run before this call; the first step is `done + 1`.
             loggers: receive metrics and samples, and are closed at the end.
             encoding: of the files of samples.
+            distribution: of the trainer. Only the chief writes files; all processes have to make
+                the same decisions, so they exchange what only one of them knows.
         """
+        self._distribution = distribution or Distribution()
         self._trainer = trainer
         self._sampler = sampler
         self._validation = validation
@@ -105,6 +110,7 @@ class Loop:
                 Checkpoints saved before are kept.
         """
         self._stop, self._bar = stop, bar
+        self._stopping = False  # whether `stop` was true in any process when they last compared
         settings = self._settings
         settings.check_model(self._trainer.hparams)
         files.make_folder(self._run.path)
@@ -115,26 +121,36 @@ class Loop:
                     yield from self._check_validation_set()
                 if self._validation_is_due():  # also if the run was interrupted before it
                     yield from self._validate()
-                while not stop() and self._end_reason() is None:
+                while not self._stops() and (reason := self._end_reason()) is None:
                     yield from self._train_step()
-                    if self._validation_is_due() and not stop():
+                    if self._validation_is_due() and not self._stops():
                         yield from self._validate()  # before saving, so that its result is saved
                     if self._save_is_due():
                         yield from self._save()
                     if self._step % settings.sample_every == 0 and not stop():
                         yield from self._sample()
-                if stop():
+                if self._stopping:
                     yield events.Interrupted()
                 if self._step > self._saved:
                     yield from self._save(last=True)
-                if not stop():
-                    yield events.Finished(self._step, self._end_reason())
+                if not self._stopping:
+                    yield events.Finished(self._step, reason)
         finally:
             for logger in self._loggers:
                 logger.close()
 
+    def _stops(self) -> bool:
+        """Return whether any process has been asked to stop; all call it at the same point."""
+        self._stopping = self._stopping or self._distribution.any(self._stop())
+        return self._stopping
+
     def _end_reason(self) -> str | None:
-        """Return why the run ends here, a sentence, or None if it continues."""
+        """Return why the run ends here, a sentence, or None if it continues for all processes."""
+        reason = self._own_end_reason()
+        ended = self._distribution.any(reason is not None)
+        return (reason or "Another worker has ended the training.") if ended else None
+
+    def _own_end_reason(self) -> str | None:
         settings, progress = self._settings, self._progress
         if self._last_step is not None and self._step >= self._last_step:
             return f"Finished {self._step:,} steps."
@@ -220,6 +236,9 @@ class Loop:
         return self._step % self._settings.save_every == 0 or retry
 
     def _save(self, last: bool = False) -> Iterator[events.Event]:
+        if not self._distribution.is_chief:
+            self._saved = self._step
+            return
         # The step's loss was that of the weights before its update, which may have broken them.
         first, size = self._firsts()[0], self._settings.batch_size
         loss = self._trainer.loss(batch_from(self._sampler, first, size).rows(slice(1)))
@@ -289,11 +308,11 @@ class Loop:
         yield events.Validating()
         total, targets = 0.0, 0
         for first, size in self._bar(self._validation_batches()):
-            if self._stop():
+            if self._stops():
                 return
             batch = self._batch(self._validation, first, size)
             count = batch.target_count
-            total += self._trainer.loss(batch) * count
+            total += self._trainer.shared_loss(batch) * count
             targets += count
         loss = total / targets
         yield events.Validated(self._step, time.monotonic() - self._started, loss)
@@ -317,8 +336,9 @@ class Loop:
         again = known is not None and (known.loss, known.step) == (loss, self._step)
         if not comparable or loss < known.loss or again:
             try:
-                yield events.Saving(self._run.best.prefix(self._step))
-                self._best.save(new, self._trainer, known)
+                if self._distribution.is_chief:
+                    yield events.Saving(self._run.best.prefix(self._step))
+                    self._best.save(new, self._trainer, known)
             except UserError as error:
                 yield events.Warned(
                     f"{error} Training continues; the best checkpoint so far is kept."
@@ -344,6 +364,8 @@ class Loop:
 
     def _sample(self) -> Iterator[events.Event]:
         """Generate samples from a token of the dataset, and write them to a file."""
+        if not self._distribution.is_chief:
+            return
         yield events.Generating()
         count, prompt = self._settings.sample_num, [self._sampler.token(self._step)]
         first = self._step * count

@@ -47,7 +47,7 @@ class LoRA:
     @property
     def alpha(self) -> float:
         """The scale of the update in effect, to 6 digits, as it is stored as alpha / rank."""
-        return float(f"{float(self._scale) * self._rank:.6g}")
+        return float(f"{float(self._scale.numpy()) * self._rank:.6g}")
 
     @property
     def factors(self) -> dict[str, tf.Variable]:

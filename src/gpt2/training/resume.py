@@ -22,6 +22,7 @@ from gpt2.training.progress import TrainingProgress
 from gpt2.workspace import ALIASES
 
 if TYPE_CHECKING:
+    from gpt2.training.distribution import Distribution
     from gpt2.training.settings import TrainerSettings
     from gpt2.training.trainer import Trainer
 
@@ -43,11 +44,14 @@ class ResumePoint:
     notes: tuple[str, ...] = ()  # notices for the user, sentences
     earlier: ResumePoint | None = None  # used instead if the weights are damaged
 
-    def resume(self, settings: TrainerSettings, seed: int) -> ResumedTraining:
+    def resume(
+        self, settings: TrainerSettings, seed: int, distribution: Distribution | None = None
+    ) -> ResumedTraining:
         """Load the weights and the optimizer state; use `earlier` if the weights are damaged.
 
         Args:
             seed: of everything random in the run from now on.
+            distribution: see `Trainer`.
 
         Raises:
             UserError: see `bundle.read_tensors`; all checkpoints are damaged, or memory ran out.
@@ -62,13 +66,13 @@ class ResumePoint:
             if self.earlier is None:
                 raise
             try:
-                resumed = self.earlier.resume(settings, seed)
+                resumed = self.earlier.resume(settings, seed, distribution)
             except UserError:
                 raise error from None  # the newest checkpoint is the one to repair
             note = _instead(error, resumed.point.checkpoint)
             return resumed._replace(point=resumed.point.with_notes(note))
         with enough_memory():
-            trainer = Trainer(weights, hparams, settings, seed)
+            trainer = Trainer(weights, hparams, settings, seed, distribution)
             point = self._restore(trainer)
         progress = self.progress or TrainingProgress(seed)
         if self.best:

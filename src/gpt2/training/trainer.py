@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +15,7 @@ from gpt2.data.samplers import Batch
 from gpt2.errors import UserError
 from gpt2.forward import ComputeSettings, graph, hardware_precision
 from gpt2.hparams import HParams
+from gpt2.training.distribution import Distribution
 from gpt2.training.lora import LoRA
 from gpt2.training.loss import LossScale, next_token_loss
 from gpt2.training.optimizers import BY_NAME
@@ -48,37 +50,42 @@ class Trainer:
         hparams: HParams,
         settings: TrainerSettings,
         seed: int,
+        distribution: Distribution | None = None,
     ):
         """Create the variables and the optimizer.
 
         Args:
             weights: the model's tensors, by OpenAI's names.
             seed: of noise, dropout and LoRA's initialization.
+            distribution: the devices that share each batch (default: one).
 
         Raises:
             UserError: the settings do not fit the model; see `TrainerSettings.trained_tensors`.
         """
         self.hparams = hparams
-        self.weights = {
-            name: tf.Variable(array, name=name.replace("/", "_")) for name, array in weights.items()
-        }
         self._settings = settings
         self._seed = seed
+        self._distribution = distribution or Distribution()
         self._compute_settings = ComputeSettings(
             precision=PRECISIONS.get(settings.precision) or hardware_precision(),
             gradient_checkpointing=settings.memory_saving_gradients,
             dropout=settings.dropout,
         )
-        # The loss is differentiated by `_trained`; the optimizer updates `_parameters`. They are
-        # the same variables unless LoRA trains factors of them.
-        self._trained = {name: self.weights[name] for name in settings.trained_tensors(hparams)}
-        self._lora = None
-        parameters = self._trained
-        if settings.lora_rank:
-            self._lora = LoRA(self._trained, settings.lora_rank, settings.lora_alpha, seed)
-            parameters = self._lora.factors
-        self._parameters = list(parameters.values())
-        self._optimizer = BY_NAME[settings.optimizer](parameters, settings)
+        with self._distribution.variables():
+            self.weights = {
+                name: tf.Variable(array, name=name.replace("/", "_"))
+                for name, array in weights.items()
+            }
+            # The loss is differentiated by `_trained`; the optimizer updates `_parameters`. They
+            # are the same variables unless LoRA trains factors of them.
+            self._trained = {name: self.weights[name] for name in settings.trained_tensors(hparams)}
+            self._lora = None
+            parameters = self._trained
+            if settings.lora_rank:
+                self._lora = LoRA(self._trained, settings.lora_rank, settings.lora_alpha, seed)
+                parameters = self._lora.factors
+            self._parameters = list(parameters.values())
+            self._optimizer = BY_NAME[settings.optimizer](parameters, settings)
         self._loss_scale = LossScale() if self._compute_settings.precision == "float16" else None
         self._sums: list[tf.Variable] = []  # accumulated gradients of a step of several batches
 
@@ -110,8 +117,13 @@ class Trainer:
             return result
 
     def loss(self, batch: Batch) -> float:
-        """Return the mean loss of a batch in nats, without noise and dropout."""
+        """Return the mean loss of a batch in nats, without noise and dropout, on one device."""
         return float(self._loss(batch))
+
+    def shared_loss(self, batch: Batch) -> float:
+        """Return `loss`, computed by all devices together."""
+        devices = self._distribution
+        return float(devices.call(self._loss_on_devices, *self._shared(batch)))
 
     @property
     def lora_alpha(self) -> float | None:
@@ -151,9 +163,10 @@ class Trainer:
                     f"{list(state[name].shape)}, not {list(value.shape)}. Use the settings of the "
                     "earlier training to restore it, including the LoRA rank."
                 )
-        for name, value in own.items():
-            if isinstance(value, tf.Variable):
-                value.assign(tf.cast(state[name], value.dtype))
+        with self._distribution.variables():
+            for name, value in own.items():
+                if isinstance(value, tf.Variable):
+                    value.assign(tf.cast(state[name], value.dtype))
         if self._loss_scale:
             self._loss_scale.restore(state)
 
@@ -167,24 +180,40 @@ class Trainer:
         # Batches are weighted by their number of targets, so that each target weighs the same.
         parts = [
             (
-                batch._replace(inputs=self._with_noise(batch.inputs, step, number)),
-                self._dropout_seed(step, number),
+                *self._shared(
+                    batch._replace(inputs=self._with_noise(batch.inputs, step, number)),
+                    functools.partial(self._dropout_seed, step, number),
+                ),
                 tf.constant(scale * count / sum(counts), tf.float32),
             )
             for number, (batch, count) in enumerate(zip(batches, counts, strict=True))
             if count
         ]
         scalars = tf.constant(rate, tf.float32), tf.constant(scale, tf.float32)
+        call = self._distribution.call
         if len(parts) == 1:
-            loss, norm = self._train_on(*parts[0], *scalars)
+            loss, norm = call(self._train_on, *parts[0], *scalars)
             return float(loss), float(norm)
-        if not self._sums:
-            self._sums = [tf.Variable(tf.zeros_like(variable)) for variable in self._parameters]
-        for total in self._sums:
-            total.assign(tf.zeros_like(total))
-        losses = [float(self._accumulate(*part)) for part in parts]
+        with self._distribution.variables():
+            if not self._sums:
+                self._sums = [tf.Variable(tf.zeros_like(variable)) for variable in self._parameters]
+            for total in self._sums:
+                total.assign(tf.zeros_like(total))
+        losses = [float(call(self._accumulate, *part)) for part in parts]
         loss = float(np.average(losses, weights=[count for count in counts if count]))
-        return loss, float(self._apply_sums(tf.constant(loss), *scalars))
+        return loss, float(call(self._apply_sums, tf.constant(loss), *scalars))
+
+    def _shared(
+        self, batch: Batch, seed: Callable[[int], tf.Tensor | None] = lambda device: None
+    ) -> tuple:
+        """Return for each device its rows, its dropout seed, and its share of the targets."""
+        count = max(batch.target_count, 1)
+
+        def of_device(device: int) -> tuple:
+            rows = self._distribution.rows_of(batch, device)
+            return rows, seed(device), tf.constant(rows.target_count / count, tf.float32)
+
+        return self._distribution.share(of_device)
 
     def _with_noise(self, inputs: np.ndarray, step: int, number: int) -> np.ndarray:
         if self._settings.noise == 0:
@@ -194,10 +223,11 @@ class Trainer:
         others = random.integers(self.hparams.n_vocab, size=inputs.shape, dtype=np.int32)
         return np.where(replaced, others, inputs)
 
-    def _dropout_seed(self, step: int, number: int) -> tf.Tensor | None:
+    def _dropout_seed(self, step: int, number: int, device: int) -> tf.Tensor | None:
         if self._settings.dropout == 0:
             return None
-        random = randomness.generator(self._seed, randomness.DROPOUT, step, number)
+        numbers = (step, number, device) if device else (step, number)
+        random = randomness.generator(self._seed, randomness.DROPOUT, *numbers)
         return tf.constant(random.integers(2**31, size=2), tf.int64)
 
     @graph(reduce_retracing=True)
@@ -206,56 +236,89 @@ class Trainer:
         return next_token_loss(self.weights, self.hparams, batch, settings)
 
     @graph(reduce_retracing=True)
+    def _loss_on_devices(self, batch: Batch, seed: None, share: tf.Tensor) -> tf.Tensor:
+        settings = ComputeSettings(self._compute_settings.precision, gradient=False)
+
+        def on_device(batch: Batch, share: tf.Tensor) -> tf.Tensor:
+            loss = next_token_loss(self.weights, self.hparams, batch, settings)
+            return self._distribution.sum([share * loss])[0]
+
+        return self._distribution.run(on_device, batch, share)
+
+    @graph(reduce_retracing=True)
     def _train_on(
         self,
         batch: Batch,
         dropout_seed: tf.Tensor | None,
+        share: tf.Tensor,
         weight: tf.Tensor,
         learning_rate: tf.Tensor,
         scale: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Take the step of a single batch; return loss and gradient norm."""
-        loss, gradients = self._loss_and_gradients(batch, dropout_seed, weight)
-        return loss, self._apply(loss, gradients, learning_rate, scale)
+
+        def on_device(
+            batch: Batch, dropout_seed: tf.Tensor | None, share: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            found = self._loss_and_gradients(batch, dropout_seed, share, weight)
+            loss, *gradients = self._distribution.sum(found)
+            return loss, self._apply(loss, gradients, learning_rate, scale)
+
+        return self._distribution.run(on_device, batch, dropout_seed, share)
 
     @graph(reduce_retracing=True)
     def _accumulate(
         self,
         batch: Batch,
         dropout_seed: tf.Tensor | None,
+        share: tf.Tensor,
         weight: tf.Tensor,
     ) -> tf.Tensor:
         """Add the gradients of one of several batches to the sums; return its loss."""
-        loss, gradients = self._loss_and_gradients(batch, dropout_seed, weight)
-        for total, gradient in zip(self._sums, gradients, strict=True):
-            total.assign_add(gradient)
-        return loss
+
+        def on_device(batch: Batch, dropout_seed: tf.Tensor | None, share: tf.Tensor) -> tf.Tensor:
+            loss, *gradients = self._loss_and_gradients(batch, dropout_seed, share, weight)
+            for total, gradient in zip(self._sums, gradients, strict=True):
+                total.assign_add(gradient)
+            return self._distribution.sum([loss])[0]
+
+        return self._distribution.run(on_device, batch, dropout_seed, share)
 
     @graph
     def _apply_sums(self, loss: tf.Tensor, learning_rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Take the step of the accumulated gradients; return the gradient norm."""
-        gradients = [tf.convert_to_tensor(total) for total in self._sums]
-        return self._apply(loss, gradients, learning_rate, scale)
+
+        def on_device() -> tf.Tensor:
+            gradients = self._distribution.sum([tf.convert_to_tensor(sum_) for sum_ in self._sums])
+            return self._apply(loss, gradients, learning_rate, scale)
+
+        return self._distribution.run(on_device)
 
     def _loss_and_gradients(
         self,
         batch: Batch,
         dropout_seed: tf.Tensor | None,
+        share: tf.Tensor,
         weight: tf.Tensor,
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Return the loss, and the gradients of `weight` times the loss by `_parameters`."""
+    ) -> list[tf.Tensor]:
+        """Return a device's part of the loss, and the gradients of `weight` times it.
+
+        Args:
+            batch: the rows of the device.
+            share: the device's share of the targets of the whole batch.
+        """
         trained = list(self._trained.values())
         # Only these are watched, so the backward pass ends at the lowest trained layer.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
-            loss = next_token_loss(
+            loss = share * next_token_loss(
                 self.weights, self.hparams, batch, self._compute_settings, dropout_seed
             )
             weighted = weight * loss
         gradients = [
             tf.convert_to_tensor(gradient) for gradient in tape.gradient(weighted, trained)
         ]
-        return loss, self._lora.gradients(gradients) if self._lora else gradients
+        return [loss, *(self._lora.gradients(gradients) if self._lora else gradients)]
 
     def _apply(
         self,

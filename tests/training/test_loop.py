@@ -253,14 +253,7 @@ class Losses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, training: Training, losses: list[float]):
         given = iter(losses)
-        original = training.trainer.loss
-        validation = training.validation.batch(0, 2)
-
-        def loss(batch: Batch) -> float:
-            same = np.array_equal(batch.inputs, validation.inputs)
-            return next(given) if same else original(batch)
-
-        monkeypatch.setattr(training.trainer, "loss", loss)
+        monkeypatch.setattr(training.trainer, "shared_loss", lambda batch: next(given))
 
 
 VALIDATING = {"val_every": 1, "val_batch_count": 1, "held_out": True}

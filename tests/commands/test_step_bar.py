@@ -1,4 +1,4 @@
-"""The time left of a training leaves out the steps that compile the model."""
+"""The status line of a training: the time left, and which steps print a line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from gpt2.commands.training_screen import StepBar
+from gpt2.commands.training_screen import LossLines, StepBar
 
 
 @pytest.mark.parametrize("done", [0, 40])
@@ -24,3 +24,20 @@ def test_the_first_steps_do_not_count_in_the_time_left(done: int) -> None:
     bar.close()
     out.truncate(0)
     assert "?" in StepBar.format_meter(**StepBar(total=9, file=out).format_dict)
+
+
+@pytest.mark.parametrize(
+    ("every", "on_terminal", "expected"),
+    [
+        (None, False, [1, 2, 3, 4, 5, 6]),  # as in 2019
+        (2, False, [2, 4, 6]),
+        (2, True, [2, 4, 6]),
+        (None, True, [1, 3, 5, 6]),  # a second apart, and the last one
+    ],
+)
+def test_losses_are_printed_every_n_steps_or_every_second(
+    every: int | None, on_terminal: bool, expected: list[int]
+) -> None:
+    lines = LossLines(every, on_terminal)
+    times = {1: 9.0, 2: 9.5, 3: 10.1, 4: 10.2, 5: 12.0, 6: 12.1}
+    assert [n for n, seconds in times.items() if lines.is_due(n, seconds, n == 6)] == expected

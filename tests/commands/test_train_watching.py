@@ -95,9 +95,10 @@ def test_the_lines_of_2019_are_the_same_with_a_bar_on_the_terminal(watched: Watc
     assert "tokens/s" not in watched.done.out
 
 
-def test_the_bar_shows_steps_time_left_and_tokens_per_second(watched: Watched) -> None:
-    # such as 3/4 [00:01<00:00, 2.10step/s, 1,024 tokens/s]
-    bar = r"\d/4 \[\d\d:\d\d<[\d:?]+, +[\d.?]+(step/s|s/step), [\d,]+ tokens/s\]"
+def test_the_status_line_shows_steps_time_left_losses_speed_and_memory(watched: Watched) -> None:
+    # such as 3/4 [00:01<00:00, 2.10step/s, loss=5.01 avg=5.10, 1,024 tokens/s, 0.6 GB]
+    numbers = r"loss=\d\.\d\d avg=\d\.\d\d, [\d,]+ tokens/s(, \d\.\d GB)?"
+    bar = rf"\d/4 \[\d\d:\d\d<[\d:?]+, +[\d.?]+(step/s|s/step), {numbers}\]"
     assert re.search(bar, watched.terminal), watched.terminal
 
 

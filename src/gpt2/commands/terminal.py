@@ -15,6 +15,8 @@ from gpt2.commands.streams import check_output
 from gpt2.data.sources import total_size
 from gpt2.errors import escaped
 
+_PLAIN = "\x1b[0m"  # ends a color
+
 
 def shown(path: Path) -> str:
     """Return a path for messages: from the current folder if that is shorter, and escaped."""
@@ -56,6 +58,23 @@ def for_terminal(text: str) -> str:
     return re.sub(r"[^\n\t\u200c\u200d]+", lambda part: escaped(part[0]), text)
 
 
+def has_colors() -> bool:
+    """Return whether standard output is a terminal whose user wants colors."""
+    return sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def in_color(piece: str, color: str | None) -> str:
+    """Return a piece of text in a color (an escape sequence), without control characters.
+
+    A text may contain some that the terminal would obey. The color ends and begins again at each
+    line end, as pagers show line by line.
+    """
+    piece = "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in piece
+    )
+    return "\n".join(f"{color}{line}{_PLAIN}" for line in piece.split("\n")) if color else piece
+
+
 def print_banner(number: int) -> None:
     """Print the line above a sample, as in 2019, unless nobody gets it: see `check_output`."""
     check_output()
@@ -79,6 +98,20 @@ def print_values(values: Mapping[str, object]) -> None:
     width = max(map(len, values))
     for name, value in values.items():
         print(f"{name.replace('_', ' '):{width}}  {escaped(formatted(value))}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, rounded to two units.
+
+    Example:
+        >>> duration(8), duration(90), duration(7300)
+        ('8 s', '1 min 30 s', '2 h 2 min')
+    """
+    for unit, size, smaller, part in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        parts = round(seconds / part)
+        if parts * part >= size:
+            return f"{parts * part // size:,} {unit} {parts * part % size // part} {smaller}"
+    return f"{round(seconds)} s"
 
 
 def formatted(value: object) -> str:

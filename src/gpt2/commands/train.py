@@ -7,17 +7,20 @@ import dataclasses
 import math
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpt2 import randomness
 from gpt2.checkpoint import bundle
+from gpt2.checkpoint.export import check_target, export_model
+from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.run import RunFolder
 from gpt2.checks import LARGEST_COUNT, is_count, setting
 from gpt2.commands import inputs
 from gpt2.commands.flags import Command, Values, build, options_of, words_of
 from gpt2.commands.signals import StopSignal, load_tensorflow
-from gpt2.commands.terminal import byte_bar, notice, shown
+from gpt2.commands.terminal import byte_bar, duration, notice, shown
 from gpt2.commands.training_screen import Screen, print_plan
 from gpt2.data import datasets, templates, tokenization
 from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
@@ -87,10 +90,33 @@ class TrainOptions:
         above=0,
         below=1,
     )
+    print_every: int | None = setting(
+        None,
+        "print the loss every N steps (default: every step; on a terminal about once a second)",
+        low=1,
+    )
+    estimate: bool = setting(
+        False, "print tokens, steps per epoch, memory and time per step, then exit without training"
+    )
+    export: str | None = setting(
+        None,
+        "copy the finished model, or the best checkpoint if there is one, to models/NAME",
+        metavar="NAME",
+    )
+    overwrite: bool = setting(False, "replace the model of --export if it exists")
 
 
 def run(values: Values) -> None:
     """Train until the settings or Ctrl+C end the training, then save."""
+    train(values, Screen)
+
+
+def train(values: Values, open_screen: Callable[..., Screen]) -> None:
+    """Train as `run` does.
+
+    Args:
+        open_screen: takes the arguments of `Screen`; another screen can show the events.
+    """
     # All flags and files are checked before TensorFlow is imported, which takes seconds.
     trainer_settings, loop_settings = _training_settings(values)
     dataset_settings = build(DatasetSettings, values, line_by_line=values.lines)
@@ -103,12 +129,15 @@ def run(values: Values) -> None:
             f"--run_name {values.run_name}: the model {shown(model)} has the same name and comes "
             f"first. Choose another name, or give the run as {shown(run_folder.path)} later."
         )
+    target = _export_target(values, workspace)
     if values.wandb:
         load_wandb()
-    cluster = find_cluster(values.distribute, os.environ)
+    cluster = None if values.estimate else find_cluster(values.distribute, os.environ)
     is_chief = cluster is None or cluster.index == 0
-    # Only the chief writes to the run folder, which all workers see.
-    with run_lock(run_folder.path) if is_chief else contextlib.nullcontext():
+    # Only the chief writes to the run folder, which all workers see. An estimate writes nothing,
+    # not even a lock.
+    writes = is_chief and not values.estimate
+    with run_lock(run_folder.path) if writes else contextlib.nullcontext():
         point = find_resume_point(
             run_folder, values.model_name, values.models_dir, values.restore_from
         )
@@ -149,6 +178,9 @@ def run(values: Values) -> None:
         print("Loading checkpoint", shown(point.checkpoint), flush=True)
         resumed = point.resume(trainer_settings, seed, devices)
         done = resumed.point.done
+        if values.estimate:
+            _print_time(resumed, training, loop_settings, last_step)
+            return
         if resumed.progress.examples is None and done:
             resumed.progress.examples = run_log.examples_seen(run_folder.path, done, size)
         for note in (
@@ -188,7 +220,7 @@ def run(values: Values) -> None:
             "Stopping after this step, then saving. Press Ctrl+C again to quit without saving."
         )
         print("Training...", flush=True)
-        with stop, Screen(done, last_step, stop.request) as screen:
+        with stop, open_screen(done, last_step, stop.request, values.print_every) as screen:
             for event in loop.train(stop, screen.validation_bar):
                 if is_chief or not isinstance(event, events.StepFinished | events.Validated):
                     screen.show(event)
@@ -196,6 +228,8 @@ def run(values: Values) -> None:
                     next_command = _sample_command(values, workspace)
                     screen.print(_last_line(event.reason, run_folder, resumed.progress))
                     screen.print(escaped(f"Sample with: {next_command}"))
+                    if target and is_chief:
+                        _export(run_folder, resumed.progress, target, values, screen)
             if stop() and run_folder.checkpoints():
                 screen.print(escaped(f"Resume with: {_resume_command(values)}"))
 
@@ -244,6 +278,55 @@ def _seed(values: Values, run_folder: RunFolder, point: ResumePoint) -> tuple[in
         "The random seed of the run and its average training loss are unknown. It continues with "
         f"a new seed, {seed}; give its own as --seed if you know it.",
     )
+
+
+def _export_target(values: Values, workspace: Workspace) -> Path | None:
+    """Return the folder of --export, None without it.
+
+    Raises:
+        UserError: it cannot be exported to.
+    """
+    if values.export is None:
+        if values.overwrite:
+            raise UserError("--overwrite needs --export NAME, the model to replace. Give both.")
+        return None
+    if values.export == values.run_name:
+        raise UserError(
+            f"--export {values.export}: the run has this name, which would then mean the model. "
+            "Choose another name."
+        )
+    path = workspace.new_model_folder(values.export)
+    check_target(path, values.overwrite)
+    return path
+
+
+def _export(
+    run_folder: RunFolder, progress: TrainingProgress, target: Path, values: Values, screen: Screen
+) -> None:
+    """Copy the best checkpoint of the run, or else the newest, to a model folder."""
+    source = run_folder if progress.best_step is None else run_folder.best
+    export_model(ModelFolder(source.path), target, values.overwrite)
+    screen.print(f"Exported {shown(source.path)} to {shown(target)}")
+
+
+def _print_time(
+    resumed: ResumedTraining,
+    training: StreamSampler | DocumentSampler,
+    settings: LoopSettings,
+    last_step: int | None,
+) -> None:
+    """Print how long training takes, from a few measured steps."""
+    from gpt2.training.speed import seconds_per_step
+
+    print("Measuring a few steps...", flush=True)
+    seconds = seconds_per_step(resumed.trainer, training, settings)
+    epoch = training.steps_per_epoch(settings.examples_per_step)
+    print(f"Time, without samples, validation and saving: {seconds:.3g} s per step")
+    print(f"  1,000 steps: {duration(1000 * seconds)}")
+    print(f"  One epoch ({epoch:,} steps): {duration(epoch * seconds)}")
+    if last_step is not None:
+        left = max(0, last_step - resumed.point.done)
+        print(f"  Steps left in this run ({left:,}): {duration(left * seconds)}")
 
 
 def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
@@ -466,7 +549,7 @@ COMMAND = Command(
             *options_of(LoopSettings, "max_steps", "epochs", "max_minutes"),
             *options_of(LoopSettings, "save_every", "sample_every", "sample_length", "sample_num"),
             *options_of(SamplingSettings, "top_k", "top_p", top_k=40, top_p=0.0),
-            *options_of(TrainOptions, "wandb"),
+            *options_of(TrainOptions, "print_every", "wandb", "estimate", "export", "overwrite"),
         ],
         "validation": [
             *options_of(TrainOptions, "val_dataset", "val_split"),

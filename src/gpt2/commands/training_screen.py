@@ -1,8 +1,9 @@
-"""The output of `train`: the lines of 2019, which people's scripts parse, and a progress bar."""
+"""The output of `train`: the lines of 2019, which people's scripts parse, and a status line."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,10 +15,11 @@ from gpt2.commands.terminal import notice, shown
 from gpt2.data.samplers import DocumentSampler, StreamSampler
 from gpt2.hparams import HParams
 from gpt2.training import events
-from gpt2.training.memory import REMEDIES, available, estimate, trained_parameters
+from gpt2.training.memory import REMEDIES, available, estimate, trained_parameters, used
 from gpt2.training.settings import LoopSettings, TrainerSettings
 
 SMALL_DATASET = 300_000  # tokens, about 1 MB of English; a released model soon overfits on less
+SECONDS_PER_LINE = 1.0  # between printed losses on a terminal
 
 
 def print_plan(
@@ -92,20 +94,47 @@ class StepBar(tqdm):
         return {**super().format_dict, "rate": self._rate}
 
 
+class LossLines:
+    """Decides which steps print their loss: every N-th, or on a terminal about one a second."""
+
+    def __init__(self, every: int | None, on_terminal: bool):
+        """Decide by the step, if `every` is given or the output is not a terminal."""
+        self._every = every or (None if on_terminal else 1)
+        self._printed = -math.inf  # seconds since training began
+
+    def is_due(self, step: int, seconds: float, is_last: bool) -> bool:
+        """Return whether to print the loss of a step, finished at that time."""
+        if self._every is not None:
+            return step % self._every == 0
+        if seconds - self._printed < SECONDS_PER_LINE and not is_last:
+            return False
+        self._printed = seconds
+        return True
+
+
 class Screen:
-    """Prints the events of a training, above a progress bar if standard error is a terminal.
+    """Prints the events of a training, above a status line if standard error is a terminal.
 
     Training continues when nobody reads its output any more.
     """
 
-    def __init__(self, done: int, last_step: int | None, on_close: Callable[[], object]):
-        """Start the progress bar.
+    def __init__(
+        self,
+        done: int,
+        last_step: int | None,
+        on_close: Callable[[], object],
+        print_every: int | None = None,
+    ):
+        """Start the status line.
 
         Args:
             done: steps of the run so far.
-            last_step: where the bar ends; None for a bar without an end.
+            last_step: where its bar ends; None for a bar without an end.
             on_close: called when the reader of the output is gone; see `streams`.
+            print_every: steps from one printed loss to the next; see `LossLines`.
         """
+        self._last_step = last_step
+        self._loss_lines = LossLines(print_every, sys.stdout.isatty())
         self._streams = contextlib.ExitStack()
         self._streams.enter_context(streams.on_close(on_close))
         # On standard error and on terminals only, so that the output stays as in 2019.
@@ -132,8 +161,9 @@ class Screen:
         """Print an event, other than the last one: see `gpt2.commands.train`."""
         match event:
             case events.StepFinished(step, seconds, loss, average, speed):
-                self.print(f"[{step} | {seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}")
-                self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                if self._loss_lines.is_due(step, seconds, step == self._last_step):
+                    self.print(f"[{step} | {seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}")
+                self._bar.set_postfix_str(_status(loss, average, speed), refresh=False)
                 self._bar.step_finished(step, seconds)
             case events.Saving(prefix):
                 self.print(f"Saving {shown(prefix)}")
@@ -154,3 +184,11 @@ class Screen:
         """Print a line above the bars."""
         with tqdm.external_write_mode(sys.stdout):
             print(line, flush=True)
+
+
+def _status(loss: float, average: float, tokens_per_second: float) -> str:
+    """Return what the status line shows besides the steps and the time left."""
+    parts = [f"loss={loss:.2f} avg={average:.2f}", f"{tokens_per_second:,.0f} tokens/s"]
+    if (memory := used()) is not None:
+        parts.append(f"{memory / 1e9:.1f} GB")
+    return ", ".join(parts)

@@ -6,6 +6,7 @@ The checker parses a text with the templates that the writer fills in, so the tw
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 import re
@@ -55,18 +56,17 @@ def _text(variable: str, facts: Mapping[str, str]) -> str:
     return text[0].upper() + text[1:] if variable[1].isupper() else text
 
 
-def fewest_stories() -> int:
-    """Return a lower bound of the number of different stories.
+def number_of_stories(kind: str) -> int:
+    """Return how many different stories of a kind there are.
 
-    It counts names, animals and places, which are in every story, and the templates. The other
-    variables are not counted, as not all templates mention them.
+    Of each choice of templates, only the tables count whose variables the templates mention.
     """
-    shared = ("name", "animal", "place")
-    return sum(
-        math.prod(len(table) for table in kind.tables if not table[0].keys().isdisjoint(shared))
-        * math.prod(map(len, kind.sentences))
-        for kind in KINDS.values()
-    )
+    total = 0
+    for templates in itertools.product(*KINDS[kind].sentences):
+        mentioned = set(map(str.lower, re.findall(r"\{(\w+)\}", " ".join(templates))))
+        tables = (table for table in KINDS[kind].tables if not mentioned.isdisjoint(table[0]))
+        total += math.prod(map(len, tables))
+    return total
 
 
 def parse_story(text: str) -> Story | None:

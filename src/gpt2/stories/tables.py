@@ -30,30 +30,24 @@ def _rows(variables: str, *rows: tuple[str, ...]) -> Table:
     return tuple(dict(zip(variables.split(), row, strict=True)) for row in rows)
 
 
-_SHE = "Mila", "Nora", "Tessa", "Ivy", "Runa", "Lotta", "Pia", "Wanda", "Greta", "Suri"
-_HE = "Bruno", "Otto", "Timo", "Levi", "Anton", "Hugo", "Pepe", "Ravi", "Oskar", "Jonas"
+_SHE = "Mila", "Nora", "Ivy", "Lotta", "Wanda", "Greta"
+_HE = "Bruno", "Otto", "Levi", "Anton", "Hugo", "Pepe"
 HEROES = _rows(
     "name she her",
     *((name, "she", "her") for name in _SHE),
     *((name, "he", "him") for name in _HE),
 )
-ANIMALS = _words(
-    "animal",
-    *("fox", "hare", "bear", "mouse", "badger", "beaver"),
-    *("hedgehog", "squirrel", "goat", "duck", "donkey", "lamb"),
-)
-FRIENDS = _words("friend", "crow", "turtle", "snail", "goose", "toad", "lizard", "robin", "cricket")
+ANIMALS = _words("animal", "fox", "hare", "bear", "mouse", "badger", "hedgehog", "goat", "duck")
 PLACES = _words(
     "place",
-    *("under the old bridge", "behind the mill", "by the quiet pond", "near the apple trees"),
-    *("at the edge of the forest", "below the round hill", "in the tall grass", "on the farm"),
+    *("under the old bridge", "behind the mill", "by the quiet pond"),
+    *("near the apple trees", "below the round hill", "in the tall grass"),
 )
 
 _BEDTIME = Kind(
     tables=(
         HEROES,
         ANIMALS,
-        FRIENDS,
         PLACES,
         _words("size", "little", "sleepy", "gentle", "tiny"),
         _rows(
@@ -62,19 +56,16 @@ _BEDTIME = Kind(
             ("hear the moon sing", "heard the moon sing"),
             ("follow a firefly", "followed a firefly"),
             ("ride on a cloud", "rode on a cloud"),
-            ("talk to the north wind", "talked to the north wind"),
             ("taste the fresh snow", "tasted the fresh snow"),
             ("dance in the warm rain", "danced in the warm rain"),
-            ("paint a picture of the sun", "painted a picture of the sun"),
         ),
         _rows(
             "trouble comfort",
-            ("the night was dark", "lit a small lamp"),
-            ("the wind was cold", "brought a wool blanket"),
-            ("the path was long", "knew a short way"),
-            ("the house was silent", "hummed a soft tune"),
-            ("the grass was wet", "lent {her} a pair of boots"),
-            ("the door was stuck", "pushed it open"),
+            ("the night was dark", "a firefly lit the way"),
+            ("the wind was cold", "an old sheep brought a wool blanket"),
+            ("the path was long", "a toad showed {her} a short way"),
+            ("the house was silent", "a cricket hummed a soft tune"),
+            ("the grass was wet", "a robin lent {her} a pair of boots"),
         ),
         _words("bed", "soft moss", "dry leaves", "warm hay", "white feathers"),
     ),
@@ -82,33 +73,24 @@ _BEDTIME = Kind(
         (
             "{name} was a {size} {animal} who lived {place}.",
             "A {size} {animal} called {name} lived {place}.",
-            "Once a {size} {animal} lived {place}, and {name} was the name {she} had.",
         ),
         (
-            "One evening {she} wanted to {wish}.",
+            "One evening {name} wanted to {wish}.",
             "Before bed {she} wished to {wish}.",
-            "All day long {name} hoped to {wish}.",
+        ),
+        ("But {trouble}, and {she} was afraid.",),
+        ("Then {comfort}.",),
+        (
+            "So the {animal} {wished} until nine.",
+            "So {name} {wished} and laughed.",
         ),
         (
-            "But {trouble}, and {name} felt afraid.",
-            "But {trouble}, so {she} began to cry.",
-        ),
-        (
-            "A kind {friend} came by and {comfort}.",
-            "Then {name} met a {friend}, who {comfort}.",
-        ),
-        (
-            "Together they {wished} until they were tired.",
-            "So {name} and the {friend} {wished} and laughed.",
-        ),
-        (
-            "At last the {animal} lay down in {bed} and slept.",
-            "Soon {name} closed both eyes in a bed of {bed}.",
+            "At last the tired {animal} fell asleep on {bed}.",
+            "Soon {name} lay down on {bed}.",
         ),
         (
             "Good night, {name}.",
             "Sleep well, little {animal}.",
-            "The {friend} whispered: sleep well, {name}.",
         ),
     ),
 )
@@ -117,13 +99,12 @@ _ADVENTURE = Kind(
     tables=(
         HEROES,
         ANIMALS,
-        FRIENDS,
         PLACES,
         _words("trait", "brave", "clever", "curious", "cheerful"),
         _words(
             "treasure",
-            *("golden bell", "silver key", "crystal egg", "lost crown"),
-            *("magic drum", "blue pearl", "singing shell", "ruby ring"),
+            *("golden bell", "silver key", "crystal egg"),
+            *("magic drum", "blue pearl", "ruby ring"),
         ),
         _rows(
             "tool obstacle solution",
@@ -131,47 +112,43 @@ _ADVENTURE = Kind(
             ("a lantern", "a black cave", "lit the way with the lantern"),
             ("a raft", "a wide river", "crossed it on the raft"),
             ("a saw", "a wall of thorns", "cut a gap with the saw"),
-            ("a shovel", "a heap of snow", "dug through it with the shovel"),
             ("a flute", "a sleeping giant", "kept him asleep with the flute"),
         ),
-        _rows(
+        _words(
             "ending",
-            ("hung it above the door",),
-            ("showed it to all the neighbors",),
-            ("gave a great feast",),
-            ("told the story every winter",),
+            "hung it above the door",
+            "showed it to the neighbors",
+            "gave a great feast",
         ),
     ),
     sentences=(
         (
             "{name} was a {trait} {animal} who lived {place}.",
-            "There was a {trait} {animal} {place}, and everybody knew {name}.",
             "Far away, {place}, lived {name}, a {trait} {animal}.",
         ),
         (
-            "{She} longed for the {treasure}.",
             "More than anything {she} wanted the {treasure}.",
             "An old map showed {her} the way to the {treasure}.",
         ),
         (
-            "So {name} packed {tool} and left with a {friend}.",
-            "One morning {she} took {tool}, called a {friend} and set out.",
+            "So {name} packed {tool} and left at dawn.",
+            "One morning the {animal} took {tool} and set out.",
         ),
         (
-            "On the third day {obstacle} stopped them.",
-            "Before noon they came to {obstacle}.",
+            "On the third day {obstacle} blocked the way.",
+            "Before noon {she} came to {obstacle}.",
         ),
         (
-            "The {friend} wanted to turn back, but {name} {solution}.",
+            "The {animal} did not turn back and {solution}.",
             "{name} thought for a while, and then {she} {solution}.",
         ),
         (
-            "Behind it lay the {treasure}, bright as the morning.",
-            "There the {friend} found the {treasure} under a stone.",
+            "Behind it lay the {treasure}.",
+            "There {name} found the {treasure} under a stone.",
         ),
         (
-            "Back home the {animal} and the {friend} {ending}.",
-            "They came home and {ending}.",
+            "Back home the {animal} {ending}.",
+            "Then {name} went home and {ending}.",
         ),
     ),
 )
@@ -180,82 +157,71 @@ _FABLE = Kind(
     tables=(
         HEROES,
         ANIMALS,
-        FRIENDS,
         PLACES,
-        _words("time", "One spring", "One summer", "One autumn", "One winter"),
         _rows(
-            "fault boast fall moral",
+            "fault boast fall friend moral",
             (
                 "proud",
-                "I need no help from anyone",
-                "fell into a pit and called for help",
+                "I need no help",
+                "fell into a pit",
+                "mole",
                 "even the strong need a friend",
             ),
             (
                 "greedy",
                 "all of the corn is mine",
-                "ate until nothing was left to plant",
+                "had nothing left to plant",
+                "crow",
                 "who takes everything ends with nothing",
             ),
             (
                 "lazy",
                 "the work can wait",
-                "had an empty barn when the frost came",
+                "stood in an empty barn when the frost came",
+                "beaver",
                 "rest is sweet only after work",
             ),
             (
                 "hasty",
                 "I have no time to look",
                 "ran past the gate and got lost",
+                "snail",
                 "a slow step on the right road is quick",
             ),
             (
                 "vain",
                 "nobody is as lovely as I am",
-                "stared at the water and tumbled in",
+                "stared into the well and tumbled in",
+                "turtle",
                 "a mirror makes poor company",
             ),
-            (
-                "stubborn",
-                "I know the way myself",
-                "walked in a circle until night",
-                "good advice costs nothing",
-            ),
         ),
-        _rows(
-            "deed",
-            ("brought a ladder",),
-            ("shared some bread",),
-            ("fetched the others",),
-            ("stayed all night",),
-        ),
+        _words("deed", "brought a ladder", "shared some bread", "stayed all night"),
     ),
     sentences=(
         (
             "A {fault} {animal} named {name} lived {place}.",
             "{name} was a {fault} {animal} who lived {place}.",
-            "Everyone {place} knew {name}, the {fault} {animal}.",
         ),
         (
-            "{time} {she} met a {friend} and wished to be admired.",
-            "{time} a {friend} asked {her} for advice.",
-            "{time} {name} and a {friend} wanted to build a house.",
+            "One day a {friend} asked {her} for advice.",
+            "In spring {name} met a {friend} who wanted to build a house.",
         ),
         (
             'The {animal} said, "{Boast}."',
-            '"{Boast}," said {name} to the {friend}.',
+            '"{Boast}," said {name}.',
         ),
         (
             "The {friend} only smiled and waited.",
-            "The {friend} shook its head and went away.",
+            "The {friend} went away.",
         ),
         (
             "Before long {name} {fall}.",
             "The very next day the {animal} {fall}.",
         ),
         (
-            "Then the {friend} came and {deed}, and {name} was ashamed.",
-            "It was the {friend} who {deed} for {name}.",
+            "Then the {friend} came and {deed}.",
+            "It was the {friend} who {deed}.",
         ),
         (
             "Moral: {moral}.",

@@ -37,6 +37,7 @@ _FLAGS = {
         *("save_every", "sample_every", "sample_length", "sample_num", "top_k", "top_p"),
         *("val_every", "val_batch_size", "val_batch_count"),
         *("memory_saving_gradients", "twremat_memlimit", "distribute"),
+        *("print_every", "estimate", "export", "overwrite"),
     ),
 }
 ON_RESUME = {flag: effect for effect, flags in _FLAGS.items() for flag in flags}

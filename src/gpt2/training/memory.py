@@ -79,6 +79,15 @@ def available() -> int | None:
         return None
 
 
+def used() -> int | None:
+    """Return the memory that this process uses in bytes, or None if unknown."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on Linux
+        return None
+
+
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
     """Turn an out-of-memory error inside the `with` block into a UserError.

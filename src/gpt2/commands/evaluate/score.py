@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,14 @@ from gpt2.commands.evaluate.shared import (
     reader_options,
 )
 from gpt2.commands.flags import Command, Values, build, exactly_one, options_of
-from gpt2.commands.terminal import notice, print_table, print_values, token_bar
+from gpt2.commands.terminal import (
+    has_colors,
+    in_color,
+    notice,
+    print_table,
+    print_values,
+    token_bar,
+)
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation.perplexity import Perplexity
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 
 ROWS = 40  # of the table; for a longer text, the least probable tokens are shown
 MARKED = 0.1  # fraction of the tokens that are bold red; twice as many more are yellow
-RED, YELLOW, PLAIN = "\x1b[1;31m", "\x1b[33m", "\x1b[0m"  # terminal colors
+RED, YELLOW = "\x1b[1;31m", "\x1b[33m"  # terminal colors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +159,7 @@ def _print(record: dict[str, Any], tokenizer: Tokenizer) -> None:
     """Print the text in color on a terminal, a table of its tokens, and the results."""
     logprobs = np.array(record["logprobs"])
     order = np.argsort(logprobs, kind="stable")  # the least probable first
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+    if has_colors():
         print("".join(colored(record["tokens"], order, tokenizer)), end="\n\n")
     _print_tokens(record, order)
     print()
@@ -192,14 +198,8 @@ def colored(tokens: Sequence[int], order: np.ndarray, tokenizer: Tokenizer) -> I
     for place, token in enumerate(tokens):
         color = RED if RED in (color, colors.get(place)) else color or colors.get(place)
         piece = decoder.decode(tokenizer.decode_bytes([token]), final=place + 1 == len(tokens))
-        # A text may contain control characters that the terminal would obey.
-        piece = "".join(
-            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in piece
-        )
         if piece:
-            # The color ends and begins again at each line end, as pagers show line by line.
-            lines = (f"{color}{line}{PLAIN}" for line in piece.split("\n"))
-            yield "\n".join(lines) if color else piece
+            yield in_color(piece, color)
             color = None
 
 

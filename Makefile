@@ -1,4 +1,4 @@
-# `make demo` shows the toolkit at work, `make test` tests it. Both create .venv first; to use an
+# `make demo` trains a small model on stories, `make test` tests it. Both create .venv first; to use an
 # environment of your own: make demo PYTHON=python
 
 PYTHON = .venv/bin/python

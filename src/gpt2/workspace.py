@@ -23,8 +23,11 @@ _SOURCES = Path(__file__).resolve().parent.parent
 # The root of the clone that this file lies in; None where the package is installed.
 CLONE = _SOURCES.parent if (_SOURCES.parent / "download_model.py").is_file() else None
 
-# The scripts of the clone, for the verbs that messages name.
+# The scripts of the clone whose names are not those of their verbs. A script `tokenize.py` in src/
+# would hide the module `tokenize` of Python's standard library from all others there.
 _SCRIPTS = {
+    "demo": "examples/demo.py",
+    "tokenize": "src/show_tokens.py",
     "download": "download_model.py",
     "interactive": "src/interactive_conditional_samples.py",
     "unconditional": "src/generate_unconditional_samples.py",

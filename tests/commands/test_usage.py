@@ -22,8 +22,13 @@ COMMANDS = (
     "src/evaluate.py",
     "src/evaluate.py score",
     "src/plot.py",
+    "src/show_tokens.py",
+    "src/stories.py",
 )
-VERBS = "download encode new-model train interactive unconditional conditional evaluate plot"
+VERBS = (
+    "demo download encode tokenize new-model train interactive unconditional conditional evaluate "
+    "plot stories"
+)
 # The flags of 2019 and 2021 with their defaults, and those added since.
 TRAIN_FLAGS = """
     dataset model_name=124M models_dir=models combine=50000 encoding=utf-8 batch_size=1
@@ -33,7 +38,7 @@ TRAIN_FLAGS = """
     val_batch_size=2 val_batch_count=40 val_every=0 max_steps seed
     val_split patience epochs max_minutes wandb lr_schedule=constant warmup_steps=0 clip_norm
     weight_decay momentum=0 dropout=0 precision=fp32 train_layers lora_rank=0 lora_alpha=32
-    respect_documents control_code_from lines line_by_line
+    respect_documents control_code_from lines line_by_line print_every estimate export overwrite
 """
 SAMPLER_FLAGS = "model_name seed nsamples batch_size length temperature top_k top_p models_dir"
 
@@ -104,8 +109,8 @@ WRONG_CALLS = {
     "src/evaluate.py trigram": "there is no command .?trigram",
 }
 WRONG_VERBS = {
-    "tran": "there is no command 'tran' .did you mean train.*available: download, .*plot",
-    "sing": "there is no command 'sing'; available: download, .*plot",
+    "tran": "there is no command 'tran' .did you mean train.*available: demo, download, .*plot",
+    "sing": "there is no command 'sing'; available: demo, download, .*plot",
     "newmodel x": "did you mean new-model",
     "--dataset text.npz": "there is no command '--dataset'; available: ",
     "train": "gpt2 train: missing: --dataset",

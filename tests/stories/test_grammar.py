@@ -8,27 +8,26 @@ import re
 
 import pytest
 
-from gpt2.stories.grammar import CODES, fewest_stories, parse_story, write_stories
+from gpt2.stories.grammar import CODES, number_of_stories, parse_story, write_stories
 from gpt2.stories.tables import KINDS
 
 BEDTIME = (
-    "<|bedtime|> A sleepy mouse called Pepe lived on the farm. Before bed he wished to taste the "
-    "fresh snow. But the grass was wet, and Pepe felt afraid. Then Pepe met a cricket, who lent "
-    "him a pair of boots. Together they tasted the fresh snow until they were tired. At last the "
-    "mouse lay down in dry leaves and slept. The cricket whispered: sleep well, Pepe."
+    "<|bedtime|> A sleepy mouse called Pepe lived behind the mill. Before bed he wished to taste "
+    "the fresh snow. But the grass was wet, and he was afraid. Then a robin lent him a pair of "
+    "boots. So Pepe tasted the fresh snow and laughed. At last the tired mouse fell asleep on dry "
+    "leaves. Good night, Pepe."
 )
 ADVENTURE = (
-    "<|adventure|> Far away, in the tall grass, lived Runa, a brave bear. An old map showed her "
-    "the way to the ruby ring. One morning she took a raft, called a goose and set out. Before "
-    "noon they came to a wide river. Runa thought for a while, and then she crossed it on the "
-    "raft. There the goose found the ruby ring under a stone. Back home the bear and the goose "
-    "gave a great feast."
+    "<|adventure|> Far away, in the tall grass, lived Nora, a brave bear. An old map showed her "
+    "the way to the ruby ring. One morning the bear took a raft and set out. Before noon she came "
+    "to a wide river. Nora thought for a while, and then she crossed it on the raft. There Nora "
+    "found the ruby ring under a stone. Back home the bear gave a great feast."
 )
 FABLE = (
-    "<|fable|> Everyone on the farm knew Ravi, the greedy duck. One spring Ravi and a lizard "
-    'wanted to build a house. "All of the corn is mine," said Ravi to the lizard. The lizard only '
-    "smiled and waited. The very next day the duck ate until nothing was left to plant. It was "
-    "the lizard who shared some bread for Ravi. Moral: who takes everything ends with nothing."
+    "<|fable|> Hugo was a greedy duck who lived behind the mill. In spring Hugo met a crow who "
+    'wanted to build a house. "All of the corn is mine," said Hugo. The crow went away. The very '
+    "next day the duck had nothing left to plant. It was the crow who shared some bread. Moral: "
+    "who takes everything ends with nothing."
 )
 
 
@@ -42,7 +41,6 @@ def test_the_checker_reads_what_the_writer_writes() -> None:
 
 
 def test_every_template_and_every_row_can_be_written_and_read() -> None:
-    """Texts of 1000 stories contain every word of the tables."""
     stories = list(map(parse_story, write_stories(1000, seed=1)))
     for kind, grammar in KINDS.items():
         found = [story.facts for story in stories if story and story.kind == kind]
@@ -53,10 +51,10 @@ def test_every_template_and_every_row_can_be_written_and_read() -> None:
 def test_stories_are_short_and_many_and_of_all_kinds() -> None:
     stories = list(write_stories(2000, seed=2))
     assert len(set(stories)) == len(stories)
-    assert fewest_stories() > 300_000
+    assert all(number_of_stories(kind) > 300_000 for kind in KINDS)
     lengths = [len(story.split()) - 1 for story in stories]
     assert min(lengths) >= 40
-    assert 60 <= sum(lengths) / len(lengths) <= 80
+    assert max(lengths) <= 80
     for code in CODES.values():
         assert sum(story.startswith(code) for story in stories) > 500
     assert not any(re.search(r"[{}\n]|  |\ba [aeiou]", story) for story in stories)
@@ -70,9 +68,9 @@ def test_a_seed_gives_the_same_stories_however_many_are_written() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "facts"),
     [
-        (BEDTIME, "bedtime", {"name": "Pepe", "she": "he", "animal": "mouse", "friend": "cricket"}),
-        (ADVENTURE, "adventure", {"name": "Runa", "tool": "a raft", "treasure": "ruby ring"}),
-        (FABLE, "fable", {"fault": "greedy", "animal": "duck", "deed": "shared some bread"}),
+        (BEDTIME, "bedtime", {"name": "Pepe", "she": "he", "animal": "mouse", "size": "sleepy"}),
+        (ADVENTURE, "adventure", {"name": "Nora", "tool": "a raft", "treasure": "ruby ring"}),
+        (FABLE, "fable", {"fault": "greedy", "animal": "duck", "friend": "crow"}),
     ],
     ids=["bedtime", "adventure", "fable"],
 )
@@ -87,26 +85,27 @@ def test_stories_written_by_hand_are_read(text: str, kind: str, facts: dict[str,
 @pytest.mark.parametrize(
     ("good", "old", "new"),
     [
-        (BEDTIME, "sleep well, Pepe", "sleep well, Otto"),  # another hero at the end
-        (BEDTIME, "sleep well, Pepe.", "sleep well, Pepe"),  # unfinished
-        (BEDTIME, "sleep well, Pepe.", "sleep well, Pepe. Good night, Pepe."),  # once too often
-        (BEDTIME, "the mouse lay", "the bear lay"),  # another animal
-        (BEDTIME, "The cricket whispered", "The crow whispered"),  # another friend
+        (BEDTIME, "Good night, Pepe", "Good night, Otto"),  # another hero at the end
+        (BEDTIME, "Good night, Pepe.", "Good night, Pepe"),  # unfinished
+        (BEDTIME, "Good night, Pepe.", "Good night, Pepe. Good night, Pepe."),  # once too often
+        (BEDTIME, "tired mouse fell", "tired bear fell"),  # another animal
+        (BEDTIME, "So Pepe tasted", "So Hugo tasted"),  # another hero in the middle
         (BEDTIME, "bed he wished", "bed she wished"),  # the wrong pronoun
         (BEDTIME, "lent him", "lent her"),  # the wrong pronoun inside a row
         (BEDTIME, "tasted the fresh snow", "counted the stars"),  # another wish is granted
-        (BEDTIME, "lent him a pair of boots", "lit a small lamp"),  # helps against darkness
+        (BEDTIME, "a robin lent him a pair of boots", "a firefly lit the way"),  # against darkness
         (BEDTIME, "<|bedtime|>", "<|fable|>"),
         (BEDTIME, "<|bedtime|> ", ""),
         (BEDTIME, "<|bedtime|> ", "<|bedtime|>"),
-        (BEDTIME, "Together they", "Together  they"),
-        (BEDTIME, "But the grass was wet, and Pepe felt afraid. ", ""),  # a sentence is missing
+        (BEDTIME, "Then a robin", "Then  a robin"),
+        (BEDTIME, "But the grass was wet, and he was afraid. ", ""),  # a sentence is missing
         (ADVENTURE, "a wide river", "a steep cliff"),  # a raft does not help there
         (ADVENTURE, "found the ruby ring", "found the silver key"),
         (ADVENTURE, "crossed it on the raft", "crossed it on the lantern"),
         (ADVENTURE, "a brave bear", "a brave dragon"),  # no such animal
-        (FABLE, "who takes everything ends with nothing", "good advice costs nothing"),
+        (FABLE, "who takes everything ends with nothing", "rest is sweet only after work"),
         (FABLE, '"All of the corn is mine,"', '"The work can wait,"'),
+        (FABLE, "The crow went", "The snail went"),  # the friend of another fault
         (FABLE, "The very next day", "A year later"),
     ],
 )  # fmt: skip

@@ -18,8 +18,8 @@ def draw_curve(values: Sequence[float], width: int = 64, height: int = 8) -> lis
 
     Example:
         >>> print(*draw_curve([4, 3, 2, 1], height=2), sep="\\n")
-        4.00 │█▄
-        1.00 │██▄▁
+        4.00 │█▃
+        1.00 │██▆▁
     """
     parts = np.array_split(np.array(values, float), min(width, len(values)))
     columns = np.array([part.mean() for part in parts])

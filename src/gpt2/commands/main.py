@@ -28,8 +28,10 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "demo": Verb("demo", "Train a small model on generated stories, in two minutes."),
     "download": Verb("download", "Download released GPT-2 models."),
     "encode": Verb("encode", "Tokenize text files into a dataset."),
+    "tokenize": Verb("tokenize", "Show the tokens of a text."),
     "new-model": Verb("new_model", "Create a model with a vocabulary learned from text."),
     "train": Verb("train", "Train a model on your text."),
     "interactive": Verb("interactive", "Type prompts and read completions."),
@@ -38,6 +40,7 @@ VERBS = {
     "evaluate": Verb("evaluate", "Measure perplexity and diversity, compare models."),
     "convert": Verb("convert", "Convert models from and to other programs' formats."),
     "plot": Verb("plot", "Plot curves, attention and probabilities; write a report."),
+    "stories": Verb("stories", "Write short stories to train on, or check stories."),
 }
 
 

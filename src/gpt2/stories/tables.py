@@ -75,21 +75,21 @@ _BEDTIME = Kind(
             "A {size} {animal} called {name} lived {place}.",
         ),
         (
-            "One evening {name} wanted to {wish}.",
+            "One evening the {animal} wanted to {wish}.",
             "Before bed {she} wished to {wish}.",
         ),
         ("But {trouble}, and {she} was afraid.",),
         ("Then {comfort}.",),
         (
             "So the {animal} {wished} until nine.",
-            "So {name} {wished} and laughed.",
+            "So the happy {animal} {wished}.",
         ),
         (
             "At last the tired {animal} fell asleep on {bed}.",
             "Soon {name} lay down on {bed}.",
         ),
         (
-            "Good night, {name}.",
+            "Good night, {name} the {animal}.",
             "Sleep well, little {animal}.",
         ),
     ),
@@ -127,7 +127,7 @@ _ADVENTURE = Kind(
             "Far away, {place}, lived {name}, a {trait} {animal}.",
         ),
         (
-            "More than anything {she} wanted the {treasure}.",
+            "More than anything the {animal} wanted the {treasure}.",
             "An old map showed {her} the way to the {treasure}.",
         ),
         (
@@ -140,11 +140,11 @@ _ADVENTURE = Kind(
         ),
         (
             "The {animal} did not turn back and {solution}.",
-            "{name} thought for a while, and then {she} {solution}.",
+            "{name} the {animal} {solution}.",
         ),
         (
             "Behind it lay the {treasure}.",
-            "There {name} found the {treasure} under a stone.",
+            "There {she} found the {treasure} under a stone.",
         ),
         (
             "Back home the {animal} {ending}.",
@@ -216,8 +216,8 @@ _FABLE = Kind(
             "The {friend} went away.",
         ),
         (
-            "Before long {name} {fall}.",
-            "The very next day the {animal} {fall}.",
+            "Before long the {animal} {fall}.",
+            "The next day {name} the {animal} {fall}.",
         ),
         (
             "Then the {friend} came and {deed}.",

@@ -14,19 +14,19 @@ from gpt2.stories.tables import KINDS
 BEDTIME = (
     "<|bedtime|> A sleepy mouse called Pepe lived behind the mill. Before bed he wished to taste "
     "the fresh snow. But the grass was wet, and he was afraid. Then a robin lent him a pair of "
-    "boots. So Pepe tasted the fresh snow and laughed. At last the tired mouse fell asleep on dry "
-    "leaves. Good night, Pepe."
+    "boots. So the happy mouse tasted the fresh snow. Soon Pepe lay down on dry leaves. Good "
+    "night, Pepe the mouse."
 )
 ADVENTURE = (
     "<|adventure|> Far away, in the tall grass, lived Nora, a brave bear. An old map showed her "
     "the way to the ruby ring. One morning the bear took a raft and set out. Before noon she came "
-    "to a wide river. Nora thought for a while, and then she crossed it on the raft. There Nora "
-    "found the ruby ring under a stone. Back home the bear gave a great feast."
+    "to a wide river. Nora the bear crossed it on the raft. There she found the ruby ring under a "
+    "stone. Then Nora went home and gave a great feast."
 )
 FABLE = (
     "<|fable|> Hugo was a greedy duck who lived behind the mill. In spring Hugo met a crow who "
-    'wanted to build a house. "All of the corn is mine," said Hugo. The crow went away. The very '
-    "next day the duck had nothing left to plant. It was the crow who shared some bread. Moral: "
+    'wanted to build a house. "All of the corn is mine," said Hugo. The crow went away. The next '
+    "day Hugo the duck had nothing left to plant. It was the crow who shared some bread. Moral: "
     "who takes everything ends with nothing."
 )
 
@@ -85,11 +85,11 @@ def test_stories_written_by_hand_are_read(text: str, kind: str, facts: dict[str,
 @pytest.mark.parametrize(
     ("good", "old", "new"),
     [
-        (BEDTIME, "Good night, Pepe", "Good night, Otto"),  # another hero at the end
-        (BEDTIME, "Good night, Pepe.", "Good night, Pepe"),  # unfinished
-        (BEDTIME, "Good night, Pepe.", "Good night, Pepe. Good night, Pepe."),  # once too often
-        (BEDTIME, "tired mouse fell", "tired bear fell"),  # another animal
-        (BEDTIME, "So Pepe tasted", "So Hugo tasted"),  # another hero in the middle
+        (BEDTIME, "night, Pepe the", "night, Otto the"),  # another hero at the end
+        (BEDTIME, "Pepe the mouse.", "Pepe the mouse"),  # unfinished
+        (BEDTIME, "Pepe the mouse.", "Pepe the mouse. Sleep well, little mouse."),  # once too often
+        (BEDTIME, "happy mouse", "happy bear"),  # another animal
+        (BEDTIME, "Soon Pepe", "Soon Hugo"),  # another hero in the middle
         (BEDTIME, "bed he wished", "bed she wished"),  # the wrong pronoun
         (BEDTIME, "lent him", "lent her"),  # the wrong pronoun inside a row
         (BEDTIME, "tasted the fresh snow", "counted the stars"),  # another wish is granted
@@ -106,7 +106,7 @@ def test_stories_written_by_hand_are_read(text: str, kind: str, facts: dict[str,
         (FABLE, "who takes everything ends with nothing", "rest is sweet only after work"),
         (FABLE, '"All of the corn is mine,"', '"The work can wait,"'),
         (FABLE, "The crow went", "The snail went"),  # the friend of another fault
-        (FABLE, "The very next day", "A year later"),
+        (FABLE, "The next day", "A year later"),
     ],
 )  # fmt: skip
 def test_one_wrong_word_makes_a_story_malformed(good: str, old: str, new: str) -> None:

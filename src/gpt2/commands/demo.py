@@ -51,7 +51,7 @@ TRAINING = (
     " --lr_schedule cosine --clip_norm 1"
 )
 LENGTH = 150  # tokens; the longest story has fewer
-SAMPLING = {"temperature": 0.7, "top_p": 0.95}
+SAMPLING: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95}
 SAMPLING_FLAGS = " ".join(f"--{name} {value}" for name, value in SAMPLING.items())
 BATCH = 64  # samples that are generated at once
 BIGRAM_SAMPLES = 200

@@ -12,21 +12,21 @@ from gpt2.stories.grammar import CODES, number_of_stories, parse_story, write_st
 from gpt2.stories.tables import KINDS
 
 BEDTIME = (
-    "<|bedtime|> A sleepy mouse called Pepe lived behind the mill. Before bed he wished to taste "
+    "<|bedtime|> A sleepy fox called Pepe lived behind the mill. Before bed he wished to taste "
     "the fresh snow. But the grass was wet, and he was afraid. Then a robin lent him a pair of "
-    "boots. So the happy mouse tasted the fresh snow. Soon Pepe lay down on dry leaves. Good "
-    "night, Pepe the mouse."
+    "boots. So the happy fox tasted the fresh snow. Soon Pepe lay down on dry leaves. Good "
+    "night, Pepe the fox."
 )
 ADVENTURE = (
     "<|adventure|> Far away, in the tall grass, lived Nora, a brave bear. An old map showed her "
-    "the way to the ruby ring. One morning the bear took a raft and set out. Before noon she came "
-    "to a wide river. Nora the bear crossed it on the raft. There she found the ruby ring under a "
-    "stone. Then Nora went home and gave a great feast."
+    "the way to the ruby ring. One morning the bear took a raft to find the ruby ring. Before noon "
+    "she came to a wide river. Nora the bear crossed it on the raft. There she found the ruby ring "
+    "under a stone. Then Nora went home and gave a great feast."
 )
 FABLE = (
-    "<|fable|> Hugo was a greedy duck who lived behind the mill. In spring Hugo met a crow who "
+    "<|fable|> Hugo was a greedy goat who lived behind the mill. In spring Hugo met a crow who "
     'wanted to build a house. "All of the corn is mine," said Hugo. The crow went away. The next '
-    "day Hugo the duck had nothing left to plant. It was the crow who shared some bread. Moral: "
+    "day Hugo the goat had nothing left to plant. It was the crow who shared some bread. Moral: "
     "who takes everything ends with nothing."
 )
 
@@ -51,7 +51,7 @@ def test_every_template_and_every_row_can_be_written_and_read() -> None:
 def test_stories_are_short_and_many_and_of_all_kinds() -> None:
     stories = list(write_stories(2000, seed=2))
     assert len(set(stories)) == len(stories)
-    assert all(number_of_stories(kind) > 300_000 for kind in KINDS)
+    assert all(number_of_stories(kind) > 100_000 for kind in KINDS)
     lengths = [len(story.split()) - 1 for story in stories]
     assert min(lengths) >= 40
     assert max(lengths) <= 80
@@ -68,9 +68,9 @@ def test_a_seed_gives_the_same_stories_however_many_are_written() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "facts"),
     [
-        (BEDTIME, "bedtime", {"name": "Pepe", "she": "he", "animal": "mouse", "size": "sleepy"}),
+        (BEDTIME, "bedtime", {"name": "Pepe", "she": "he", "animal": "fox", "size": "sleepy"}),
         (ADVENTURE, "adventure", {"name": "Nora", "tool": "a raft", "treasure": "ruby ring"}),
-        (FABLE, "fable", {"fault": "greedy", "animal": "duck", "friend": "crow"}),
+        (FABLE, "fable", {"fault": "greedy", "animal": "goat", "friend": "crow"}),
     ],
     ids=["bedtime", "adventure", "fable"],
 )
@@ -86,9 +86,9 @@ def test_stories_written_by_hand_are_read(text: str, kind: str, facts: dict[str,
     ("good", "old", "new"),
     [
         (BEDTIME, "night, Pepe the", "night, Otto the"),  # another hero at the end
-        (BEDTIME, "Pepe the mouse.", "Pepe the mouse"),  # unfinished
-        (BEDTIME, "Pepe the mouse.", "Pepe the mouse. Sleep well, little mouse."),  # once too often
-        (BEDTIME, "happy mouse", "happy bear"),  # another animal
+        (BEDTIME, "Pepe the fox.", "Pepe the fox"),  # unfinished
+        (BEDTIME, "Pepe the fox.", "Pepe the fox. Sleep well, little fox."),  # once too often
+        (BEDTIME, "happy fox", "happy bear"),  # another animal
         (BEDTIME, "Soon Pepe", "Soon Hugo"),  # another hero in the middle
         (BEDTIME, "bed he wished", "bed she wished"),  # the wrong pronoun
         (BEDTIME, "lent him", "lent her"),  # the wrong pronoun inside a row
@@ -101,6 +101,7 @@ def test_stories_written_by_hand_are_read(text: str, kind: str, facts: dict[str,
         (BEDTIME, "But the grass was wet, and he was afraid. ", ""),  # a sentence is missing
         (ADVENTURE, "a wide river", "a steep cliff"),  # a raft does not help there
         (ADVENTURE, "found the ruby ring", "found the silver key"),
+        (ADVENTURE, "to find the ruby ring", "to find the blue pearl"),
         (ADVENTURE, "crossed it on the raft", "crossed it on the lantern"),
         (ADVENTURE, "a brave bear", "a brave dragon"),  # no such animal
         (FABLE, "who takes everything ends with nothing", "rest is sweet only after work"),

@@ -30,14 +30,23 @@ def _rows(variables: str, *rows: tuple[str, ...]) -> Table:
     return tuple(dict(zip(variables.split(), row, strict=True)) for row in rows)
 
 
-_SHE = "Mila", "Nora", "Ivy", "Lotta", "Wanda", "Greta"
-_HE = "Bruno", "Otto", "Levi", "Anton", "Hugo", "Pepe"
+# A hero is always the same animal. A model that trains for a minute learns such pairs; that a free
+# choice of animal is kept to the end of a story, it learns only with some seeds.
 HEROES = _rows(
-    "name she her",
-    *((name, "she", "her") for name in _SHE),
-    *((name, "he", "him") for name in _HE),
+    "name she her animal",
+    ("Mila", "she", "her", "fox"),
+    ("Nora", "she", "her", "bear"),
+    ("Ivy", "she", "her", "mouse"),
+    ("Lotta", "she", "her", "goat"),
+    ("Wanda", "she", "her", "duck"),
+    ("Greta", "she", "her", "hare"),
+    ("Bruno", "he", "him", "bear"),
+    ("Otto", "he", "him", "badger"),
+    ("Levi", "he", "him", "hedgehog"),
+    ("Anton", "he", "him", "mouse"),
+    ("Hugo", "he", "him", "goat"),
+    ("Pepe", "he", "him", "fox"),
 )
-ANIMALS = _words("animal", "fox", "hare", "bear", "mouse", "badger", "hedgehog", "goat", "duck")
 PLACES = _words(
     "place",
     *("under the old bridge", "behind the mill", "by the quiet pond"),
@@ -47,7 +56,6 @@ PLACES = _words(
 _BEDTIME = Kind(
     tables=(
         HEROES,
-        ANIMALS,
         PLACES,
         _words("size", "little", "sleepy", "gentle", "tiny"),
         _rows(
@@ -98,13 +106,11 @@ _BEDTIME = Kind(
 _ADVENTURE = Kind(
     tables=(
         HEROES,
-        ANIMALS,
         PLACES,
         _words("trait", "brave", "clever", "curious", "cheerful"),
         _words(
             "treasure",
-            *("golden bell", "silver key", "crystal egg"),
-            *("magic drum", "blue pearl", "ruby ring"),
+            *("golden bell", "silver key", "magic drum", "blue pearl", "ruby ring"),
         ),
         _rows(
             "tool obstacle solution",
@@ -131,8 +137,8 @@ _ADVENTURE = Kind(
             "An old map showed {her} the way to the {treasure}.",
         ),
         (
-            "So {name} packed {tool} and left at dawn.",
-            "One morning the {animal} took {tool} and set out.",
+            "So {name} packed {tool} to look for the {treasure}.",
+            "One morning the {animal} took {tool} to find the {treasure}.",
         ),
         (
             "On the third day {obstacle} blocked the way.",
@@ -156,7 +162,6 @@ _ADVENTURE = Kind(
 _FABLE = Kind(
     tables=(
         HEROES,
-        ANIMALS,
         PLACES,
         _rows(
             "fault boast fall friend moral",

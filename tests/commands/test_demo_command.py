@@ -12,7 +12,7 @@ import pytest
 from gpt2.commands.chart import draw_curve
 from gpt2.commands.main import VERBS
 from gpt2.workspace import command_line
-from tests.commands.toolkit_copy import Done, Home, Toolkit
+from tests.commands.toolkit_copy import REPOSITORY, Done, Home, Toolkit
 
 STEPS = 12
 DEMO = f"PYTHONPATH=src python -m gpt2 demo --steps {STEPS} --stories 120 --samples 5"
@@ -92,3 +92,13 @@ def test_a_curve_falls_from_the_upper_left_to_the_lower_right() -> None:
     assert draw_curve([4, 3, 2, 1], height=2) == ["4.00 │█▃", "1.00 │██▆▁"]
     assert draw_curve([2.5, 2.5], height=2) == ["2.50 │", "2.50 │▁▁"]
     assert len(draw_curve(range(1000), width=10)[-1]) == len("949.50 │") + 10
+
+
+def test_the_measured_demo_in_the_docs_writes_well_formed_new_stories() -> None:
+    """The whole demo takes minutes; `benchmarks/demo.py` writes what it printed to the page."""
+    page = (REPOSITORY / "docs" / "demo.md").read_text(encoding="utf-8")
+    good, new = (
+        int(re.search(rf"^{start}.*: (\d+) of 200", page, re.MULTILINE)[1])
+        for start in ("Well-formed", "Not in the training text")
+    )
+    assert min(good, new) > 180

@@ -134,15 +134,15 @@ _ADVENTURE = Kind(
         ),
         (
             "More than anything the {animal} wanted the {treasure}.",
-            "An old map showed {her} the way to the {treasure}.",
+            "A map showed {her} the way to the {treasure}.",
         ),
         (
             "So {name} packed {tool} to look for the {treasure}.",
             "One morning the {animal} took {tool} to find the {treasure}.",
         ),
         (
-            "On the third day {obstacle} blocked the way.",
-            "Before noon {she} came to {obstacle}.",
+            "At noon {obstacle} blocked the way.",
+            "Soon {she} came to {obstacle}.",
         ),
         (
             "The {animal} did not turn back and {solution}.",

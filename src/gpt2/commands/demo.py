@@ -294,10 +294,9 @@ def _print_curve(screen: DemoScreen) -> None:
 
 def _print_story(story: str) -> None:
     """Print a story, its control code on a line of its own."""
-    code, _, text = for_terminal(story).partition(" ")
-    print(
-        f"  {code}", *textwrap.wrap(text, 76, initial_indent="  ", subsequent_indent="  "), sep="\n"
-    )
+    code, mark, text = for_terminal(story).partition("|>")
+    lines = (code + mark, *textwrap.wrap(text.strip(), 76))
+    print(textwrap.indent("\n".join(lines), "  "))
 
 
 def _print_next(paths: Paths) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from gpt2.checkpoint.resolve import find_vocabulary
+from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.flags import Command, Values, build, options_of
@@ -36,7 +36,7 @@ class TokenizeOptions:
 def run(values: Values) -> None:
     """Print id, bytes and text of each token, then the totals."""
     reading = build(ReaderSettings, values)
-    tokenizer = find_vocabulary(values.model_name, values.models_dir, notice)
+    tokenizer = find_folder(values.model_name, values.models_dir, notice).tokenizer()
     count = size = 0
     for text in _texts(values.text, reading):
         tokens = tokenizer.encode(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,16 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"  # as the commands do, to load TensorFlo
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = Path(os.environ.get("GPT2_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+
+def pytest_configure() -> None:
+    """Give commands the signals of a terminal: under nohup or in the background, some are ignored.
+
+    A child inherits what is ignored, but not a handler.
+    """
+    for number in filter(None, (signal.SIGINT, getattr(signal, "SIGHUP", None))):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -61,7 +61,7 @@ BAD_INPUT = [
     ("compare --models 117M,nobody --dataset text.txt", "There is no model 'nobody'"),
     ("compare --models 117M/model-5 --dataset text.txt", "117M.*model-5"),
     ("grid --top_p 0.5,2", "top_p .* from 0 to 1, not 2.0"),
-    ("grid --length 10,-1", "--length .* at least 0, not -1"),
+    ("grid --length 10,-1", "--length .* from 0 to 100,000,000, not -1"),
 ]
 MANY = ("the first of them", "x", "and a third")
 

@@ -114,7 +114,7 @@ def test_a_session_with_settings_several_lines_and_interruptions(
     assert "--nsamples must be a whole number at least 1" in terminal.ask("/set nsamples 0")
     settings = terminal.ask("/settings")
     assert "\ntemperature 0\n" in settings and "\nlength 12\n" in settings
-    assert "\nignore_eos True\n" in settings and "\ntop_k 0\n" in settings
+    assert "\nignore_eos yes\n" in settings and "\ntop_k 0\n" in settings
 
     terminal.ask("/set include_prefix True")
     terminal.type('"""One\n')

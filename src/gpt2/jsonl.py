@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -13,6 +14,31 @@ from gpt2 import locks
 from gpt2.errors import UserError, cannot_read, cannot_write, in_short, quoted
 
 Item = TypeVar("Item")
+
+
+class Ambiguous(dict):
+    """A JSON object whose text has a field more than once; it holds the last value of each.
+
+    Attributes:
+        repeated: the name of the field.
+        problem: what is wrong and what to do, for messages.
+    """
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        self.problem = f"field {quoted(self.repeated)} occurs more than once. Keep one of them."
+
+
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, an `Ambiguous` one if a field is repeated; an `object_pairs_hook`.
+
+    Example:
+        >>> json.loads('{"text": "a", "text": "b"}', object_pairs_hook=unique_fields).repeated
+        'text'
+    """
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else Ambiguous(pairs)
 
 
 def complete_lines(path: Path) -> list[str]:

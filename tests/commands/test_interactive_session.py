@@ -24,12 +24,20 @@ PROMPT = "Model prompt >>> "
 class Terminal:
     """A command on a terminal, and what has been shown there."""
 
-    def __init__(self, root: Path, *words: str):
+    def __init__(self, root: Path, *words: str, closed: int | None = None):
+        """Start it.
+
+        Args:
+            closed: descriptor of a standard stream that is closed.
+        """
         ours, theirs = pty.openpty()
         self._terminal = ours
         self.shown = ""
+        command = [sys.executable, "src/interactive_conditional_samples.py", *words]
+        if closed is not None:
+            command = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command]
         self.process = subprocess.Popen(
-            [sys.executable, "src/interactive_conditional_samples.py", *words],
+            command,
             cwd=root,
             stdin=theirs,
             stdout=theirs,
@@ -143,6 +151,27 @@ def test_a_session_with_settings_several_lines_and_interruptions(
 
     terminal.type("\x04")
     assert wait_for(terminal.process) == 0
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "shown"),
+    [
+        (0, 0, PROMPT),  # at the end of its input, as with Ctrl+D
+        (1, 1, r"Standard output: .*closed.*\n"),
+        (2, 0, PROMPT),
+    ],
+)
+def test_a_session_with_a_closed_stream_ends(
+    home: Home, closed: int, code: int, shown: str
+) -> None:
+    terminal = Terminal(home.toolkit.root, "--model_name=117M", closed=closed)
+    try:
+        assert "Traceback" not in terminal.read_until(shown)
+        if closed == 2:
+            terminal.type("/quit\n")
+        assert wait_for(terminal.process) == code
+    finally:
+        terminal.end()
 
 
 @pytest.mark.parametrize("command", ["/quit", "/exit"])

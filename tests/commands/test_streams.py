@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.commands.main import VERBS
 from gpt2.commands.terminal import notice, print_table, print_values, shown
-from tests.commands.toolkit_copy import INDEX, SIZES, Done, Toolkit
+from tests.commands.toolkit_copy import INDEX, SIZES, Done, Home, Toolkit
 from tests.support import waiting
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses descriptors and names of Unix")
@@ -95,6 +96,32 @@ def _remove(folder: Path, written: str) -> None:
         path = folder / written
         place = path.parent if path.suffix == ".index" else path
         shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+
+# One line of each command that ends before TensorFlow is imported, and its exit code.
+QUICK = {
+    "download 117M --verify --models_dir gone": 1,
+    "encode gone.txt out.npz": 1,
+    "new-model new --dataset gone.txt": 1,
+    "train --dataset gone.txt": 1,
+    "unconditional --model_name gone": 1,
+    "interactive --model_name gone": 1,
+    "conditional --prompts gone.txt": 1,
+    "evaluate perplexity --dataset gone.txt": 1,
+    "plot training gone": 1,
+}
+
+
+@pytest.mark.parametrize("closed", NAMES)
+def test_a_closed_stream_changes_no_exit_code_and_shows_no_traceback(
+    home: Home, tmp_path: Path, closed: str
+) -> None:
+    (tmp_path / "prompts.txt").write_text("The\n")
+    assert [line.split()[0] for line in QUICK] == list(VERBS)
+    for line, code in {**QUICK, "train --help": 0}.items():
+        done = run(home.toolkit, line, {closed: None}, tmp_path)
+        assert done.code == code, done
+        assert done.err.count("\n") == (code > 0 and closed != "stderr"), done
 
 
 def test_without_any_stream_work_is_done_and_exit_codes_are_kept(

@@ -287,6 +287,26 @@ def test_broken_json_is_told_with_the_line(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [
+        ('{"text": "a", "n": 1, "text": "b"}', "line 2: field 'text'"),
+        ('{"prompt": "a", "completion": "b", "prompt": "a"}', "line 2: field 'prompt'"),
+        (
+            '{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
+            "line 2: message 1: field 'content'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_record_with_a_repeated_field_is_named(
+    tmp_path: Path, ending: str, record: str, where: str
+) -> None:
+    path = written(tmp_path / f"a.{ending}", f'{{"text": "fine"}}\n{record}\n')
+    with pytest.raises(UserError, match=f"{where} occurs more than once"):
+        read(path)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
 def test_records_without_text_are_told_with_the_fields_there_are(
     tmp_path: Path, ending: str

@@ -67,6 +67,20 @@ def test_a_bad_line_is_named_and_the_others_keep_their_numbers(line: str) -> Non
     assert (first.number, last.number) == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ('{"prompt": "a", "prompt": "b"}\n{"prompt": "c"}', "file line 1"),
+        ('[{"prompt": "a", "prompt": "b"}, "c"]', "file item 1"),
+        ('{\n"prompt": "a",\n"prompt": "b"\n}', "file item 1"),
+    ],
+)
+def test_a_record_with_a_repeated_field_is_named(content: str, where: str) -> None:
+    bad, *others = read_prompts(content, "file")
+    assert str(bad) == f"{where}: field 'prompt' occurs more than once. Keep one of them."
+    assert [other.text for other in others] in (["c"], [])
+
+
 def test_a_template_is_filled_up_to_the_answer() -> None:
     example = Prompt(1, {"question": "1+1", "answer": "2"})
     template = Template("Q: {question}\nA: {answer}", [example])

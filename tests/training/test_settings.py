@@ -18,9 +18,10 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Option, build
 from gpt2.data.datasets import DatasetSettings
 from gpt2.errors import UserError
+from gpt2.generation.completions import LONGEST
 from gpt2.hparams import HParams
 from gpt2.training.memory import estimate
-from gpt2.training.settings import TrainerSettings, learning_rate
+from gpt2.training.settings import LoopSettings, TrainerSettings, learning_rate
 
 SIZES = HParams(n_vocab=50, n_ctx=8, n_embd=16, n_head=2, n_layer=12)
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -108,6 +109,12 @@ def test_all_tensors_are_trained_by_default() -> None:
 def test_settings_do_not_import_tensorflow() -> None:
     code = "import sys, gpt2.training.settings; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=SOURCE, check=True)
+
+
+@pytest.mark.parametrize("name", ["sample_length", "sample_num"])
+def test_samples_of_a_training_have_the_limits_of_the_samplers(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} .*from 0 to 1"):
+        LoopSettings(**{name: LONGEST + 1})
 
 
 EXTREMES = (

@@ -17,7 +17,7 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of, parse_value, suggestion
 from gpt2.commands.sampling_options import as_typed, shown_text, stable_text
 from gpt2.commands.signals import StopSignal, interruptible_input
-from gpt2.commands.streams import OutputError
+from gpt2.commands.streams import OutputError, check_output
 from gpt2.commands.terminal import for_terminal, print_banner
 from gpt2.errors import UserError, cannot_write, escaped
 from gpt2.generation.completions import Completion, in_order
@@ -63,7 +63,8 @@ def check(values: Values) -> None:
 
 
 def run(values: Values) -> None:
-    """Load the model and hold the session."""
+    """Load the model and hold the session, unless nobody would see it; see `check_output`."""
+    check_output()
     if values.chat:
         from gpt2.commands import chat  # which imports this module
 

@@ -13,6 +13,7 @@ from gpt2.commands.sampling_options import (
     show_notices,
     shown_text,
 )
+from gpt2.commands.streams import check_output
 from gpt2.commands.terminal import for_terminal, print_banner
 from gpt2.generation.completions import in_order
 
@@ -25,6 +26,7 @@ def check(values: Values) -> None:
 
 def run(values: Values) -> None:
     """Print samples under numbered banners."""
+    check_output()
     model = open_model(values, share=1)
     numbers = range(values.nsamples) if values.nsamples else itertools.count()
     requests = ((number, [model.start_token]) for number in numbers)

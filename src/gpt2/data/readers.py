@@ -32,6 +32,7 @@ from gpt2.data.templates import (
     messages_of,
 )
 from gpt2.errors import UserError, quoted
+from gpt2.jsonl import Ambiguous, unique_fields
 
 FORMATS = ("auto", "text", "csv", "tsv", "jsonl", "json")
 HEADERS = ("auto", "yes", "no")
@@ -335,7 +336,7 @@ def _json_lines(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(_record_lines(texts, name), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line, object_pairs_hook=unique_fields)
             except (ValueError, RecursionError) as error:
                 raise _invalid_json(name, number, error) from error
 
@@ -351,7 +352,7 @@ def _json_values(texts: Iterable[str], name: str) -> Iterator[tuple[int, Any]]:
     A value that is incomplete is parsed again when twice as much has been read, so that the whole
     file need not be in memory and the time stays linear.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=unique_fields)
     texts = iter(texts)
     buffer, at, line = "", 0, 1
     in_list = False
@@ -458,6 +459,8 @@ def _fields(
 
     for line, value in values:
         where = f"{name} line {line}"
+        if isinstance(value, Ambiguous):
+            raise UserError(f"{where}: {value.problem}")
         template, field = kind_of(value) if isinstance(value, dict) else (given, "")
         if template is None:
             if (text := _text(value, where, reading)) is not None:

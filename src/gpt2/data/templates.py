@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from gpt2 import files
 from gpt2.errors import UserError, in_short, quoted
+from gpt2.jsonl import Ambiguous
 
 TEMPLATE_FILE = "template.json"
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
@@ -188,6 +189,8 @@ def conversation(template: Template, value: object) -> list[Message]:
         )
     found = []
     for number, message in enumerate(value, start=1):
+        if isinstance(message, Ambiguous):
+            raise ValueError(f"message {number}: {message.problem}")
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise ValueError(
                 f'message {number} is not an object with "role" and "content". Add them.'

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpt2.checks import is_finite
 from gpt2.errors import UserError, in_short, quoted
+from gpt2.jsonl import Ambiguous, unique_fields
 
 _LIST_OF_PROMPTS = re.compile(r'\s*\[\s*["{]')  # how one begins
 SEPARATOR = "---"  # a line of it separates prompts of several lines
@@ -95,7 +96,7 @@ def _json_list(text: str, name: str) -> list[Any] | None:
     if text.lstrip()[:1] not in ("[", "{"):
         return None
     try:
-        items = json.loads(text)
+        items = json.loads(text, object_pairs_hook=unique_fields)
     except (ValueError, RecursionError) as error:
         # Lines that are lists of their own, ["A"] and ["B"], are prompts.
         if _LIST_OF_PROMPTS.match(text) and "Extra data" not in str(error):
@@ -127,7 +128,7 @@ def _json_lines(lines: Sequence[str], name: str) -> Iterator[Prompt | UserError]
         number += 1
         where = f"{name} line {line_number}"
         try:
-            fields = json.loads(line)
+            fields = json.loads(line, object_pairs_hook=unique_fields)
         except (ValueError, RecursionError) as error:
             yield UserError(f"{where}: invalid JSON ({error}).")
             continue
@@ -138,6 +139,8 @@ def _prompt(number: int, fields: object, where: str) -> Prompt | UserError:
     """Return the prompt of a JSON record, or the error if it is not a valid record."""
     if not isinstance(fields, dict):
         return UserError(f'{where}: not a JSON object of strings such as {{"prompt": "..."}}.')
+    if isinstance(fields, Ambiguous):
+        return UserError(f"{where}: {fields.problem}")
     for name, value in fields.items():
         if not isinstance(value, str) and not is_finite(value):
             return UserError(

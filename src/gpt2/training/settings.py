@@ -8,6 +8,7 @@ import re
 
 from gpt2.checks import LARGEST_COUNT, check_fields, setting
 from gpt2.errors import UserError, quoted
+from gpt2.generation.completions import LONGEST, MOST_SAMPLES
 from gpt2.generation.sampling import SamplingSettings
 from gpt2.hparams import HParams
 
@@ -192,8 +193,11 @@ class LoopSettings:
         "length of each sample (tokens; default: n_ctx - 1, which is 1023 for released models)",
         metavar="TOKENS",
         low=0,
+        high=LONGEST,
     )
-    sample_num: int = setting(1, "number of samples to generate each time", low=0)
+    sample_num: int = setting(
+        1, "number of samples to generate each time", low=0, high=MOST_SAMPLES
+    )
     sampling: SamplingSettings = dataclasses.field(
         default_factory=lambda: SamplingSettings(top_k=40)
     )

@@ -10,11 +10,12 @@ from gpt2.checkpoint.resolve import find_model
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.evaluate.shared import (
-    OutputOptions,
-    WindowOptions,
+    HeldOutOptions,
     check_output,
+    evaluation_options,
     open_scorer,
     reader_options,
+    window_of,
     write_output,
 )
 from gpt2.commands.flags import Command, Values, build, options_of
@@ -30,15 +31,12 @@ COLUMNS = ("tokens", "perplexity_per_token", "perplexity_per_word", "bits_per_by
 
 @dataclasses.dataclass(frozen=True)
 class CompareOptions:
-    """What compare takes besides the window and the reader's settings."""
+    """The models that compare takes."""
 
     models: str = setting(
         help="models, runs or paths, separated by commas; RUN/model-200 for one checkpoint, RUN/* "
         "for all checkpoints of a run",
         metavar="MODEL,...",
-    )
-    dataset: str = setting(
-        help="held-out text: file, folder, or glob pattern; text or .npz", metavar="PATH"
     )
 
 
@@ -68,7 +66,7 @@ def _candidates(values: Values) -> list[Candidate]:
     found = []
     for name in expand(values.models, values.models_dir):
         model = find_model(name, values.models_dir, notice)
-        window = WindowSettings.of(model.hparams.n_ctx, values.window, values.stride)
+        window = window_of(values, model)
         text = TextEncoder(model.tokenizer(), model.hparams).read(values.dataset, reading)
         found.append(Candidate(name, model, text, window))
     return found
@@ -123,9 +121,10 @@ COMMAND = Command(
     groups={
         "models and dataset": [
             *options_of(CompareOptions),
+            *options_of(HeldOutOptions),
             *options_of(inputs.ModelOptions, "models_dir"),
         ],
-        "evaluation": [*options_of(WindowOptions), *options_of(OutputOptions)],
+        "evaluation": evaluation_options(),
         "how the files are read": reader_options(),
     },
     run=run,

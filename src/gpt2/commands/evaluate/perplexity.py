@@ -11,11 +11,12 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.evaluate.shared import (
-    OutputOptions,
-    WindowOptions,
+    HeldOutOptions,
     check_output,
+    evaluation_options,
     open_scorer,
     reader_options,
+    window_of,
     write_output,
 )
 from gpt2.commands.exits import UsageError
@@ -34,11 +35,8 @@ from gpt2.hparams import RELEASED
 
 @dataclasses.dataclass(frozen=True)
 class PerplexityOptions:
-    """What perplexity takes besides the model, the window and the reader's settings."""
+    """What perplexity takes besides the model, the text, the window and the reader's settings."""
 
-    dataset: str = setting(
-        help="held-out text: file, folder, or glob pattern; text or .npz", metavar="PATH"
-    )
     recipe: str | None = setting(
         None,
         "evaluate as in the GPT-2 paper; the dataset is then the file of that test set",
@@ -88,7 +86,7 @@ def run(values: Values) -> None:
     check_output(values)
     reading = build(ReaderSettings, values)
     model = inputs.open_model(values)
-    window = WindowSettings.of(model.hparams.n_ctx, values.window, values.stride)
+    window = window_of(values, model)
     task = Task(values.dataset, recipe, model, window, reading)
     measured = measure(task)
     result = {
@@ -193,13 +191,12 @@ COMMAND = Command(
     summary="Measure perplexity per token, word and byte, and bits per byte.",
     groups={
         "model and dataset": [
-            *options_of(PerplexityOptions, "dataset"),
+            *options_of(HeldOutOptions),
             *inputs.model_options(),
         ],
         "evaluation": [
-            *options_of(PerplexityOptions, "recipe", "unit", "detokenizer"),
-            *options_of(WindowOptions),
-            *options_of(OutputOptions),
+            *options_of(PerplexityOptions),
+            *evaluation_options(),
         ],
         "how the files are read": reader_options(),
     },

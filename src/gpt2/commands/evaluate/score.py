@@ -17,11 +17,11 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import exits, inputs
 from gpt2.commands.evaluate.shared import (
-    OutputOptions,
-    WindowOptions,
     check_output,
+    evaluation_options,
     open_scorer,
     reader_options,
+    window_of,
 )
 from gpt2.commands.flags import Command, Values, build, exactly_one, options_of
 from gpt2.commands.terminal import (
@@ -65,7 +65,7 @@ def run(values: Values) -> None:
     check_output(values)
     reading = build(ReaderSettings, values)
     model = inputs.open_model(values)
-    window = WindowSettings.of(model.hparams.n_ctx, values.window, values.stride)
+    window = window_of(values, model)
     originals = _read(values, reading)
     several = len(originals) > 1
     texts = _encode(originals, _name(values), model)
@@ -212,8 +212,7 @@ COMMAND = Command(
     groups={
         "text and model": [*options_of(ScoreOptions), *inputs.model_options()],
         "evaluation": [
-            *options_of(WindowOptions),
-            *options_of(OutputOptions),
+            *evaluation_options(),
         ],
         "how the files are read": reader_options("lines"),
     },

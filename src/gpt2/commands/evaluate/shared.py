@@ -11,13 +11,14 @@ from gpt2 import files
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.flags import Option, Values
+from gpt2.commands.flags import Option, Values, options_of
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, print_table
 from gpt2.data import tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation.diversity import Diversity, measure
+from gpt2.evaluation.windows import WindowSettings
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
@@ -61,6 +62,15 @@ class WindowOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOutOptions:
+    """The text that models are evaluated on."""
+
+    dataset: str = setting(
+        help="held-out text: file, folder, or glob pattern; text or .npz", metavar="PATH"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingTextOptions:
     """The text that samples are compared with."""
 
@@ -79,6 +89,16 @@ def reader_options(*names: str) -> list[Option]:
         names: flags besides those of all subcommands.
     """
     return inputs.reader_options("encoding", "errors", "format", "column", "field", *names)
+
+
+def evaluation_options() -> list[Option]:
+    """Return the flags `--window`, `--stride` and `--json`."""
+    return [*options_of(WindowOptions), *options_of(OutputOptions)]
+
+
+def window_of(values: Values, model: ModelFolder) -> WindowSettings:
+    """Return the window that `--window` and `--stride` stand for; see `WindowSettings.of`."""
+    return WindowSettings.of(model.hparams.n_ctx, values.window, values.stride)
 
 
 def check_output(values: Values) -> None:

@@ -34,6 +34,7 @@ VERBS = {
     "tokenize": Verb("tokenize", "Show the tokens of a text."),
     "new-model": Verb("new_model", "Create a model with a vocabulary learned from text."),
     "train": Verb("train", "Train a model on your text."),
+    "tune": Verb("tune", "Search for the best training settings."),
     "interactive": Verb("interactive", "Type prompts and read completions."),
     "unconditional": Verb("unconditional", "Generate samples without a prompt."),
     "conditional": Verb("conditional", "Generate completions for a file of prompts."),

@@ -118,7 +118,7 @@ def train(values: Values, open_screen: Callable[..., Screen]) -> None:
         open_screen: takes the arguments of `Screen`; another screen can show the events.
     """
     # All flags and files are checked before TensorFlow is imported, which takes seconds.
-    trainer_settings, loop_settings = _training_settings(values)
+    trainer_settings, loop_settings = training_settings(values)
     dataset_settings = build(DatasetSettings, values, line_by_line=values.lines)
     reading = build(ReaderSettings, values)
     workspace = Workspace.find(values.models_dir, values.model_name)
@@ -329,7 +329,7 @@ def _print_time(
         print(f"  Steps left in this run ({left:,}): {duration(left * seconds)}")
 
 
-def _training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
+def training_settings(values: Values) -> tuple[TrainerSettings, LoopSettings]:
     """Return the settings of the steps and of the loop.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Keeps the figures of the harnesses, and writes them as tables into docs/reliability.md."""
+"""Stores the results of the harnesses, and writes them as tables into docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAULTS, FUZZ = ROOT / "docs" / "faults.json", ROOT / "docs" / "fuzz.json"
 
 
 def keep(path: Path, name: str, figures: dict) -> None:
-    """Put figures in place of those of the same name, with the day and the machine."""
+    """Store results under a name, with the date and the machine."""
     described = machine.describe()
     figures |= {
         "date": datetime.date.today().isoformat(),
@@ -33,7 +33,7 @@ def keep(path: Path, name: str, figures: dict) -> None:
 
 
 def write_page() -> None:
-    """Make the tables anew from the figures."""
+    """Write the tables of the stored results."""
     for path, section, name in ((FAULTS, _faults, "faults"), (FUZZ, _fuzz, "fuzz")):
         if path.is_file():
             report.write_section(PAGE, section(json.loads(path.read_text())), name)

@@ -1,7 +1,7 @@
-"""Runs commands of the toolkit in processes that are killed, on a disk that seems slow.
+"""Runs commands of the toolkit in processes that can be killed, with slow writes.
 
-Importing TensorFlow takes seconds and forking does not: whoever uses this has imported it, has
-started nothing of it, and each command runs in a fork, from the first line of its script.
+Importing TensorFlow takes seconds, forking does not: the caller imports TensorFlow without using
+it, and each command runs its script in a fork.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Seen(ctypes.Structure):
-    """What a child is doing; in memory that its parent sees too, also after a kill."""
+    """What a child is doing, in memory shared with its parent, so that it survives a kill."""
 
     _fields_ = (
-        ("writing", ctypes.c_int),  # how many writers of files or folders are at work
-        ("first", ctypes.c_long),  # step of this training, 0 before it
-        ("step", ctypes.c_long),  # that is done
-        ("saving", ctypes.c_long),  # that is being saved, or was
-        ("saved", ctypes.c_long),  # that has been saved, 0 if none has
-        ("saves", ctypes.c_int),  # that have begun
-        ("seconds", ctypes.c_double),  # that the last save took
+        ("writing", ctypes.c_int),  # files and folders being written
+        ("first", ctypes.c_long),  # first step of this training, 0 before it
+        ("step", ctypes.c_long),  # last finished step
+        ("saving", ctypes.c_long),  # step of the last save that began
+        ("saved", ctypes.c_long),  # step of the last finished save, 0 for none
+        ("saves", ctypes.c_int),  # number of saves that began
+        ("seconds", ctypes.c_double),  # duration of the last save
     )
 
 
 class Child:
-    """A command that is running."""
+    """A running command."""
 
     def __init__(self, line: str, folder: Path, slow: float = 0.0):
-        """Begin it.
+        """Start it.
 
         Args:
             line: such as `src/train.py --dataset text.npz`.
-            folder: where it is called.
-            slow: seconds that each thing takes which changes the disk.
+            folder: current folder of the command.
+            slow: delay of each operation that changes the disk (seconds).
         """
         self.seen = Seen.from_buffer(mmap.mmap(-1, ctypes.sizeof(Seen)))
         self.began = time.monotonic()
@@ -67,12 +67,12 @@ class Child:
             _become(line, folder, self.output, self.seen, slow)
 
     def ended(self) -> int | None:
-        """Its exit code, negative for a signal, or None while it runs."""
+        """Return the exit code, negative for a signal, or None while it runs."""
         process, status = os.waitpid(self.process, os.WNOHANG)
         return None if process == 0 else os.waitstatus_to_exitcode(status)
 
     def kill_after(self, seconds: float, condition: Callable[[], object] = lambda: True) -> bool:
-        """SIGKILL it so long after a condition holds; False if it came to its end before."""
+        """Kill it some time after a condition holds; return False if it ended before that."""
         waiting.wait_until(lambda: condition() or self._gone(), self.process, self.output.read_text)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._gone():
@@ -83,20 +83,20 @@ class Child:
         return code != 0
 
     def finish(self) -> float:
-        """Wait for its end, which has to be a good one; the seconds it took."""
+        """Wait until it exits with code 0, and return its duration (seconds)."""
         waiting.wait_until(self._gone, self.process, self.output.read_text)
         code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
         assert code == 0, self.output.read_text(errors="replace")
         return time.monotonic() - self.began
 
     def _gone(self) -> bool:
-        """Whether it has ended; it is waited for later."""
+        """Return whether it has ended, without reaping it."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self.process, options) is not None
 
 
 def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> None:
-    """Be the command; does not return."""
+    """Run the command in this process; does not return."""
     code = 70
     try:
         os.chdir(folder)
@@ -104,7 +104,7 @@ def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> N
             os.dup2(nothing.fileno(), 0)
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        tf.config.run_functions_eagerly(True)  # compiling them would take most of the time
+        tf.config.run_functions_eagerly(True)  # compilation would take most of the time
         slow_open = _slow_down(seen, slow)
         _watch(seen)
         script, *sys.argv[1:] = shlex.split(line)
@@ -123,7 +123,7 @@ def _become(line: str, folder: Path, output: Path, seen: Seen, slow: float) -> N
 
 
 def _watch(seen: Seen) -> None:
-    """Note what is being done."""
+    """Record saves, steps and writes in `seen`."""
     save, train_step = RunFolder.save, Loop._train_step
 
     def watched_save(self: RunFolder, step: int, *arguments: Any, **named: Any) -> Path:
@@ -147,26 +147,26 @@ def _watch(seen: Seen) -> None:
 
     RunFolder.save, Loop._train_step = watched_save, watched_step
     for name in ("atomic_write", "atomic_folder"):
-        setattr(files, name, _noted(getattr(files, name), seen))
+        setattr(files, name, _counted(getattr(files, name), seen))
 
 
-def _noted(manager: Callable, seen: Seen) -> Callable:
+def _counted(manager: Callable, seen: Seen) -> Callable:
     @contextlib.contextmanager
-    def noted(*arguments: Any, **named: Any) -> Iterator:
+    def counted(*arguments: Any, **named: Any) -> Iterator:
         seen.writing += 1
         with manager(*arguments, **named) as found:
             yield found
         seen.writing -= 1
 
-    return noted
+    return counted
 
 
 def _slow_down(seen: Seen, seconds: float) -> Callable:
-    """Let all that changes the disk take so long, and be done by halves; returns a slow `open`."""
+    """Delay all operations that change the disk, and write in halves; return a slow `open`."""
 
     def slowly(change: Callable) -> Callable:
         def call(*arguments: Any, **named: Any) -> Any:
-            if change is save_v2:  # which writes on its own, and would be too quick to be killed
+            if change is save_v2:  # writes in C++, too fast to be killed
                 half = os.fsdecode(named["prefix"]) + ".data-00000-of-00001.tempstate12"
                 Path(half).write_bytes(b"half")
             time.sleep(seconds)
@@ -177,7 +177,7 @@ def _slow_down(seen: Seen, seconds: float) -> Callable:
         return call
 
     class SlowFile:
-        """A file that is written by halves."""
+        """A file that writes in halves."""
 
         def __init__(self, file: Any):
             self._file = file

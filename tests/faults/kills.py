@@ -1,4 +1,4 @@
-"""Kills the toolkit's commands at random moments, calls them again, and looks at what is left."""
+"""Kills commands at random moments, runs them again, and checks what is left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.faults.children import Child
 
 SLOW = 0.004  # seconds
 SAVE_EVERY = 3
-# Adam, dropout, noise, validation and the best so far: all that a run has to remember.
+# Adam, dropout, noise, validation and the best loss: all state that a run must restore.
 TRAIN = (
     f"src/train.py --dataset text.npz --seed 5 --save_every {SAVE_EVERY} --sample_every 100000"
     " --learning_rate 0.01 --noise 0.1 --dropout 0.1 --val_split 0.1 --val_every 4"
@@ -40,34 +40,34 @@ NEW_MODEL = (
 
 @dataclasses.dataclass
 class Kills:
-    """What came of killing one command again and again."""
+    """Results of killing one command repeatedly."""
 
     kills: int = 0
-    writing: int = 0  # of these, while files were being written
-    resumed: int = 0  # of these, with nothing lost and nothing half-written
+    writing: int = 0  # kills while files were being written
+    resumed: int = 0  # kills after which nothing was lost or incomplete
     most_lost: int | None = None  # steps since the last save
     note: str = ""
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """The files below a folder and what is in them, but for curves, locks and logs of calls."""
-    passing = ("events.out", "lock", "config.json", "output.txt")
+    """Return the content of all files below a folder, without TensorBoard files, locks and logs."""
+    ignored = ("events.out", "lock", "config.json", "output.txt")
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(passing)
+        if path.is_file() and not path.name.startswith(ignored)
     }
 
 
 def assert_equal(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """The same files, to the bit."""
+    """Assert that two listings have the same files with the same bytes."""
     assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
     different = [name for name in found if found[name] != expected[name]]
     assert not different, different
 
 
 class Home:
-    """A folder with a text, a model and the encoded text, made by the commands."""
+    """A folder with a text, a model and the encoded text, created by the commands."""
 
     def __init__(self, folder: Path, chance: random.Random):
         self.folder, self.chance = folder, chance
@@ -80,7 +80,7 @@ class Home:
         Child("src/encode.py text.txt text.npz", folder).finish()
 
     def room(self, name: str) -> Path:
-        """A folder of its own with the same things in it."""
+        """Return a copy of the folder."""
         room = self.folder.with_name(name)
         shutil.copytree(self.folder, room)
         return room
@@ -90,16 +90,16 @@ class Home:
 
 
 def training(home: Home, kills: int) -> Kills:
-    """One training, killed so often, then let come to its end; and the same without a kill."""
+    """Kill a training repeatedly, then finish it; compare it with one that was never killed."""
     room, found = home.room("training"), Kills(most_lost=0)
     run = RunFolder(room / "checkpoint" / "killed")
     before, chance = 0, home.chance
-    begins, saves = 2.0, 0.5  # seconds until a training begins, and of a save
+    begins, saves = 2.0, 0.5  # seconds until a training starts, and of a save
     while found.kills < kills:
         child = Child(f"{TRAIN} --run_name killed", room, SLOW)
         seen = child.seen
         when = chance.random()
-        if when < 0.1:  # before it has begun
+        if when < 0.1:  # before training starts
             killed = child.kill_after(chance.uniform(0, begins))
         elif when < 0.3:  # at any time
             steps = chance.randrange(2 * SAVE_EVERY)
@@ -120,7 +120,7 @@ def training(home: Home, kills: int) -> Kills:
         assert now in (seen.saved or before, seen.saving), (now, before, seen.saved, seen.saving)
         found.most_lost = max(found.most_lost, seen.step - now if seen.first else 0)
         assert found.most_lost <= SAVE_EVERY, found
-        _assert_whole(run)
+        _assert_complete(run)
         found.resumed += 1
         before = now
     end = before + 2 * SAVE_EVERY + 1
@@ -128,16 +128,16 @@ def training(home: Home, kills: int) -> Kills:
         Child(f"{TRAIN} --run_name {name} --max_steps {end}", room).finish()
     whole = listing(room / "checkpoint" / "whole")
     last = listing(room / "checkpoint" / "killed")
-    # Speeds are no two times the same.
+    # Speeds differ between runs.
     assert _losses(last.pop("history.jsonl")) == _losses(whole.pop("history.jsonl"))
     assert_equal(last, whole)
     assert last_step(RunFolder(room / "checkpoint" / "whole")) == end
-    found.note = f"{end} steps, equal to those of an unbroken run bit for bit"
+    found.note = f"{end} steps, bit-identical to those of an uninterrupted run"
     return found
 
 
-def _assert_whole(run: RunFolder) -> None:
-    """What is in force can be read, every byte held against its checksum, and its state too."""
+def _assert_complete(run: RunFolder) -> None:
+    """Check that the current checkpoint and its state are complete, by their checksums."""
     current = latest(run)
     if current is None:
         return
@@ -154,7 +154,7 @@ def _losses(content: bytes) -> list[dict]:
     return [{n: v for n, v in line.items() if n != "tokens_per_second"} for line in lines]
 
 
-# --- commands that make something ---
+# --- commands that create something ---
 
 
 def making(
@@ -166,16 +166,16 @@ def making(
     *,
     check: Callable[[Path, bool], object] = lambda made, fresh: None,
     equal: Callable[[bytes], object] = lambda content: content,
-    goes_on: bool = False,
+    resumes: bool = False,
 ) -> Kills:
-    """A command, killed so often while it makes a file or folder.
+    """Kill a command repeatedly while it creates a file or folder.
 
     Args:
-        made: what it makes.
-        check: asserts that what lies there after a kill is as it should be; is told whether the
-            call that was killed began anew.
-        equal: what of a file's content has to be equal to an unbroken call's.
-        goes_on: whether what a kill leaves is gone on with, not made anew.
+        made: its output.
+        check: asserts that the output after a kill is valid; its second argument is whether the
+            killed call started from nothing.
+        equal: the part of a file's content that must equal that of an uninterrupted call.
+        resumes: whether the command resumes what a kill leaves, instead of starting over.
     """
     room, found = home.room(name), Kills()
     before = set(listing(room))
@@ -193,7 +193,7 @@ def making(
         if killed:
             found.kills += 1
             found.writing += child.seen.writing > 0
-            if not goes_on and (room / made).exists():
+            if not resumes and (room / made).exists():
                 found_now, expected = (
                     {name: equal(content) for name, content in _only(each, made).items()}
                     for each in (listing(room), whole)
@@ -202,10 +202,10 @@ def making(
             check(room / made, fresh)
             beside = (room / made).parent.iterdir()
             strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
-            assert len(strays) <= 1, strays  # those of one kill, never of two
+            assert len(strays) <= 1, strays  # leftovers of one kill, never of two
             found.resumed += 1
-        fresh = not (goes_on and killed)
-    if not goes_on:
+        fresh = not (resumes and killed)
+    if not resumes:
         _remove(room / made)
     Child(line, room).finish()
     last = listing(room)
@@ -248,7 +248,7 @@ def new_model(home: Home, kills: int) -> Kills:
 
 
 def conversions(home: Home, kills: int) -> Kills:
-    """The programs that a model is converted into when samples are first asked for."""
+    """The converted model that the first sampling writes."""
     prefix = home.folder / "models" / "117M" / "model.ckpt"
     made = f"cache/litert/{litert_conversion.cache_key(prefix, 'none')}"
     names = litert_conversion.program_files(ModelFolder(prefix.parent).hparams)
@@ -260,7 +260,7 @@ def conversions(home: Home, kills: int) -> Kills:
         "src/generate_unconditional_samples.py --model_name 117M --engine litert --length 3"
         " --nsamples 1 --seed 1"
     )
-    os.environ["GPT2_CACHE_DIR"] = "cache"  # in the folder that the command is called in
+    os.environ["GPT2_CACHE_DIR"] = "cache"  # in the current folder of the command
     return making(
         home,
         "conversions",
@@ -273,7 +273,7 @@ def conversions(home: Home, kills: int) -> Kills:
 
 
 def samples_of_prompts(home: Home, kills: int) -> Kills:
-    """A file of samples, gone on with after each kill."""
+    """A file of samples, resumed after each kill."""
     (home.folder / "prompts.txt").write_text("".join(f"ba {n}\n" for n in range(40)))
     line = (
         "src/generate_conditional_samples.py --model_name 117M --engine tensorflow --length 4"
@@ -290,14 +290,14 @@ def samples_of_prompts(home: Home, kills: int) -> Kills:
     def equal(content: bytes) -> list[bytes]:
         return sorted(content.splitlines())
 
-    return making(home, "prompts", line, "out.jsonl", kills, check=check, equal=equal, goes_on=True)
+    return making(home, "prompts", line, "out.jsonl", kills, check=check, equal=equal, resumes=True)
 
 
 # --- downloads ---
 
 
 def downloads(home: Home, kills: int) -> Kills:
-    """A model, gone on with after each kill."""
+    """A downloaded model, resumed after each kill."""
     source = listing(home.folder / "models" / "117M")
     came = 0
 
@@ -313,12 +313,12 @@ def downloads(home: Home, kills: int) -> Kills:
 
     with serving({f"/mine/{name}": content for name, content in source.items()}) as address:
         line = f"download_model.py mine --url {address}"
-        return making(home, "downloads", line, "models/mine", kills, check=check, goes_on=True)
+        return making(home, "downloads", line, "models/mine", kills, check=check, resumes=True)
 
 
 @contextlib.contextmanager
 def serving(contents: dict[str, bytes]) -> Iterator[str]:
-    """The address of a slow server of these files, a process of its own."""
+    """Serve files slowly from another process, and yield the address."""
     with Server() as server:
         server.files = {path: File(content) for path, content in contents.items()}
         server.script = Always()
@@ -333,7 +333,7 @@ def serving(contents: dict[str, bytes]) -> Iterator[str]:
 
 
 class Always(list):
-    """What a server does at every request: its best, but slowly."""
+    """A script that answers every request correctly, but slowly."""
 
     def __len__(self) -> int:
         return 1

@@ -1,7 +1,7 @@
-"""Lets every call that writes fail, one after the other, while a checkpoint is saved.
+"""Makes each system call of a save fail, one after the other.
 
-The errors are real ones of the system: `strace` makes the k-th call of a kind fail in a process
-that saves. That needs Linux and strace.
+The errors are real: `strace` makes the k-th call of a kind fail in the process that saves, which
+needs Linux and strace.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from tests.support import waiting
 
 CALLS = ("openat", "write,pwrite64,writev", "fsync,fdatasync", "rename,renameat,renameat2", "link")
 ERRORS = (errno.ENOSPC, errno.EIO)
-OLD, NEW = 2, 77  # seeds of the tensors in force, and of those that are being saved
-SAVED, REFUSED, DEFECT = 1, 2, 3
+OLD, NEW = 2, 77  # seeds of the current tensors, and of those that are being saved
+SAVED, REFUSED, BUG = 1, 2, 3
 
 
 @dataclasses.dataclass
 class Refusals:
-    """What came of it."""
+    """Results of all saves."""
 
-    calls: int = 0  # that failed, each in a save of its own
-    refused: int = 0  # saves that ended with a sentence; the others did without the call
-    old: int = 0  # after which the checkpoint before was in force, whole
-    new: int = 0  # after which the new one was
+    calls: int = 0  # that failed, one per save
+    refused: int = 0  # saves that reported an error; the others worked around the call
+    old: int = 0  # saves after which the previous checkpoint was current and complete
+    new: int = 0  # saves after which the new checkpoint was
 
 
 def saves(step: int) -> Refusals:
-    """Save a step into a run that has the steps 1 and 2, each time with another call failing."""
+    """Save a step in a run that has steps 1 and 2; each time, another call fails."""
     found = Refusals()
     with tempfile.TemporaryDirectory() as place, Saver(Path(place), step) as saver:
         for error in ERRORS:
@@ -58,11 +58,11 @@ def saves(step: int) -> Refusals:
 
 
 def _refuse_one(saver: Saver, calls: str, error: int, which: int, found: Refusals) -> bool:
-    """One call fails; False if there were not so many."""
+    """Save while one call fails; return False if there are fewer calls."""
     outcome, injected = saver.save(f"{calls}:error={errno.errorcode[error]}:when={which}")
     what = f"{calls} number {which}, {errno.errorcode[error]}"
-    assert outcome in (SAVED, REFUSED), (what, saver.said.read_text())
-    now = in_force(saver.run)
+    assert outcome in (SAVED, REFUSED), (what, saver.report.read_text())
+    now = current_seed(saver.run)
     if injected:
         found.calls += 1
         found.refused += outcome == REFUSED
@@ -70,17 +70,17 @@ def _refuse_one(saver: Saver, calls: str, error: int, which: int, found: Refusal
         found.new += now == NEW
     assert now == NEW or outcome == REFUSED, what
     assert not list(saver.run.path.glob(f"*{files.PARTIAL}*")), what
-    # With the disk in order again, the same save succeeds.
+    # Without the error, the same save succeeds.
     assert saver.save(again=True)[0] == SAVED, what
-    assert in_force(saver.run) == NEW, what
+    assert current_seed(saver.run) == NEW, what
     listed = {f"model-{step}" for step in (1, 2, 3)} | {"checkpoint", "counter"}
     strays = {path.name.partition(".")[0] for path in saver.run.path.iterdir()} - listed
     assert all(name.startswith("state-") for name in strays), (what, strays)
     return injected
 
 
-def in_force(run: RunFolder) -> int:
-    """The seed of the checkpoint in force, which is whole and has its state beside it."""
+def current_seed(run: RunFolder) -> int:
+    """Return the seed of the current checkpoint; check that it and its state are complete."""
     prefix, _ = latest(run)
     tensors = dict(bundle.read_tensors(prefix, TINY))
     prefix_of_state = run.state_of(prefix)
@@ -96,47 +96,47 @@ class _Shared(ctypes.Structure):
 
 
 class Saver:
-    """A process that saves when it is told to, perhaps while strace lets a call fail."""
+    """A process that saves on request, optionally while strace makes a call fail."""
 
     def __init__(self, place: Path, step: int):
         self._place, self._step = place, step
         self._shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
         self.run = RunFolder(place / "run", keep=2)
-        self.said = place / "said"
+        self.report = place / "report"
 
     def __enter__(self) -> Saver:
-        told, self._tell = os.pipe()
+        requests, self._requests = os.pipe()
         self._process = os.fork()
         if self._process == 0:
-            self._serve(told)
-        os.close(told)
+            self._serve(requests)
+        os.close(requests)
         self._wait_until(lambda: self._shared.done)
         assert self._shared.outcome == SAVED
-        self._begun = self._place / "begun"
-        shutil.copytree(self.run.path, self._begun)
+        self._original = self._place / "original"
+        shutil.copytree(self.run.path, self._original)
         return self
 
     def __exit__(self, *_: object) -> None:
         os.kill(self._process, signal.SIGKILL)
         os.waitpid(self._process, 0)
-        os.close(self._tell)
+        os.close(self._requests)
 
     def save(self, injection: str | None = None, again: bool = False) -> tuple[int, bool]:
-        """Save, into a fresh copy of the run or once more.
+        """Save, in a new copy of the run or in the same one again.
 
         Returns:
-            What came of it, and whether a call was made to fail.
+            The outcome, and whether a call failed.
         """
         if not again:
             shutil.rmtree(self.run.path)
-            shutil.copytree(self._begun, self.run.path)
+            shutil.copytree(self._original, self.run.path)
         done, log = self._shared.done, self._place / "strace.txt"
         if injection:
             words = ["strace", "-f", "-qq", "-o", str(log), "-p", str(self._process)]
             words += ["-e", f"inject={injection}", "-e", f"trace={injection.partition(':')[0]}"]
             tracer = subprocess.Popen(words)
             self._wait_until(self._is_traced)
-        os.write(self._tell, b"x")
+        os.write(self._requests, b"x")
         self._wait_until(lambda: self._shared.done > done)
         if not injection:
             return self._shared.outcome, False
@@ -145,28 +145,28 @@ class Saver:
         return self._shared.outcome, "(INJECTED)" in log.read_text(errors="replace")
 
     def _wait_until(self, condition: Callable[[], object]) -> None:
-        waiting.wait_until(condition, self._process, self.said.read_text)
+        waiting.wait_until(condition, self._process, self.report.read_text)
 
     def _is_traced(self) -> bool:
         status = Path(f"/proc/{self._process}/task").glob("*/status")
         return all("TracerPid:\t0\n" not in path.read_text() for path in status)
 
-    def _serve(self, told: int) -> None:
+    def _serve(self, requests: int) -> None:
         try:
             for step in (1, OLD):
                 self._save(step, step)
             self._shared.outcome, self._shared.done = SAVED, 1
-            while os.read(told, 1):
+            while os.read(requests, 1):
                 try:
                     self._save(self._step, NEW)
                     outcome = SAVED
                 except UserError as error:
-                    outcome = REFUSED if "cannot be" in str(error) else DEFECT
+                    outcome = REFUSED if "cannot be" in str(error) else BUG
                     said = str(error)
                 except BaseException:
-                    outcome, said = DEFECT, traceback.format_exc()
-                if outcome == DEFECT:
-                    self.said.write_text(said)
+                    outcome, said = BUG, traceback.format_exc()
+                if outcome == BUG:
+                    self.report.write_text(said)
                 self._shared.outcome = outcome
                 self._shared.done += 1
         finally:
@@ -174,5 +174,5 @@ class Saver:
 
     def _save(self, step: int, seed: int) -> None:
         tensors = random_tensors(TINY, seed)
-        its_state = ResumeState({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
-        self.run.save(step, tensors, TINY, its_state)
+        resume_state = ResumeState({"seed": seed}, {"adam/steps": np.array(seed, np.int64)})
+        self.run.save(step, tensors, TINY, resume_state)

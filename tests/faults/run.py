@@ -1,9 +1,9 @@
-"""Kills every command that writes at random moments, and lets every call that writes fail.
+"""Kill every command that writes at random moments, and make every system call of a save fail.
 
 python -m tests.faults.run [CASE]... [--kills 100] [--seed N]
 
-The figures of each case go into docs/faults.json and docs/reliability.md as soon as it is done;
-cases can be run one by one. A failure names its seed.
+The results of each case are written to docs/faults.json and docs/reliability.md when it ends;
+cases can be run one by one. A failure prints its seed.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ KILLED = {
     "conversion": kills.conversions,
     "samples of prompts": kills.samples_of_prompts,
 }
-# One more step than are kept; and a step that there is already, which is the one in force.
-REFUSED = {"a new step": 3, "the step in force": 2}
+# A step beyond the number of kept checkpoints; and the current step, saved a second time.
+REFUSED = {"a new step": 3, "the current step": 2}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("cases", nargs="*", metavar="CASE", help=", ".join([*KILLED, *REFUSED]))
-    add("--kills", type=int, default=100, help="of each command")
+    add("--kills", type=int, default=100, help="kills of each command")
     add("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     add("--out", type=Path, default=reliability.FAULTS)
     args = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
         elif sys.platform == "linux" and shutil.which("strace"):
             found = refusals.saves(REFUSED[case])
         else:
-            print(f"{case}: left out, as it needs Linux and strace")
+            print(f"{case}: skipped; it needs Linux and strace")
             continue
         reliability.keep(args.out, case, dataclasses.asdict(found) | {"seed": args.seed})
         print(f"{case}: {found}, {time.perf_counter() - begin:.0f} s", flush=True)

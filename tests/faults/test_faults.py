@@ -1,4 +1,4 @@
-"""Whoever is killed loses nothing and leaves nothing half-made; see also `make faults`."""
+"""Killed commands lose nothing and leave no incomplete files; see also `make faults`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKI
 
 
 def run(out: Path, kills: int, *cases: str) -> dict[str, dict]:
-    """The figures of the harness, in a process of its own, as it forks."""
+    """Return the results of the harness, which runs in its own process because it forks."""
     program = [sys.executable, "-m", "tests.faults.run", *cases]
     done = waiting.run([*program, "--kills", kills, "--out", out], cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -25,13 +25,13 @@ def run(out: Path, kills: int, *cases: str) -> dict[str, dict]:
 
 @forks
 @pytest.mark.slow
-def test_a_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_bit_identical_weights(tmp_path: Path) -> None:
     found = run(tmp_path / "faults.json", 1, "training")
     assert found["training"]["resumed"] == 1
 
 
 @forks
-def test_a_command_that_is_killed_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_killed_commands_leave_no_incomplete_files(tmp_path: Path) -> None:
     cases = ["encode.py, a file", "encode.py, a folder", "download_model.py", "new_model.py"]
     found = run(tmp_path / "faults.json", 2, *cases)
     assert [found[case]["resumed"] for case in cases] == [2] * 4

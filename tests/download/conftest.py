@@ -1,4 +1,4 @@
-"""A tiny model and a server that has it."""
+"""A tiny model and a server that offers it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.fuzz.readers import TINY, tiny_checkpoint
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a model, made without TensorFlow, which takes seconds to load."""
+    """The files of a model, written without TensorFlow, which takes seconds to import."""
     folder = tmp_path_factory.mktemp("model")
     data, entries = tiny_checkpoint()
     (folder / "model.ckpt.data-00000-of-00001").write_bytes(data)
     (folder / "model.ckpt.index").write_bytes(table(entries))
-    (folder / "model.ckpt.meta").write_bytes(b"a graph, which nobody reads")
+    (folder / "model.ckpt.meta").write_bytes(b"a graph, which is never read")
     TINY.save(folder / "hparams.json")
     write_checkpoint_state(folder, ["model.ckpt"])
     vocabulary, merges = train_vocabulary(["so much text in so few words so it is " * 9], 270)
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(tiny: dict[str, bytes]) -> Iterator[misbehaving_server.Server]:
-    """Has the model as 124M and as 1558M."""
+    """A server that offers the model as 124M and as 1558M."""
     with misbehaving_server.serving() as running:
         for model in ("124M", "1558M"):
             for name, content in tiny.items():
@@ -41,7 +41,7 @@ def server(tiny: dict[str, bytes]) -> Iterator[misbehaving_server.Server]:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way to this machine leads past any proxy."""
+    """Connect to this machine without a proxy."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
 

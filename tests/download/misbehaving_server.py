@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers as it is told to, well or badly."""
+"""A local HTTP server that gives scripted responses, correct and faulty ones."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ PAGE = b"<?xml version='1.0'?><Error><Code>NoSuchBucket</Code></Error>"
 
 @dataclasses.dataclass
 class File:
-    """A file that is served, in one of its versions."""
+    """A served file, in one version."""
 
     content: bytes
     version: str | None = '"1"'  # its ETag
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request; the behaviours below answer it."""
+    """One request, answered by one of the behaviors below."""
 
     server: Server
 
     def do_GET(self) -> None:
         self.server.requests.append(self)
-        behaviour = self.server.script.pop(0) if self.server.script else well
-        behaviour(self)
+        behavior = self.server.script.pop(0) if self.server.script else well
+        behavior(self)
 
     def do_HEAD(self) -> None:
         file = self.server.files.get(self.path)
@@ -49,19 +49,19 @@ class Request(BaseHTTPRequestHandler):
         self.end_headers()
 
     def whole(self) -> dict[str, object]:
-        """The headers of a whole answer."""
+        """Return the headers of a complete response."""
         headers: dict[str, object] = {"Content-Length": len(self.file.content)}
         return headers | ({"ETag": self.file.version} if self.file.version else {})
 
     def log_message(self, *arguments: object) -> None:
-        """Keep the tests' output clean."""
+        """Print nothing."""
 
 
-Behaviour = Callable[[Request], None]
+Behavior = Callable[[Request], None]
 
 
 def well(request: Request) -> None:
-    """As the standard has it, with Range and If-Range."""
+    """Respond as HTTP specifies, with Range and If-Range."""
     file = request.file
     if file is None:
         request.send_error(404)
@@ -81,29 +81,29 @@ def well(request: Request) -> None:
     request.wfile.write(file.content[start:])
 
 
-def status(code: int, **headers: object) -> Behaviour:
-    """Nothing but a status, and a page that explains it."""
+def status(code: int, **headers: object) -> Behavior:
+    """Respond with an error status and an error page."""
 
-    def behaviour(request: Request) -> None:
+    def behavior(request: Request) -> None:
         request.head(code, {"Content-Length": len(PAGE), **headers})
         request.wfile.write(PAGE)
 
-    return behaviour
+    return behavior
 
 
 def page(request: Request) -> None:
-    """An error page, with the status of success."""
+    """Respond with an error page and status 200."""
     status(200)(request)
 
 
-def drop_after(count: int, then: Behaviour = well) -> Behaviour:
-    """The connection is reset after so many bytes of the answer's body."""
+def drop_after(count: int, then: Behavior = well) -> Behavior:
+    """Reset the connection after `count` bytes of the body."""
 
-    def behaviour(request: Request) -> None:
+    def behavior(request: Request) -> None:
         real = request.wfile
 
-        class WindowSettings:
-            left: int | None = None  # bytes of the body that may still pass
+        class Limited:
+            left: int | None = None  # bytes of the body still to send
 
             def write(self, data: bytes) -> None:
                 head, mark, body = data.partition(b"\r\n\r\n")
@@ -116,7 +116,7 @@ def drop_after(count: int, then: Behaviour = well) -> Behaviour:
                     self.left -= len(passing)
                     if len(passing) < len(data):
                         real.flush()
-                        time.sleep(0.05)  # so that what was sent is read before the reset
+                        time.sleep(0.05)  # lets the client read what was sent before the reset
                         linger = struct.pack("ii", 1, 0)
                         request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                         request.connection.close()
@@ -125,7 +125,7 @@ def drop_after(count: int, then: Behaviour = well) -> Behaviour:
             def flush(self) -> None:
                 real.flush()
 
-        request.wfile = WindowSettings()
+        request.wfile = Limited()
         request.close_connection = True
         try:
             then(request)
@@ -133,29 +133,29 @@ def drop_after(count: int, then: Behaviour = well) -> Behaviour:
             request.wfile = contextlib.nullcontext()
             request.finish = lambda: None
 
-    return behaviour
+    return behavior
 
 
 def no_range(request: Request) -> None:
-    """The whole file, whatever part was asked for."""
+    """Respond with the whole file to a Range request, too."""
     request.head(200, request.whole())
     request.wfile.write(request.file.content)
 
 
-def says_length(wrong: object, then_closes_after: int | None = None) -> Behaviour:
-    """The whole file under another length, or none; then the connection is closed."""
+def says_length(wrong: object, then_closes_after: int | None = None) -> Behavior:
+    """Respond with a wrong Content-Length, or none, then close the connection."""
 
-    def behaviour(request: Request) -> None:
+    def behavior(request: Request) -> None:
         headers = request.whole()
         headers.pop("Content-Length")
         request.head(200, headers | ({} if wrong is None else {"Content-Length": wrong}))
         request.wfile.write(request.file.content[:then_closes_after])
 
-    return behaviour
+    return behavior
 
 
 def chunked(request: Request) -> None:
-    """In chunks, which tell no length beforehand."""
+    """Respond in chunks, without a Content-Length."""
     request.head(200, {"Transfer-Encoding": "chunked"})
     content = request.file.content
     for start in range(0, len(content), 5000):
@@ -165,7 +165,7 @@ def chunked(request: Request) -> None:
 
 
 def drip(request: Request) -> None:
-    """A hundred little pieces."""
+    """Respond in a hundred small pieces."""
     request.head(200, request.whole())
     content = request.file.content
     for start in range(0, len(content), len(content) // 100 + 1):
@@ -174,45 +174,45 @@ def drip(request: Request) -> None:
         time.sleep(0.002)
 
 
-def packed(cut: int | None = None, encoding: str = "gzip") -> Behaviour:
-    """Compressed, though that was not asked for, and perhaps without its end."""
+def packed(cut: int | None = None, encoding: str = "gzip") -> Behavior:
+    """Respond with unrequested compression, truncated if `cut` is given."""
 
-    def behaviour(request: Request) -> None:
+    def behavior(request: Request) -> None:
         content = gzip.compress(request.file.content)[:cut]
         request.head(200, {"Content-Encoding": encoding, "Content-Length": len(content)})
         request.wfile.write(content)
 
-    return behaviour
+    return behavior
 
 
-def redirect(to: str) -> Behaviour:
-    """The file is somewhere else."""
+def redirect(to: str) -> Behavior:
+    """Redirect to another path."""
     return lambda request: request.head(302, {"Location": to, "Content-Length": 0})
 
 
-def changed_to(content: bytes, version: str | None, then: Behaviour = well) -> Behaviour:
-    """From now on the file is another one."""
+def changed_to(content: bytes, version: str | None, then: Behavior = well) -> Behavior:
+    """Replace the served file, then respond."""
 
-    def behaviour(request: Request) -> None:
+    def behavior(request: Request) -> None:
         request.server.files[request.path] = File(content, version)
         then(request)
 
-    return behaviour
+    return behavior
 
 
 def part_of_another(request: Request) -> None:
-    """A part, in disregard of If-Range."""
+    """Respond with a part although If-Range names another version."""
     request.headers.replace_header("If-Range", request.file.version)
     well(request)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; the first answers come from `script`, in its order."""
+    """Serves `files`; the first responses are those of `script`, in order."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.files: dict[str, File] = {}
-        self.script: list[Behaviour] = []
+        self.script: list[Behavior] = []
         self.requests: list[Request] = []
 
     @property
@@ -221,16 +221,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def asked(self) -> list[tuple[str, str | None]]:
-        """Path and Range of every request so far."""
+        """Return path and Range of every request so far."""
         return [(request.path, request.headers.get("Range")) for request in self.requests]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """The client may leave."""
+        """Ignore clients that disconnect."""
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
-    """A server while the block lasts."""
+    """Run a server within the block."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""Models are fetched, completed and verified; what is there and whole is left alone."""
+"""Models are downloaded, completed and verified; complete files are not downloaded again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DATA, INDEX = releases.DATA_FILE, releases.INDEX_FILE
 NO_WAITING = download.RetryPolicy(tries=2, sleep=lambda seconds: None)
 
 
-class Told(download.DownloadProgress):
-    """Keeps what is told."""
+class Progress(download.DownloadProgress):
+    """Records the reported progress."""
 
     def __init__(self) -> None:
         self.plan: tuple[int, int] | None = None
@@ -41,40 +41,40 @@ class Told(download.DownloadProgress):
         self.bytes += size
 
 
-def get(server: Server, tmp_path: Path, *names: str) -> Told:
-    told = Told()
+def get(server: Server, tmp_path: Path, *names: str) -> Progress:
+    progress = Progress()
     workspace = Workspace(tmp_path / "models")
     wanted = [download.Download(name, workspace, server.address) for name in names]
-    download.download(wanted, told, NO_WAITING)
-    return told
+    download.download(wanted, progress, NO_WAITING)
+    return progress
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_several_models_come_with_one_sum_of_bytes(server: Server, tmp_path: Path, tiny) -> None:
-    told = get(server, tmp_path, "124M", "1558M")
+def test_several_models_have_one_total_of_bytes(server: Server, tmp_path: Path, tiny) -> None:
+    progress = get(server, tmp_path, "124M", "1558M")
     size = sum(map(len, tiny.values()))
     assert contents(tmp_path / "models" / "124M") == tiny
     assert contents(tmp_path / "models" / "1558M") == tiny
-    assert told.plan == (2 * size, 0)
-    assert told.bytes == 2 * size
-    assert told.files == [*download.FILES, *download.FILES]
+    assert progress.plan == (2 * size, 0)
+    assert progress.bytes == 2 * size
+    assert progress.files == [*download.FILES, *download.FILES]
 
 
-def test_what_a_kill_left_beside_a_whole_file_is_cleared_away(
+def test_leftovers_of_a_kill_beside_a_complete_file_are_removed(
     server: Server, tmp_path: Path, tiny
 ) -> None:
     get(server, tmp_path, "124M")
     folder = tmp_path / "models" / "124M"
-    # Between the file's getting its name and its note's going.
+    # As after a kill between the rename of the file and the deletion of its note.
     (folder / "hparams.json.partial.json").write_text("{}")
     get(server, tmp_path, "124M")
     assert contents(folder) == tiny
 
 
-def test_nothing_is_fetched_twice(server: Server, tmp_path: Path) -> None:
+def test_complete_files_are_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     get(server, tmp_path, "124M", "124M")
     asked = len(server.requests)
     assert asked == 7
@@ -90,11 +90,11 @@ def test_nothing_is_fetched_twice(server: Server, tmp_path: Path) -> None:
         (name, damage)
         for name in download.FILES
         for damage in ("missing", "page", "cut", "empty")
-        if name != "model.ckpt.meta"  # of which nothing is read
+        if name != "model.ckpt.meta"  # it is never read
         and (name, damage) != ("vocab.bpe", "empty")  # a vocabulary may have no merges
     ],
 )
-def test_what_is_missing_or_broken_is_fetched_again_and_nothing_else(
+def test_only_missing_and_damaged_files_are_downloaded_again(
     server: Server, tmp_path: Path, write, tiny, name: str, damage: str
 ) -> None:
     path = write("124M") / name
@@ -103,18 +103,18 @@ def test_what_is_missing_or_broken_is_fetched_again_and_nothing_else(
     if damage == "cut":
         cut = whole[: len(whole) // 2] if name != "checkpoint" else whole[:20]
         if name == "vocab.bpe":
-            cut = cut[: cut.rindex(b" ") + 1]  # in the middle of a line; else it is as good
+            cut = cut[: cut.rindex(b" ") + 1]  # within a line; cut at a line end, it would be valid
         path.write_bytes(cut)
     elif damage != "missing":
         path.write_bytes(PAGE if damage == "page" else b"")
-    told = get(server, tmp_path, "124M")
+    progress = get(server, tmp_path, "124M")
     assert contents(path.parent) == tiny
     assert [place for place, _ in server.asked] == [f"/124M/{name}"]
-    if name != INDEX:  # without which it is not known at first whether the data are whole
-        assert told.plan == (len(whole), 0)
+    if name != INDEX:  # without it, the data cannot be verified at first
+        assert progress.plan == (len(whole), 0)
 
 
-def test_every_flipped_tensor_is_found_by_its_checksum(
+def test_a_flipped_bit_in_a_tensor_is_found_by_its_checksum(
     server: Server, tmp_path: Path, write, tiny
 ) -> None:
     path = write("124M") / DATA
@@ -127,7 +127,7 @@ def test_every_flipped_tensor_is_found_by_its_checksum(
     assert len(server.requests) == 3
 
 
-def test_data_that_do_not_fit_the_index_are_not_taken(server: Server, tmp_path: Path, tiny) -> None:
+def test_data_that_do_not_match_the_index_are_refused(server: Server, tmp_path: Path, tiny) -> None:
     damaged = bytearray(tiny[DATA])
     damaged[99] ^= 1
     server.files[f"/124M/{DATA}"] = File(bytes(damaged))
@@ -136,7 +136,7 @@ def test_data_that_do_not_fit_the_index_are_not_taken(server: Server, tmp_path: 
     assert sorted(contents(tmp_path / "models" / "124M")) == sorted(set(tiny) - {DATA})
 
 
-def test_a_model_of_two_is_told(server: Server, tmp_path: Path, tiny) -> None:
+def test_files_of_two_models_are_refused(server: Server, tmp_path: Path, tiny) -> None:
     other = tiny["hparams.json"].replace(b'"n_layer": 1', b'"n_layer": 3')
     assert other != tiny["hparams.json"]
     server.files["/124M/hparams.json"] = File(other)
@@ -144,31 +144,33 @@ def test_a_model_of_two_is_told(server: Server, tmp_path: Path, tiny) -> None:
         get(server, tmp_path, "124M")
 
 
-def test_a_call_goes_on_where_another_stopped(server: Server, tmp_path: Path, tiny) -> None:
+def test_a_call_resumes_the_download_of_another(server: Server, tmp_path: Path, tiny) -> None:
     server.script = [*[server_.well] * 6, server_.drop_after(1000), *[server_.status(500)] * 9]
     with pytest.raises(UserError, match="status 500"):
         get(server, tmp_path, "124M")
     server.script = []
-    told = get(server, tmp_path, "124M")
-    missing, present = told.plan
+    progress = get(server, tmp_path, "124M")
+    missing, present = progress.plan
     assert 0 < present <= 1000
     assert missing + present == len(tiny[DATA])
-    assert told.bytes == missing
-    assert told.files == [DATA]
+    assert progress.bytes == missing
+    assert progress.files == [DATA]
     assert contents(tmp_path / "models" / "124M") == tiny
 
 
-def test_a_model_of_ones_own_may_have_any_name(server: Server, tmp_path: Path, tiny) -> None:
+def test_a_model_of_another_server_may_have_any_name(server: Server, tmp_path: Path, tiny) -> None:
     for name, content in tiny.items():
         server.files[f"/poems/{name}"] = File(content)
         server.files[f"/345M/{name}"] = File(content)
     get(server, tmp_path, "poems", "345M")
     assert contents(tmp_path / "models" / "poems") == tiny
-    assert contents(tmp_path / "models" / "345M") == tiny  # not there under its present name
+    assert contents(tmp_path / "models" / "345M") == tiny  # not under its new name
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "C:x", "a\\b", "x\0y"])
-def test_a_name_that_leads_elsewhere_is_refused(server: Server, tmp_path: Path, name: str) -> None:
+def test_a_name_that_points_outside_the_folder_is_refused(
+    server: Server, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(UserError, match="not a valid name for a model"):
         get(server, tmp_path, name)
     assert not list(tmp_path.iterdir())
@@ -181,7 +183,7 @@ def test_a_failed_download_leaves_no_empty_folder(server: Server, tmp_path: Path
     assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_a_disk_without_room_for_all_is_told_before_anything_is_fetched(
+def test_a_disk_without_space_for_all_models_is_reported_before_any_request(
     server: Server, tmp_path: Path, tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 2 * sum(map(len, tiny.values()))
@@ -193,12 +195,12 @@ def test_a_disk_without_room_for_all_is_told_before_anything_is_fetched(
     assert list((tmp_path / "models").iterdir()) == []
 
 
-# --- OpenAI's own files ---
+# --- OpenAI's files ---
 
 
 @pytest.fixture
 def released(server: Server, tiny, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server that stands for OpenAI's, with the tiny model as the released 124M."""
+    """A server in place of OpenAI's, with the tiny model as the released 124M."""
     release = releases.Release(
         "124M",
         {name: len(content) for name, content in tiny.items()},
@@ -215,7 +217,7 @@ def get_released(tmp_path: Path) -> None:
     download.download([download.Download("117M", workspace)], None, NO_WAITING)
 
 
-def test_the_mirror_has_what_the_first_address_has_not(
+def test_a_file_missing_at_the_first_address_comes_from_the_mirror(
     released: Server, tmp_path: Path, tiny
 ) -> None:
     get_released(tmp_path)
@@ -223,7 +225,7 @@ def test_the_mirror_has_what_the_first_address_has_not(
 
 
 @pytest.mark.parametrize("name", download.FILES)
-def test_a_file_that_works_but_is_not_the_released_one_is_not_taken(
+def test_a_valid_file_that_differs_from_the_released_one_is_refused(
     released: Server, tmp_path: Path, tiny, name: str
 ) -> None:
     other = tiny[name].replace(b"\n", b"\r\n") if name == "hparams.json" else tiny[name][:-1] + b"x"
@@ -233,7 +235,7 @@ def test_a_file_that_works_but_is_not_the_released_one_is_not_taken(
     assert not (tmp_path / "models" / "117M" / name).exists()
 
 
-def test_a_users_own_checkpoint_in_a_released_models_folder_is_not_written_over(
+def test_a_users_checkpoint_in_the_folder_of_a_released_model_is_not_overwritten(
     released: Server, tmp_path: Path, write
 ) -> None:
     folder = write("117M", without=("encoder.json",))
@@ -245,7 +247,7 @@ def test_a_users_own_checkpoint_in_a_released_models_folder_is_not_written_over(
     assert released.requests == []
 
 
-def test_what_is_known_of_the_releases() -> None:
+def test_sizes_and_digests_of_the_releases() -> None:
     assert set(download.RELEASES) == set(ALIASES)
     sizes = {name: release.sizes[DATA] for name, release in download.RELEASES.items()}
     assert sizes["117M"] == sizes["124M"] == 497_759_232
@@ -261,7 +263,7 @@ def test_what_is_known_of_the_releases() -> None:
             assert all(len(bytes.fromhex(digest)) == 32 for digest in digests)
 
 
-def test_the_digests_are_those_of_the_real_files(shared_data: Path) -> None:
+def test_the_digests_match_the_real_files(shared_data: Path) -> None:
     known = download.RELEASES["117M"].sha256
     for folder, names in {
         "gpt2": ("encoder.json", "vocab.bpe"),
@@ -273,12 +275,10 @@ def test_the_digests_are_those_of_the_real_files(shared_data: Path) -> None:
             assert download.RELEASES["117M"].sizes.get(name, len(content)) == len(content)
 
 
-# --- two at once ---
+# --- concurrent downloads ---
 
 
-def test_a_folder_that_is_being_filled_is_left_to_the_other(
-    server: Server, tmp_path: Path, tiny
-) -> None:
+def test_a_second_download_into_a_folder_is_refused(server: Server, tmp_path: Path, tiny) -> None:
     folder = tmp_path / "models" / "124M"
     folder.mkdir(parents=True)
     with download_lock(folder):
@@ -296,7 +296,7 @@ def hold(folder: Path, ready) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_download_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_killed_download_releases_its_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=hold, args=(tmp_path, ready))
@@ -321,7 +321,7 @@ def words(folder: Path) -> dict[str, str]:
     return {finding.path.name: finding.words for finding in download.verify(folder)}
 
 
-def test_a_whole_model_is_found_whole_without_a_server(write) -> None:
+def test_a_complete_model_is_verified_without_a_server(write) -> None:
     folder = write("small", without=("model.ckpt.meta",))
     found = list(download.verify(folder))
     assert all(finding.whole for finding in found)
@@ -329,7 +329,7 @@ def test_a_whole_model_is_found_whole_without_a_server(write) -> None:
     assert {finding.path.name for finding in found} == set(download.FILES) - {"model.ckpt.meta"}
 
 
-def test_every_broken_file_is_found(write, tiny) -> None:
+def test_every_damaged_file_is_found(write, tiny) -> None:
     folder = write("small")
     damaged = bytearray(tiny[DATA])
     damaged[-1] ^= 1
@@ -347,7 +347,7 @@ def test_every_broken_file_is_found(write, tiny) -> None:
     assert found["vocab.bpe"].words == "is missing"
 
 
-def test_files_of_two_models_are_found(write, tiny) -> None:
+def test_verifying_finds_files_of_two_models(write, tiny) -> None:
     folder = write("small")
     other = tiny["hparams.json"].replace(b'"n_layer": 1', b'"n_layer": 3')
     (folder / "hparams.json").write_bytes(other)
@@ -357,7 +357,7 @@ def test_files_of_two_models_are_found(write, tiny) -> None:
     assert "says n_layer 3" in together.words
 
 
-def test_a_released_model_is_told_from_one_of_its_name(released: Server, write) -> None:
+def test_verifying_distinguishes_released_files_from_others(released: Server, write) -> None:
     folder = write("117M")
     (folder / "hparams.json").write_text((folder / "hparams.json").read_text() + "\n")
     found = words(folder)

@@ -1,4 +1,4 @@
-"""A file is fetched whole or not at all, against a real server on this machine that misbehaves."""
+"""A file is downloaded completely or not at all, from a local server that misbehaves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpt2.errors import UserError
 from tests.download import misbehaving_server as server_
 from tests.download.misbehaving_server import File, Server
 
-CONTENT = np.random.default_rng(6).bytes(700_000)  # many of the pieces that are taken at a time
+CONTENT = np.random.default_rng(6).bytes(700_000)  # several times the block size
 OTHER = np.random.default_rng(7).bytes(650_000)
 
 
@@ -30,13 +30,13 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way to this machine leads past any proxy."""
+    """Connect to this machine without a proxy."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
 
 
-class Told(DownloadProgress):
-    """Adds up what is told."""
+class Progress(DownloadProgress):
+    """Records the reported progress."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -52,23 +52,24 @@ class Told(DownloadProgress):
 
 
 class Fetching:
-    """Fetches the file, and knows what was told and waited."""
+    """Downloads the file, and records progress and waits."""
 
     def __init__(self, server: Server, folder: Path):
-        self.server, self.path, self.told = server, folder / "file", Told()
+        self.server, self.path, self.progress = server, folder / "file", Progress()
         self.slept: list[float] = []
+        self.read = 30.0  # timeout (seconds); a busy machine must not reach it
 
     def __call__(self, *urls: str, expected: bytes | None = CONTENT, **options) -> None:
         def check(path: Path) -> None:
             if expected is not None and path.read_bytes() != expected:
-                raise UserError(f"{path} is not what was expected.")
+                raise UserError(f"{path} differs from the expected content.")
 
-        patience = RetryPolicy(tries=3, connect=2, read=0.5, sleep=self.slept.append)
+        patience = RetryPolicy(tries=3, connect=30, read=self.read, sleep=self.slept.append)
         fetch(
             urls or [f"{self.server.address}/file"],
             self.path,
             check,
-            progress=self.told,
+            progress=self.progress,
             patience=patience,
             **options,
         )
@@ -91,7 +92,7 @@ def fetching(server: Server, tmp_path: Path) -> Fetching:
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    "behavior",
     [
         server_.well,
         server_.drip,
@@ -103,30 +104,30 @@ def fetching(server: Server, tmp_path: Path) -> Fetching:
     ],
     ids=["well", "drip", "chunked", "packed", "no length", "no number", "redirect"],
 )
-def test_a_whole_answer_becomes_the_file(fetching: Fetching, behaviour) -> None:
+def test_a_complete_response_becomes_the_file(fetching: Fetching, behavior) -> None:
     fetching.path.write_bytes(b"old")
     fetching.server.files["/elsewhere"] = File(CONTENT)
-    fetching.server.script = [behaviour]
+    fetching.server.script = [behavior]
     fetching()
     assert fetching.is_whole()
-    assert fetching.told.bytes == len(CONTENT)
+    assert fetching.progress.bytes == len(CONTENT)
     assert fetching.slept == []
 
 
-def test_what_breaks_off_is_gone_on_with(fetching: Fetching) -> None:
+def test_an_interrupted_response_is_resumed(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000), server_.drop_after(300_000)]
     fetching()
     assert fetching.is_whole()
-    assert fetching.told.bytes == len(CONTENT)
+    assert fetching.progress.bytes == len(CONTENT)
     first, second, third = fetching.ranges
     assert first is None
     starts = [int(part[len("bytes=") : -1]) for part in (second, third)]
     assert 100_000 < starts[0] <= 200_000 < 400_000 < starts[1] <= 500_000
-    assert "connection lost after" in fetching.told.reasons[0]
-    assert "of 700,000 bytes" in fetching.told.reasons[0]
+    assert "connection lost after" in fetching.progress.reasons[0]
+    assert "of 700,000 bytes" in fetching.progress.reasons[0]
 
 
-def test_another_call_goes_on_where_the_first_stopped(fetching: Fetching) -> None:
+def test_another_call_resumes_the_first(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
     with pytest.raises(UserError, match=": HTTP status 503"):
         fetching()
@@ -138,16 +139,16 @@ def test_another_call_goes_on_where_the_first_stopped(fetching: Fetching) -> Non
     assert fetching.ranges[-1] == f"bytes={kept}-"
 
 
-def test_the_waits_double_and_end(fetching: Fetching) -> None:
+def test_the_waits_double_until_the_tries_are_used_up(fetching: Fetching) -> None:
     fetching.server.script = [server_.status(500)] * 9
     with pytest.raises(UserError, match=r"status 500 .*same command again to resume"):
         fetching()
-    assert fetching.slept == fetching.told.waits == [1, 2]
+    assert fetching.slept == fetching.progress.waits == [1, 2]
     assert len(fetching.server.requests) == 3
     assert fetching.left == []
 
 
-def test_a_try_that_brings_bytes_does_not_count_as_in_vain(fetching: Fetching) -> None:
+def test_a_try_that_receives_bytes_does_not_count_as_failed(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(100_000)] * 6
     fetching()
     assert fetching.is_whole()
@@ -155,13 +156,13 @@ def test_a_try_that_brings_bytes_does_not_count_as_in_vain(fetching: Fetching) -
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503])
-def test_what_passes_by_itself_is_tried_again(fetching: Fetching, code: int) -> None:
+def test_a_temporary_error_is_retried(fetching: Fetching, code: int) -> None:
     fetching.server.script = [server_.status(code)]
     fetching()
     assert fetching.is_whole()
 
 
-def test_a_server_that_asks_for_time_gets_it_within_reason(fetching: Fetching) -> None:
+def test_retry_after_is_honored_up_to_a_limit(fetching: Fetching) -> None:
     later = {"Retry-After": 7}
     fetching.server.script = [
         server_.status(503, **later),
@@ -172,7 +173,7 @@ def test_a_server_that_asks_for_time_gets_it_within_reason(fetching: Fetching) -
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_what_does_not_pass_is_told_at_once(fetching: Fetching, code: int) -> None:
+def test_a_permanent_error_is_reported_at_once(fetching: Fetching, code: int) -> None:
     fetching.server.script = [server_.status(code)]
     with pytest.raises(UserError, match=rf"/file: HTTP status {code} "):
         fetching()
@@ -181,7 +182,7 @@ def test_what_does_not_pass_is_told_at_once(fetching: Fetching, code: int) -> No
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
-def test_a_page_with_the_status_of_success_is_not_the_file(
+def test_an_error_page_with_status_200_is_not_the_file(
     fetching: Fetching, size: int | None
 ) -> None:
     fetching.server.script = [server_.page]
@@ -189,24 +190,24 @@ def test_a_page_with_the_status_of_success_is_not_the_file(
     with pytest.raises(UserError, match=sentence):
         fetching(size=size)
     assert fetching.left == []
-    assert fetching.told.bytes == 0
+    assert fetching.progress.bytes == 0
 
 
-def test_a_page_does_not_cost_what_has_come(fetching: Fetching) -> None:
+def test_an_error_page_keeps_the_received_bytes(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000), server_.page]
     with pytest.raises(UserError, match="has 61 bytes"):
         fetching(size=len(CONTENT))
     assert (fetching.path.parent / "file.partial").stat().st_size > 100_000
 
 
-def test_without_parts_the_whole_comes_again(fetching: Fetching) -> None:
+def test_without_range_support_the_download_starts_over(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000, server_.no_range), server_.no_range]
     fetching()
     assert fetching.is_whole()
-    assert fetching.told.bytes == len(CONTENT)
+    assert fetching.progress.bytes == len(CONTENT)
 
 
-def test_without_parts_a_server_that_always_breaks_off_is_given_up(fetching: Fetching) -> None:
+def test_without_range_support_tries_are_limited(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000, server_.no_range)] * 9
     with pytest.raises(UserError, match="connection lost after"):
         fetching()
@@ -214,14 +215,14 @@ def test_without_parts_a_server_that_always_breaks_off_is_given_up(fetching: Fet
     assert not fetching.path.exists()
 
 
-def test_two_versions_are_not_glued_together(fetching: Fetching) -> None:
+def test_parts_of_two_versions_are_not_joined(fetching: Fetching) -> None:
     changed = server_.changed_to(OTHER, '"2"')
     fetching.server.script = [server_.drop_after(200_000), changed]
     fetching(expected=None)
     assert fetching.is_whole(OTHER)
 
 
-def test_nor_when_the_server_disregards_the_version_asked_for(fetching: Fetching) -> None:
+def test_parts_are_not_joined_if_the_server_ignores_if_range(fetching: Fetching) -> None:
     for content in (OTHER, CONTENT[:300_000] + OTHER[:400_000]):  # of another and the same size
         fetching.server.files["/file"] = File(CONTENT)
         changed = server_.changed_to(content, '"2"', server_.part_of_another)
@@ -230,19 +231,19 @@ def test_nor_when_the_server_disregards_the_version_asked_for(fetching: Fetching
         assert fetching.is_whole(content)
 
 
-def test_nor_when_the_server_tells_no_version(fetching: Fetching) -> None:
+def test_parts_are_not_joined_without_an_etag(fetching: Fetching) -> None:
     for size in (None, len(CONTENT)):
         fetching.server.files["/file"] = File(OTHER[::-1] + OTHER[:50_000], None)
         changed = server_.changed_to(CONTENT, None)
         fetching.server.script = [server_.drop_after(200_000), changed]
-        # Where every byte is checked a part is asked for, and thrown away as it does not fit.
+        # With a checksum, a part is requested, and discarded because it does not match.
         fetching(size=size, checked_by_sum=size is not None)
         assert fetching.is_whole()
-        assert fetching.told.bytes == len(CONTENT)
-        fetching.told.bytes = 0
+        assert fetching.progress.bytes == len(CONTENT)
+        fetching.progress.bytes = 0
 
 
-def test_a_part_from_one_address_is_gone_on_with_from_another_if_every_byte_is_checked(
+def test_a_part_is_completed_from_another_address_if_there_is_a_checksum(
     fetching: Fetching,
 ) -> None:
     fetching.server.files["/mirror"] = File(CONTENT, '"another server"')
@@ -255,7 +256,7 @@ def test_a_part_from_one_address_is_gone_on_with_from_another_if_every_byte_is_c
     assert part not in (None, "bytes=0-")
 
 
-def test_otherwise_the_other_address_sends_the_whole(fetching: Fetching) -> None:
+def test_without_a_checksum_another_address_sends_the_whole_file(fetching: Fetching) -> None:
     fetching.server.files["/mirror"] = File(OTHER, '"1"')
     fetching.server.script = [server_.drop_after(200_000), server_.status(404)]
     fetching(*(f"{fetching.server.address}/{name}" for name in ("file", "mirror")), expected=OTHER)
@@ -263,7 +264,7 @@ def test_otherwise_the_other_address_sends_the_whole(fetching: Fetching) -> None
     assert fetching.server.asked[-1] == ("/mirror", None)
 
 
-def test_a_file_that_had_all_come_is_only_checked_and_named(fetching: Fetching) -> None:
+def test_a_completely_received_file_is_only_checked_and_renamed(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
     with pytest.raises(UserError):
         fetching()
@@ -274,12 +275,12 @@ def test_a_file_that_had_all_come_is_only_checked_and_named(fetching: Fetching) 
     assert len(fetching.server.requests) == asked
 
 
-def test_a_wrong_rest_of_a_partial_file_is_fetched_anew(fetching: Fetching) -> None:
+def test_a_damaged_partial_file_is_downloaded_again(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000)] + [server_.status(503)] * 3
     with pytest.raises(UserError):
         fetching()
     partial = fetching.path.parent / "file.partial"
-    for broken in (b"\0" * partial.stat().st_size, bytes(900_000)):  # as a power cut leaves it
+    for broken in (b"\0" * partial.stat().st_size, bytes(900_000)):  # as after a power failure
         partial.write_bytes(broken)
         shutil.copy(partial.with_name("file.partial.json"), fetching.path.parent / "note")
         fetching()
@@ -288,7 +289,7 @@ def test_a_wrong_rest_of_a_partial_file_is_fetched_anew(fetching: Fetching) -> N
 
 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 5, "version": [], "size": {}}'])
-def test_a_broken_note_costs_a_new_beginning_at_most(fetching: Fetching, note: bytes) -> None:
+def test_a_damaged_note_costs_at_most_a_restart(fetching: Fetching, note: bytes) -> None:
     (fetching.path.parent / "file.partial").write_bytes(b"something")
     (fetching.path.parent / "file.partial.json").write_bytes(note)
     fetching()
@@ -296,7 +297,7 @@ def test_a_broken_note_costs_a_new_beginning_at_most(fetching: Fetching, note: b
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "sentence"),
+    ("behavior", "sentence"),
     [
         (
             server_.says_length(len(CONTENT) + 1000),
@@ -313,18 +314,19 @@ def test_a_broken_note_costs_a_new_beginning_at_most(fetching: Fetching, note: b
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_no_broken_answer_becomes_the_file(
-    fetching: Fetching, behaviour, sentence: str, before: bytes | None
+def test_no_faulty_response_becomes_the_file(
+    fetching: Fetching, behavior, sentence: str, before: bytes | None
 ) -> None:
     if before:
         fetching.path.write_bytes(before)
-    fetching.server.script = [behaviour] * 40
+    fetching.server.script = [behavior] * 40
     with pytest.raises(UserError, match=sentence):
         fetching()
     assert (fetching.path.read_bytes() if before else fetching.path.exists()) == (before or False)
 
 
-def test_a_server_that_says_nothing_is_given_up(fetching: Fetching) -> None:
+def test_a_silent_server_times_out(fetching: Fetching) -> None:
+    fetching.read = 0.2
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -334,8 +336,8 @@ def test_a_server_that_says_nothing_is_given_up(fetching: Fetching) -> None:
     assert fetching.left == []
 
 
-def test_a_server_that_is_not_there_is_told_in_a_sentence(fetching: Fetching) -> None:
-    with socket.socket() as taken:  # a port that nobody listens on
+def test_a_refused_connection_is_reported(fetching: Fetching) -> None:
+    with socket.socket() as taken:  # a port without a listener
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
         with pytest.raises(UserError, match=rf"{url} could not be reached \(.*refused\)"):
@@ -345,25 +347,25 @@ def test_a_server_that_is_not_there_is_told_in_a_sentence(fetching: Fetching) ->
 
 
 @pytest.mark.parametrize("url", ["not an address", "http://", "ftp://127.0.0.1/x", "http://[::1/x"])
-def test_an_address_that_is_none_is_told_in_a_sentence(fetching: Fetching, url: str) -> None:
+def test_an_invalid_url_is_reported(fetching: Fetching, url: str) -> None:
     with pytest.raises(UserError, match="is not a valid URL"):
         fetching(url)
     assert fetching.left == []
 
 
-def test_every_address_is_told_when_none_has_the_file(fetching: Fetching) -> None:
+def test_every_address_is_named_if_none_has_the_file(fetching: Fetching) -> None:
     with pytest.raises(UserError, match=r"/one: HTTP status .*; .*/two: HTTP status 404"):
         fetching(*(f"{fetching.server.address}/{name}" for name in ("one", "two")))
 
 
-def test_more_bytes_than_a_file_may_have_are_not_taken(fetching: Fetching) -> None:
+def test_more_bytes_than_the_known_size_are_refused(fetching: Fetching) -> None:
     fetching.server.script = [server_.chunked] * 9
     with pytest.raises(UserError, match="sends more than 600,000 bytes"):
         fetching(size=600_000)
     assert fetching.left == []
 
 
-def test_a_file_that_cannot_be_written_is_not_blamed_on_the_network(
+def test_a_write_error_is_not_reported_as_a_network_error(
     fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = fetching.path
@@ -384,7 +386,7 @@ def test_a_file_that_cannot_be_written_is_not_blamed_on_the_network(
     assert fetching.is_whole()
 
 
-def test_a_disk_without_room_is_told_before_a_byte_is_written(
+def test_a_disk_without_space_is_reported_before_writing(
     fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(fetching.path.parent)
@@ -394,23 +396,23 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written(
     assert fetching.left == []
 
 
-def test_ctrl_c_keeps_what_has_come(fetching: Fetching) -> None:
-    class Interrupted(Told):
+def test_ctrl_c_keeps_the_received_bytes(fetching: Fetching) -> None:
+    class Interrupted(Progress):
         def advance(self, size: int) -> None:
             super().advance(size)
             if self.bytes > 200_000:
                 raise KeyboardInterrupt
 
-    fetching.told = Interrupted()
+    fetching.progress = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         fetching()
     kept = (fetching.path.parent / "file.partial").read_bytes()
     assert len(kept) > 200_000
     assert CONTENT.startswith(kept)
-    fetching.told = Told()
+    fetching.progress = Progress()
     fetching()
     assert fetching.is_whole()
-    assert fetching.told.bytes == len(CONTENT) - len(kept)
+    assert fetching.progress.bytes == len(CONTENT) - len(kept)
 
 
 def test_a_proxy_in_the_environment_is_used(
@@ -419,13 +421,13 @@ def test_a_proxy_in_the_environment_is_used(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("http_proxy", fetching.server.address)
-    url = "http://models.invalid/file"  # a proxy is asked for the whole address
+    url = "http://models.invalid/file"  # a proxy gets the whole URL
     fetching.server.files[url] = File(CONTENT)
     fetching(url)
     assert fetching.is_whole()
 
 
-def test_the_size_of_a_file_is_asked_for_without_fetching_it(server: Server) -> None:
+def test_the_size_of_a_file_is_requested_without_downloading_it(server: Server) -> None:
     urls = [f"{server.address}/{name}" for name in ("missing", "file")]
     assert size_at(urls) == len(CONTENT)
     assert size_at(urls[:1]) is None
@@ -433,7 +435,7 @@ def test_the_size_of_a_file_is_asked_for_without_fetching_it(server: Server) -> 
     assert server.requests == []
 
 
-def test_a_server_whose_parts_never_fit_is_given_up(fetching: Fetching) -> None:
+def test_a_server_whose_parts_never_match_is_abandoned(fetching: Fetching) -> None:
     fetching.server.script = [server_.drop_after(200_000), server_.well] * 9
     with pytest.raises(UserError, match="unusable file"):
         fetching(expected=OTHER)

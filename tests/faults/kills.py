@@ -21,7 +21,7 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.download.transfer import received
 from gpt2.generation import conversion_cache, litert_conversion
 from tests.checkpoint.checkpoint_helpers import last_step, latest
-from tests.download.misbehaving_server import Behaviour, File, Request, Server, well
+from tests.download.misbehaving_server import Behavior, File, Request, Server, well
 from tests.faults.children import Child
 
 SLOW = 0.004  # seconds
@@ -338,7 +338,7 @@ class Always(list):
     def __len__(self) -> int:
         return 1
 
-    def pop(self, _: int = 0) -> Behaviour:
+    def pop(self, _: int = 0) -> Behavior:
         return slowly
 
 

@@ -1,7 +1,7 @@
-"""Changes valid files at random and sees that nothing but a UserError comes of it.
+"""Mutates valid files at random and checks that a reader raises nothing but UserError.
 
-A changed file that makes the reader end at a place where none ended before is kept, and changed
-further: so the search works its way into the reader, as fuzzers do that measure coverage.
+A mutated file that makes the reader end at a new place joins the corpus and is mutated further, as
+in coverage-guided fuzzers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gpt2.errors import UserError
 from tests.fuzz.readers import Reader, wrong_words
 
 LONGEST = 10.0  # seconds of processor time for one file of a few kilobytes
-BATCH = 2000  # made-up contents between two new seeds, so that Hypothesis need not remember many
+BATCH = 2000  # generated contents per seed, which bounds the memory of Hypothesis
 _CORPUS = 300
 
 _INTERESTING = (b"\0", b"\x7f", b"\x80", b"\xff", b"\xff" * 4, b"\xff" * 9 + b"\1", b"\0" * 8)
@@ -42,32 +42,32 @@ _WORDS += (b"\n", b" ", b"null", b"NaN", b"\xed\xa0\x80", b"<?xml", b"---", b"\x
 
 @dataclasses.dataclass
 class Figures:
-    """What came of it."""
+    """Results of one reader."""
 
     inputs: int = 0
-    refused: int = 0  # by a UserError; the others were read
-    places: int = 0  # different ends that reading came to
+    refused: int = 0  # with a UserError; the others were read
+    places: int = 0  # distinct places where reading ended
     slowest: float = 0.0  # seconds
 
 
 class Finding(AssertionError):
-    """A file that was neither read nor refused as it should be."""
+    """A file that was neither read nor refused correctly."""
 
 
 def fuzz(reader: Reader, inputs: int, seed: int, keep: Path | None = None) -> Figures:
-    """Let a reader read so many files: four of five are mutations, the others made up.
+    """Give a reader this many files: four of five are mutations, the others are generated.
 
     Args:
-        keep: where a file is kept that shows a defect.
+        keep: where a file that reveals a bug is saved.
 
     Raises:
-        Finding: a defect, with the file that shows it.
+        Finding: a bug, with the file that reveals it.
     """
     figures, ends = Figures(), set()
     with _folder(reader) as folder:
 
         def attempt(content: bytes) -> bool:
-            """Read it, and say whether it came to a new end."""
+            """Read a file, and return whether reading ended at a new place."""
             end = _attempt(reader, folder, content, figures, seed, keep)
             new = end not in ends
             ends.add(end)
@@ -76,13 +76,13 @@ def fuzz(reader: Reader, inputs: int, seed: int, keep: Path | None = None) -> Fi
 
         _mutate(reader, inputs * 4 // 5, seed, attempt)
         while figures.inputs < inputs:
-            _make_up(reader, min(BATCH, inputs - figures.inputs), seed + figures.inputs, attempt)
+            _generate(reader, min(BATCH, inputs - figures.inputs), seed + figures.inputs, attempt)
     return figures
 
 
 @contextlib.contextmanager
 def _folder(reader: Reader) -> Iterator[Path]:
-    memory = Path("/dev/shm")  # so that no disk is worn out
+    memory = Path("/dev/shm")  # spares the disk
     place = str(memory) if memory.is_dir() else None
     with tempfile.TemporaryDirectory(dir=place) as name:
         for other, content in reader.beside:
@@ -95,7 +95,7 @@ def _attempt(
 ) -> object:
     path = folder / reader.file
     path.write_bytes(content)
-    begin = time.process_time()  # on the clock, a busy machine would count
+    begin = time.process_time()  # wall time would depend on the load
     figures.inputs += 1
     try:
         reader.read(path)
@@ -123,7 +123,7 @@ def _finding(content: bytes, seed: int, keep: Path | None, what: str) -> Finding
 
 
 def _place(error: BaseException | None) -> object:
-    """Where in the code an exception and its causes came up."""
+    """Return where in the code an exception and its causes were raised."""
     places = []
     while error:
         trace = error.__traceback__
@@ -149,7 +149,7 @@ def _mutate(reader: Reader, count: int, seed: int, attempt: Callable[[bytes], bo
 
 
 def _changed(content: bytes, other: bytes, chance: random.Random) -> bytes:
-    """One change, anywhere."""
+    """Return the content with one change at a random place."""
     place = chance.randrange(len(content) + 1)
     stop = min(len(content), place + chance.choice((1, 1, 2, 4, 8, 40)))
     before, middle, after = content[:place], content[place:stop], content[stop:]
@@ -179,7 +179,7 @@ def _changed(content: bytes, other: bytes, chance: random.Random) -> bytes:
     return content + chance.randbytes(3)
 
 
-def _make_up(reader: Reader, count: int, seed: int, attempt: Callable[[bytes], bool]) -> None:
+def _generate(reader: Reader, count: int, seed: int, attempt: Callable[[bytes], bool]) -> None:
     @hypothesis_seed(seed)
     @settings(
         max_examples=count,
@@ -189,7 +189,7 @@ def _make_up(reader: Reader, count: int, seed: int, attempt: Callable[[bytes], b
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    @given(reader.made_up)
+    @given(reader.generated)
     def read(content: bytes) -> None:
         attempt(content)
 

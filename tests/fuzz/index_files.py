@@ -1,4 +1,4 @@
-"""Makes `.index` files of any content with right checksums, so that the content is what counts."""
+"""Creates `.index` files of any content with valid checksums."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAGIC = 0xDB4775248B80FB57
 
 
 class Block(bytes):
-    """The content of a block, taken as it is."""
+    """The raw content of a block."""
 
 
 def number(value: int) -> bytes:
-    """A number in groups of seven bits; a negative one as protocol buffers write it."""
+    """Return a number as a varint of protocol buffers; negative ones as 64 bits."""
     value %= 1 << 64
     groups = bytearray()
     while value >= 0x80:
@@ -27,7 +27,7 @@ def number(value: int) -> bytes:
 
 
 def field(tag: int, value: int | bytes) -> bytes:
-    """A field of a protocol buffer."""
+    """Return a field of a protocol buffer."""
     if isinstance(value, int):
         return number(tag << 3) + number(value)
     return number(tag << 3 | 2) + number(len(value)) + value
@@ -42,7 +42,7 @@ def entry(
     size: int | None = None,
     crc: int = 0,
 ) -> bytes:
-    """A BundleEntryProto."""
+    """Return a BundleEntryProto."""
     dimensions = b"".join(field(2, field(1, size)) for size in shape)
     size = 4 * math.prod(shape) if size is None else size
     return (
@@ -57,13 +57,13 @@ def entry(
 
 
 def pairs(content: Iterable[tuple[bytes, bytes]]) -> Block:
-    """A block of keys and values, none shortened."""
+    """Return a block of keys and values without prefix compression."""
     content = b"".join(b"\0" + number(len(k)) + number(len(v)) + k + v for k, v in content)
     return Block(content + struct.pack("<II", 0, 1))
 
 
 def block(content: bytes, kind: int = 0) -> bytes:
-    """A block and what follows it."""
+    """Return a block with its compression type and checksum."""
     return content + bytes([kind]) + struct.pack("<I", masked(crc32c(content + bytes([kind]))))
 
 
@@ -74,11 +74,11 @@ def table(
     kind: int = 0,
     place: tuple[int, int] | None = None,
 ) -> bytes:
-    """An `.index` of one block: keys and values, or the block itself.
+    """Return an `.index` file of one block: keys and values, or the block itself.
 
     Args:
-        kind: how the block says it is compressed.
-        place: where the file says the block is.
+        kind: compression type in the trailer of the block.
+        place: declared offset and size of the block.
     """
     if not isinstance(content, Block):
         content = pairs([*([] if header is None else [(b"", header)]), *content])

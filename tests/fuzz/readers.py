@@ -1,4 +1,4 @@
-"""Every reader of foreign files: valid files to begin with, and what reading one means."""
+"""Every reader of untrusted files, with valid files to mutate and a function that reads one."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ class Reader:
     """A reader under test.
 
     Attributes:
-        seeds: contents that it reads.
-        read: reads a folder's file; raises UserError, or AssertionError for a wrong result.
-        file: what the file is called.
-        wraps: what may be done to a mutated content, such as giving it its right checksums.
-        made_up: contents of the right form and any meaning.
+        seeds: valid contents.
+        read: reads the file in a folder; raises UserError, or AssertionError for a wrong result.
+        file: name of the file.
+        wraps: applied to mutated contents, for example to add valid checksums.
+        generated: contents of a valid form with random values.
         beside: other files of the folder.
-        forgives: whether it makes do with any content, and refuses none.
+        forgives: whether it accepts any content.
     """
 
     seeds: Sequence[bytes]
     read: Callable[[Path], object]
     file: str
-    made_up: st.SearchStrategy[bytes]
+    generated: st.SearchStrategy[bytes]
     wraps: Sequence[Callable[[bytes], bytes]] = (bytes,)
     beside: Sequence[tuple[str, bytes]] = ()
     forgives: bool = False
 
 
 def readers() -> dict[str, Reader]:
-    """The readers by name."""
+    """Return the readers by name."""
     data, entries = tiny_checkpoint()
     whole_index = index_files.table(entries)
     block = index_files.pairs([(b"", index_files.HEADER), *entries])
@@ -90,7 +90,7 @@ def readers() -> dict[str, Reader]:
     identity = hashlib.sha256(whole_index).hexdigest().encode()
 
     def belonging(facts: bytes) -> bytes:
-        """These facts as those of the state beside."""
+        """Return a state file with these facts for the tensors beside it."""
         return b'{"weights": "%b", "tensors": "%b", "facts": %b}' % (identity, identity, facts)
 
     return {
@@ -313,13 +313,13 @@ def readers() -> dict[str, Reader]:
 
 
 def wrong_words(sentence: str) -> str | None:
-    """What a sentence for the user should not have, if it has."""
+    """Return what is wrong with an error message, or None."""
     if "\n" in sentence or "\r" in sentence:
         return f"more than one line: {sentence!r}"
     if len(sentence) > 2000:
         return f"a sentence of {len(sentence)} characters"
     if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", sentence):
-        return f"control characters, which a terminal obeys: {sentence!r}"
+        return f"control characters: {sentence!r}"
     return None
 
 
@@ -557,7 +557,7 @@ def _read_grid(path: Path) -> None:
 
 
 def tiny_checkpoint() -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """The data of a checkpoint of `TINY`, and the keys and values of its index."""
+    """Return the data of a checkpoint of `TINY`, and the keys and values of its index."""
     data, entries = b"", []
     random = np.random.default_rng(3)
     for name, shape in TINY.tensor_shapes().items():
@@ -596,7 +596,7 @@ def _packed_files(ending: str) -> list[bytes]:
 
 
 def _grid_line(**values: object) -> bytes:
-    """A line of a grid's samples, with some values other than they should be."""
+    """Return a line of a grid's samples with some values replaced."""
     line = {"number": 0, "text": "a", "tokens": 1, "finish_reason": "length", "logprob": -1.5}
     return _json_bytes({**line, "origin": dataclasses.asdict(_ORIGIN), **values}) + b"\n"
 
@@ -604,11 +604,11 @@ def _grid_line(**values: object) -> bytes:
 SHARDS = b'{"version": 1, "type": "uint16", "n_vocab": 300, "chunk_lengths": [[2, 4]]}'
 
 
-# --- contents of the right form ---
+# --- contents of a valid form ---
 
 
 def _named_in_zip(name: str) -> bytes:
-    """An archive of a file of that name."""
+    """Return an archive of a file with this name."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x", b"text")
@@ -616,7 +616,7 @@ def _named_in_zip(name: str) -> bytes:
 
 
 def _named_in_tar(name: str) -> bytes:
-    """An archive of a file of that name."""
+    """Return an archive of a file with this name."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         entry = tarfile.TarInfo(name + ".jsonl")
@@ -626,12 +626,12 @@ def _named_in_tar(name: str) -> bytes:
 
 
 def sealed(content: bytes) -> bytes:
-    """An index of this block, with the right checksums."""
+    """Return an index file of this block with valid checksums."""
     return index_files.table(Block(content))
 
 
 def zipped(content: bytes) -> bytes:
-    """An archive of this array, with the right checksum."""
+    """Return an archive of this array with a valid checksum."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("arr_0.npy", content)
@@ -655,7 +655,7 @@ def _json_bytes(value: object) -> bytes:
 
 
 def json_with(*keys: str) -> st.SearchStrategy[bytes]:
-    """JSON of any kind; among its keys are these."""
+    """Generate JSON of any kind that often has these keys."""
     names = st.sampled_from(keys) | st.text(max_size=5)
     return (st.dictionaries(names, _numbers | _values, max_size=6) | _values).map(_json_bytes)
 

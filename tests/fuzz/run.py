@@ -1,11 +1,10 @@
-"""The long form: every reader reads a hundred thousand files that are not as they should be.
+"""The long form: every reader gets 100,000 malformed files.
 
 python -m tests.fuzz.run [READER]... [--inputs 100000]
 
-The figures of each reader go into the JSON file and docs/reliability.md as soon as it is done;
-readers can be run one by one. The process may have half a gigabyte more than it begins with, so
-that a reader which believes a file's numbers fails. A file that shows a defect is kept in the
-current folder.
+The results of each reader are written to the JSON file and docs/reliability.md when it ends;
+readers can be run one by one. The process may allocate 512 MB, so that a reader which trusts the
+sizes declared in a file fails. A file that reveals a bug is kept in the current folder.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MORE_MEMORY = 512 << 20  # bytes
 
 
 def limit_memory() -> None:
-    """Let this process have so much more than it has."""
+    """Limit the memory of this process to `MORE_MEMORY` more than it has."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + MORE_MEMORY

@@ -1,4 +1,4 @@
-"""Whatever a foreign file holds, it is read or refused in one sentence; see also `make fuzz`."""
+"""Untrusted files are read or refused with one message; see also `make fuzz`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ HUGE = 10**12
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_broken_or_made_up_file_is_read_or_refused(name: str) -> None:
+def test_a_malformed_or_generated_file_is_read_or_refused(name: str) -> None:
     figures = fuzz(READERS[name], 300, random.SystemRandom().randrange(1 << 30))
     assert figures.inputs == 300
     assert figures.refused > 30 or READERS[name].forgives
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_files_that_mutations_begin_with_are_read(name: str, tmp_path: Path) -> None:
+def test_the_valid_files_are_read(name: str, tmp_path: Path) -> None:
     reader = READERS[name]
     for other, content in reader.beside:
         (tmp_path / other).write_bytes(content)
@@ -45,7 +45,7 @@ def test_the_files_that_mutations_begin_with_are_read(name: str, tmp_path: Path)
     reader.read(path)
 
 
-# The harness itself: a reader with a defect is found out.
+# The harness itself finds the bugs of a reader.
 
 
 def without_check(path: Path) -> None:
@@ -59,14 +59,14 @@ def two_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [without_check, two_lines])
-def test_a_reader_with_a_defect_is_found_out(read, tmp_path: Path) -> None:
+def test_a_bug_in_a_reader_is_found(read, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     with pytest.raises(Finding, match=r"KeyError|more than one line"):
         fuzz(Reader([b"abcdef"], read, "file", st.binary()), 200, 1, kept)
     assert kept.is_file()
 
 
-# Numbers that a file only promises.
+# Sizes that a file declares but does not have.
 
 
 def npy(shape: tuple[int, ...], content: bytes, descr: str = "<i8") -> bytes:
@@ -81,8 +81,8 @@ def archive(content: bytes, packing: int = zipfile.ZIP_DEFLATED) -> bytes:
     return file.getvalue()
 
 
-def promising(size: int) -> bytes:
-    """An archive whose directory promises the numbers as well."""
+def declaring(size: int) -> bytes:
+    """Return an archive whose directory declares the size, too."""
     content = archive(npy((size // 8,), b""), zipfile.ZIP_STORED)
     place = content.index(b"PK\x01\x02")
     return content[: place + 20] + struct.pack("<II", size, size) + content[place + 28 :]
@@ -96,12 +96,12 @@ def promising(size: int) -> bytes:
         archive(npy((2**32, 2**32), b"")),
         archive(npy((-1,), b"\0" * 8)),
         archive(npy((1,), b"\0" * 8, "<U999999999")),
-        promising(3 << 30),
+        declaring(3 << 30),
         archive(npy((5,), b"\0" * 40), zipfile.ZIP_LZMA),
     ],
     ids=["10^12", "beyond 64 bits", "overflowing", "negative", "wide", "both sizes", "lzma"],
 )
-def test_promised_numbers_cost_no_memory(tmp_path: Path, content: bytes) -> None:
+def test_declared_sizes_allocate_no_memory(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tokens.npz"
     path.write_bytes(content)
     tracemalloc.start()
@@ -121,7 +121,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
 
     def refuse(*arguments: object, **options: object) -> None:
-        raise AssertionError("called on a foreign file")
+        raise AssertionError("called on an untrusted file")
 
     for module, name in (
         (pickle, "load"),
@@ -138,30 +138,30 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("text", ["[" * 10**6, '{"a":' * 10**5, '{"n_ctx": ' + "9" * 10**5 + "}"])
-def test_json_of_any_depth_and_length_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_json_of_any_depth_and_length_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "hparams.json").write_text(text)
     with pytest.raises(UserError, match="is not valid JSON"):
         files.read_json_object(tmp_path / "hparams.json")
 
 
-# Names that lead elsewhere.
+# Names that point outside the folder.
 
 
 @pytest.mark.parametrize(
     "name", ["../../etc/passwd", "/etc/passwd", "..", ".", "a/..", "a/.", "a\0b"]
 )
-def test_a_checkpoint_file_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_file_names_only_files_of_its_folder(tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for place in (tmp_path, run):
         for stem in ("run", "passwd", ".", ".."):
-            (place / f"{stem}.index").write_bytes(b"not to be touched")
+            (place / f"{stem}.index").write_bytes(b"must not be opened")
     (run / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
     try:
         prefix = folder.latest_checkpoint(run)
     except UserError:
         return
-    pytest.fail(f"{name} was taken for {prefix}")
+    pytest.fail(f"{name} was resolved to {prefix}")
 
 
 @given(st.text(max_size=12))
@@ -172,7 +172,7 @@ def test_a_checkpoint_file_leads_nowhere_else(tmp_path: Path, name: str) -> None
 @example("C:")
 @example("")
 @example("\0")
-def test_a_name_is_a_folder_inside_or_is_refused(name: str) -> None:
+def test_a_name_is_a_folder_of_the_workspace_or_is_refused(name: str) -> None:
     workspace = Workspace(Path("/w/models"))
     for place, parent in (
         (workspace.new_model_folder, workspace.models),

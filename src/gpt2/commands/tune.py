@@ -9,7 +9,6 @@ import itertools
 import math
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from gpt2.errors import UserError, escaped, quoted
 from gpt2.hparams import HParams
 from gpt2.tokenizer.compression import bytes_per_token
 from gpt2.training.settings import LoopSettings, TrainerSettings
+from gpt2.tuning.objective import verb_command, verb_environment
 from gpt2.tuning.space import Dimension, fixed, parse_dimension
 from gpt2.tuning.study import ERROR, Study, load_optuna, run_trial
 from gpt2.workspace import Workspace, command_line
@@ -71,10 +71,10 @@ class SearchOption(Option):
         try:
             return parse_dimension(text, self.kind)
         except (ValueError, OverflowError) as error:
-            kind = "whole numbers" if self.kind is int else "numbers"
+            kind = "a whole number" if self.kind is int else "a number"
             raise UsageError(
-                f"{self.flag} must be {kind}: one, a list such as 1,2 or a range such as 1..2, "
-                f"not {quoted(text)}"
+                f"{self.flag} must be {kind}, a list such as 1,2 or an ascending range such as "
+                f"1..2, not {quoted(text)}"
             ) from error
 
     def check(self, value: Dimension) -> None:
@@ -228,8 +228,13 @@ class _Vocabularies:
             words = ["--dataset", values.dataset, "--from", values.model_name or "124M"]
             words += ["--n_vocab", str(size), "--seed", str(values.seed)]
             words += ["--models_dir", values.models_dir] if values.models_dir else []
-            command = [sys.executable, "-m", "gpt2", "new-model", name, *words]
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                verb_command("new-model", [name, *words]),
+                env=verb_environment(),
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
             if done.returncode and not folder.exists():  # another process may have been faster
                 raise UserError(f"--n_vocab {size}: {done.stderr.strip().splitlines()[-1]}")
         model = find_model(folder)

@@ -152,19 +152,29 @@ class TrialRun:
             return Outcome(code == 0 and not stopped, started, _last_sentence(errors, code))
 
 
-def _start(words: Sequence[str], lock: int, errors: IO[bytes]) -> subprocess.Popen:
-    """Start `train` in a process group of its own, so that Ctrl+C reaches the study only."""
+def verb_command(verb: str, words: Sequence[str]) -> list[str]:
+    """Return the command line of a verb of this installation, for a process of its own."""
+    return [sys.executable, "-m", "gpt2", verb, *words]
+
+
+def verb_environment() -> dict[str, str]:
+    """Return the environment in which a process finds this installation."""
     sources = str(Path(gpt2.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _start(words: Sequence[str], lock: int, errors: IO[bytes]) -> subprocess.Popen:
+    """Start `train` in a process group of its own, so that Ctrl+C reaches the study only."""
     own_group: dict[str, Any] = {"start_new_session": True, "pass_fds": (lock,)}
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return subprocess.Popen(
-        [sys.executable, "-m", "gpt2", "train", *words],
+        verb_command("train", words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env={**os.environ, "PYTHONPATH": path},
+        env=verb_environment(),
         **own_group,
     )
 

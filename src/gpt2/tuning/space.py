@@ -85,6 +85,7 @@ def parse_dimension(text: str, kind: type) -> Dimension:
 def describe_difference(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str | None:
     """Return the first difference between two descriptions of a study in words, or None."""
     for name in {**ours, **theirs}:
-        if ours.get(name) != theirs.get(name):
-            return f"--{name} {theirs.get(name, 'not given')}, not {ours.get(name, 'not given')}"
+        mine, other = ours.get(name, "(not given)"), theirs.get(name, "(not given)")
+        if mine != other:
+            return f"--{name} {other}, not {mine}"
     return None

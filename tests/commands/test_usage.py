@@ -17,6 +17,7 @@ COMMANDS = (
     "src/encode.py",
     "src/new_model.py",
     "src/train.py",
+    "src/tune.py",
     "src/interactive_conditional_samples.py",
     "src/generate_unconditional_samples.py",
     "src/evaluate.py",
@@ -26,7 +27,7 @@ COMMANDS = (
     "src/stories.py",
 )
 VERBS = (
-    "demo download encode tokenize new-model train interactive unconditional conditional evaluate "
+    "demo download encode tokenize new-model train tune interactive unconditional conditional evaluate "
     "plot stories"
 )
 # The flags of 2019 and 2021 with their defaults, and those added since.

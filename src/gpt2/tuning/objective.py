@@ -31,7 +31,6 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-import gpt2
 from gpt2 import locks
 from gpt2.checks import is_count, is_finite
 from gpt2.errors import UserError, cannot_write, in_short
@@ -40,6 +39,7 @@ from gpt2.training.run_log import CONFIG, HISTORY, read_curves
 
 TRIAL_LOCK = "trial.lock"  # in the folder of a run, which marks it as the trial of a study
 STARTED = "Training..."  # the line of train after which settings, and not the input, are to blame
+SOURCES = Path(__file__).resolve().parents[2]  # the folder that the package is in
 POLL = 0.2  # seconds between two looks at the stop condition
 
 
@@ -159,8 +159,7 @@ def verb_command(verb: str, words: Sequence[str]) -> list[str]:
 
 def verb_environment() -> dict[str, str]:
     """Return the environment in which a process finds this installation."""
-    sources = str(Path(gpt2.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(SOURCES), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path}
 
 

@@ -17,6 +17,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import shlex
 import sys
 import tempfile
@@ -25,13 +26,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from benchmarks import machine  # noqa: E402
-from benchmarks.report import write_section  # noqa: E402
-from gpt2.commands.flags import Command  # noqa: E402
-from gpt2.commands.main import VERBS  # noqa: E402
-from gpt2.hparams import HParams  # noqa: E402
-from gpt2.training.memory import estimate  # noqa: E402
-from gpt2.training.settings import TrainerSettings  # noqa: E402
+from report import write_section
+
+from gpt2.commands.flags import Command
+from gpt2.commands.main import VERBS
+from gpt2.hparams import HParams
+from gpt2.training.memory import estimate
+from gpt2.training.settings import TrainerSettings
 
 SIZES = {
     "124M": HParams(),
@@ -107,10 +108,10 @@ def main() -> None:
             Path("models").mkdir()
             table = losses()
             os.chdir(ROOT)
-        described = machine.describe()
+        processor = platform.processor() or platform.machine()
         preface = (
             f"Measured on {datetime.date.today()} by `benchmarks/choosing.py`: lowest validation "
-            f"loss within {STEPS} steps ({described['cpu']}, {described['cores']} cores)."
+            f"loss within {STEPS} steps ({processor}, {os.cpu_count()} cores)."
         )
         sections["losses"] = f"{preface}\n\n{table}"
     for name, text in sections.items():

@@ -39,6 +39,7 @@ PARSED_ONLY = {
     "serve": "does not end; has tests of its own",
     "tune": "trains many times; has tests of its own",
 }
+FILE_COMMANDS, PROJECTS = ("mkdir", "cp"), "examples/projects/"
 TYPED = "Mila was\n/quit\n"
 
 
@@ -73,6 +74,8 @@ def check(words: list[str]) -> None:
         if not script.is_file() and "/" not in words[1]:
             return  # of the reader's own, such as app.py
         source = script.read_text(encoding="utf-8")
+        if words[1].startswith(PROJECTS):
+            return  # takes the flags of train.py, too; it is run
         flags = [word.partition("=")[0] for word in words if word.startswith("--")]
         assert [flag for flag in flags if flag not in source] == []
     elif words[:2] == ["pip", "install"]:
@@ -169,6 +172,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command, values = documents.parse(*documents.verb_of(["gpt2", *line.split()]))
             documents.run(command, values)
     shutil.copytree(folder / "checkpoint/run1", folder / "checkpoint/run2")
+    shutil.copytree(ROOT / "examples/projects", folder / "examples/projects")
     (folder / "checkpoint/run1/prepared").touch()
     templates.save(folder / "checkpoint/run1", SavedTemplate("Q: {question}\nA: {answer}", False))
     return folder
@@ -201,9 +205,8 @@ RUNS = dict(runs())
 def test_the_commands_of_a_page_run(
     title: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verbs = [documents.verb_of(words) for block in RUNS[title] for words in block.commands()]
-    runnable = [found for found in verbs if found and is_run(*found)]
-    if not runnable:
+    lines = [words for block in RUNS[title] for words in block.commands()]
+    if not any(map(is_run, lines)):
         return
     folder = tmp_path / "folder"
     shutil.copytree(prepared, folder)
@@ -211,7 +214,15 @@ def test_the_commands_of_a_page_run(
     if title not in FLOWS:
         monkeypatch.setattr(train, "load_tensorflow", stop_before_training)
     calls = 0  # of train
-    for verb, words in runnable:
+    for line in filter(is_run, lines):
+        if line[0] in FILE_COMMANDS:
+            documents.run_file_command(line)
+            continue
+        if line[1].startswith(PROJECTS):
+            calls += 1
+            documents.run_script(line[1:], calls * documents.STEPS)
+            continue
+        verb, words = documents.verb_of(line)
         if not (parsed := documents.parse(verb, words)):
             continue
         command, values = parsed
@@ -240,9 +251,15 @@ def stop_before_training() -> NoReturn:
     raise TrainingBeginsError
 
 
-def is_run(verb: str, words: list[str]) -> bool:
+def is_run(words: list[str]) -> bool:
+    """Return whether a command is run, not only parsed."""
+    if words[0] in FILE_COMMANDS:
+        return "{" not in words[-2]  # which only some shells expand
+    if words[0] == "python" and words[1].startswith(PROJECTS):
+        return True
     own_data = "--recipe" in words or "reproduce" in words  # the published test sets
-    return verb not in PARSED_ONLY and not own_data
+    found = documents.verb_of(words)
+    return bool(found) and found[0] not in PARSED_ONLY and not own_data
 
 
 # --- Python ---

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tests.support import documents  # noqa: E402
+from tests.support import documents
 
 
 def main(page: str, folder: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import io
 import re
+import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +37,7 @@ CAPS = {
     "val_batch_count": 1, "val_batch_size": 2, "val_every": 1, "warmup_steps": 1, "window": 32,
 }  # fmt: skip
 # Whatever the document says.
-SET = {"epochs": None, "sample_every": 1000, "workers": 1}
+SET = {"epochs": None, "sample_every": 1000, "wandb": None, "workers": 1}
 STEPS = 2  # of each training; one more pair for each call on a page, which may resume
 
 
@@ -89,7 +92,7 @@ def words_of_command(line: str) -> list[str]:
     Of a pipeline, that is its last command; `$ ` before it and what follows `> ` do not count.
     """
     start = r"(?:\$ |.* \| )?"
-    pattern = rf" *{start}(?:\.venv/bin/)?((?:python|gpt2|make|pip) .*)"
+    pattern = rf" *{start}(?:\.venv/bin/)?((?:python|gpt2|make|pip|mkdir|cp) .*)"
     found = re.fullmatch(pattern, line)
     if not found:
         return []
@@ -128,7 +131,7 @@ def shorten(values: Values, last_step: int) -> None:
     for name, most in CAPS.items():
         given = getattr(values, name, None)
         if isinstance(given, tuple):
-            setattr(values, name, tuple(min(one, most) for one in given))
+            setattr(values, name, tuple(dict.fromkeys(min(one, most) for one in given)))
         elif given is not None:
             setattr(values, name, min(given, most))
     for name, value in SET.items():
@@ -166,6 +169,39 @@ def run(command: Command, values: Values, typed: str = "") -> str:
     finally:
         sys.stdin = before
     return out.getvalue()
+
+
+def run_script(words: Sequence[str], last_step: int) -> None:
+    """Run a script of examples/projects in this process, its numbers lowered as in `shorten`."""
+    caps = CAPS | {"max_steps": last_step}
+    flags = list(words)
+    for at, word in enumerate(flags[:-1]):
+        if (most := caps.get(word.removeprefix("--"))) and word.startswith("--"):
+            flags[at + 1] = str(min(int(flags[at + 1]), most))
+    if "--max_steps" in flags:
+        flags[flags.index("--max_steps") + 1] = str(last_step)
+        flags += ["--sample_every", "1000"]
+    before, sys.argv, path = sys.argv, flags, list(sys.path)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, f"{shlex.join(words)} failed"
+    finally:
+        sys.argv, sys.path[:] = before, path
+
+
+def run_file_command(words: Sequence[str]) -> None:
+    """Do what `mkdir -p` and `cp` do."""
+    program, *arguments = words
+    if program == "mkdir":
+        for argument in arguments[1:]:
+            Path(argument).mkdir(parents=True, exist_ok=True)
+        return
+    *patterns, target = arguments
+    for pattern in patterns:
+        for path in glob.glob(pattern) or [pattern]:
+            shutil.copy(path, target)
 
 
 def run_snippet(code: str, name: str) -> dict[str, Any]:

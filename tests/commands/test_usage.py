@@ -27,8 +27,8 @@ COMMANDS = (
     "src/stories.py",
 )
 VERBS = (
-    "demo download encode tokenize new-model train tune interactive unconditional conditional evaluate "
-    "plot stories"
+    "demo download encode tokenize new-model train tune interactive unconditional conditional "
+    "evaluate plot convert stories"
 )
 # The flags of 2019 and 2021 with their defaults, and those added since.
 TRAIN_FLAGS = """

@@ -116,7 +116,11 @@ class CountingEngine:
     def lengths(self) -> np.ndarray:
         return np.array([len(row) for row in self.rows], np.int64)
 
-    def prefill(self, row: int, tokens: list[int]) -> np.ndarray:
+    def reuse(self, row: int, tokens: list[int]) -> int:
+        return 0
+
+    def prefill(self, row: int, tokens: list[int], start: int = 0) -> np.ndarray:
+        assert start == 0
         assert 1 <= len(tokens) <= self.hparams.n_ctx
         self.rows[row] = list(tokens)
         self.calls.append(("prime", row, list(tokens)))

@@ -42,7 +42,7 @@ def test_each_prompt_token_attends_to_itself_and_those_before(
 @pytest.mark.parametrize("lengths", [(5, 5), (1, 5), (5, 2)])
 def test_a_new_token_attends_to_the_filled_part_of_its_own_slot(lengths: tuple[int, int]) -> None:
     query, keys, values = arrays(sum(lengths), (2, 3, 4), (2, 3, 8, 4), (2, 3, 8, 4))
-    found = attention.decode_attention(query, keys, values, np.array(lengths))
+    found = attention.decode_attention(query, keys, values, np.arange(2), np.array(lengths))
     for slot, length in enumerate(lengths):
         for head in range(3):
             expected = slow_attention(
@@ -54,10 +54,10 @@ def test_a_new_token_attends_to_the_filled_part_of_its_own_slot(lengths: tuple[i
 def test_a_slot_is_the_same_to_the_bit_whatever_its_neighbors() -> None:
     lengths = np.array([3, 130, 64, 7, 200, 64])
     query, keys, values = arrays(1, (6, 12, 64), (6, 12, 256, 64), (6, 12, 256, 64))
-    together = attention.decode_attention(query, keys, values, lengths)
+    together = attention.decode_attention(query, keys, values, np.arange(6), lengths)
     for slot in range(6):
         alone = attention.decode_attention(
-            query[slot, None], keys[slot, None], values[slot, None], lengths[slot, None]
+            query[slot, None], keys, values, np.array([slot]), lengths[slot, None]
         )
         np.testing.assert_array_equal(together[slot], alone[0])
 

@@ -10,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 from gpt2 import model
-from gpt2.generation import cached_engine, litert_conversion
+from gpt2.generation import attention, litert_conversion
 from gpt2.generation.engine import Engine
 from gpt2.generation.litert_engine import LiteRTEngine
+from gpt2.generation.numpy_engine import NumPyEngine
 from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from gpt2.hparams import HParams
 from tests.generation.conftest import resident_memory, scores_from_scratch
@@ -68,7 +69,7 @@ def test_scores_are_those_of_the_independent_implementation_however_tokens_are_f
 def test_where_a_prompt_is_cut_into_chunks_changes_nothing(
     golden: Golden, converted: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(cached_engine, "CHUNK", chunk)
+    monkeypatch.setattr(LiteRTEngine, "CHUNK", chunk)
     engine = LiteRTEngine(converted, golden.hparams)
     for size in range(1, N_CTX):
         texts = [golden.tokens[0, 0, :size].tolist(), golden.tokens[1, 0, : N_CTX - size].tolist()]
@@ -264,3 +265,107 @@ def test_litert_logits_are_the_same_to_the_bit_alone_and_in_a_batch(
     together = decode(list(range(len(prompts))))
     for number in range(len(prompts)):
         np.testing.assert_array_equal(together[:, number], decode([number])[:, 0])
+
+
+def test_a_prompt_in_parts_while_another_slot_decodes(golden: Golden, engine: Engine) -> None:
+    first, second = golden.tokens[0, 0].tolist(), golden.tokens[1, 0].tolist()
+    engine.reset(3)
+    engine.prefill(2, first[:5])
+    for start, end in ((0, 4), (4, 5), (5, 9)):
+        check(golden, engine.prefill(0, second[start:end], start)[None], [second[:end]])
+        held = int(engine.lengths[2])
+        logits = engine.decode(np.array(first[held : held + 1]), slots=[2])
+        check(golden, logits, [first[: held + 1]])
+    assert engine.lengths.tolist() == [9, 0, 8]
+    logits = engine.decode(np.array([first[8], second[9]]), slots=[2, 0])
+    check(golden, logits, [first[:9], second[:10]])
+    # A later start replaces the end of a sequence.
+    check(golden, engine.prefill(2, second[:3], 4)[None], [[*first[:4], *second[:3]]])
+    assert engine.lengths.tolist() == [10, 0, 7]
+
+
+def test_several_tokens_in_one_pass_and_back(golden: Golden, engine: Engine) -> None:
+    text, other = golden.tokens[0, 0].tolist(), golden.tokens[1, 0].tolist()
+    engine.reset(2)
+    engine.prefill(0, other[:7])
+    engine.prefill(1, text[:3])
+    logits = engine.extend(1, text[3:7])
+    check(golden, logits, [text[: n + 1] for n in range(3, 7)])
+    assert engine.lengths.tolist() == [7, 7]
+    engine.lengths[1] = 4  # three of the four were wrong
+    check(golden, engine.extend(1, other[:2]), [[*text[:4], other[0]], [*text[:4], *other[:2]]])
+    engine.lengths[1] = 1
+    check(golden, engine.decode(np.array([other[7], 9])), [other[:8], [text[0], 9]])
+    engine.lengths[1] = 1
+    check(golden, engine.extend(1, text[1:])[-1:], [text])
+    assert engine.lengths.tolist() == [8, N_CTX]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "none", "int8"])
+def test_reuse_changes_no_bit_of_the_logits(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Prompts that share beginnings with those before, in their own slot and in others."""
+    monkeypatch.setattr(attention, "ROWS", 4)
+    attention._mask.cache_clear()
+    weights = golden.tensors("weights")
+    if kind == "numpy":
+        monkeypatch.setattr(NumPyEngine, "CHUNK", 4)
+    else:
+        litert_conversion.convert(weights, golden.hparams, tmp_path, kind)
+
+    def new_engine() -> Engine:
+        if kind == "numpy":
+            return NumPyEngine(weights, golden.hparams)
+        return LiteRTEngine(tmp_path, golden.hparams, threads=2)
+
+    text, other = golden.tokens[0, 0].tolist(), golden.tokens[1, 0].tolist()
+    engine = new_engine()
+    engine.reset(2)
+    # A slot, a prompt, tokens decoded after it, and how much of the prompt can be reused.
+    calls = [
+        (0, text[:10], 3, 0),
+        (0, text[:10], 3, 8),  # again
+        (0, text[:13], 0, 8),  # a prompt that grew
+        (0, [*text[:6], *other[:6]], 2, 4),
+        (1, [*text[:9]], 2, 4),  # from the other slot
+        (1, text[:5], 1, 4),
+        (1, text[:4], 1, 0),  # its last token has to be processed
+        (0, other, 0, 0),
+        (1, [*other[:8], *text[:8]], 0, 8),
+    ]
+    for slot, prompt, decoded, expected in calls:
+        reused = engine.reuse(slot, prompt)
+        assert reused == expected
+        logits = [engine.prefill(slot, prompt[reused:], reused)]
+        fresh = new_engine()
+        fresh.reset(2)
+        exact = [fresh.prefill(slot, prompt)]
+        for token in text[-decoded:] if decoded else []:
+            logits.append(engine.decode(np.array([token]), slots=[slot])[0])
+            exact.append(fresh.decode(np.array([token]), slots=[slot])[0])
+        np.testing.assert_array_equal(logits, exact)
+    # Prompts stay when the number of slots changes, and move with their sequences.
+    engine.reset(3)
+    assert engine.reuse(2, other) == 12
+    engine.reorder([2])
+    engine.reset(1)
+    assert engine.reuse(0, other) == 12
+    expected = new_engine().prefill(0, other)
+    np.testing.assert_array_equal(engine.prefill(0, other[12:], 12), expected)
+    attention._mask.cache_clear()
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_litert_logits_are_the_same_to_the_bit_one_by_one_and_in_one_pass(
+    golden: Golden, tmp_path: Path, quantize: str
+) -> None:
+    litert_conversion.convert(golden.tensors("weights"), golden.hparams, tmp_path, quantize)
+    engine = LiteRTEngine(tmp_path, golden.hparams, threads=2)
+    text = golden.tokens[2, 0].tolist()
+    engine.prefill(0, text[:3])
+    single = np.concatenate([engine.decode(np.array([token])) for token in text[3:]])
+    for size in (1, 2, 5, 13):
+        engine.lengths[0] = 3
+        parts = [engine.extend(0, text[at : at + size]) for at in range(3, N_CTX, size)]
+        np.testing.assert_array_equal(np.concatenate(parts), single)

@@ -9,7 +9,10 @@ import numpy as np
 
 from gpt2.processes import available_cores
 
-ROWS = 128  # queries of a prompt in one product: few enough that the scores stay in the cache
+# Queries of a prompt in one product: few enough that the logits stay in the processor's cache.
+# Products begin at multiples of it, wherever a prompt is cut into parts: sums over other numbers of
+# keys would be rounded in another order.
+ROWS = 128
 
 
 def prefill_attention(
@@ -29,9 +32,10 @@ def prefill_attention(
     query = query * np.float32(size**-0.5)
 
     def attend(head: int) -> None:
-        for first in range(0, length, ROWS):
-            last = min(first + ROWS, length)
-            end = start + last
+        last = 0
+        while last < length:
+            first, end = last, min((start + last) // ROWS * ROWS + ROWS, start + length)
+            last = end - start
             logits = query[head, first:last] @ keys[head, :end].T  # [rows, end]
             rows = last - first
             logits[:, -rows:] += _mask()[:rows, :rows]  # the only part with keys that lie ahead
@@ -46,30 +50,36 @@ def prefill_attention(
 
 
 def decode_attention(
-    query: np.ndarray, keys: np.ndarray, values: np.ndarray, lengths: np.ndarray
+    query: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    slots: np.ndarray,
+    lengths: np.ndarray,
 ) -> np.ndarray:
-    """Return the attention output of one new token in each slot.
+    """Return the attention output of new tokens, in any slots.
 
-    A slot's output does not depend on the other slots, to the last bit: over padding, sums would
+    A token's output does not depend on the other tokens, to the last bit: over padding, sums would
     be rounded in another order, and int8 activations turn such a difference into a large one.
 
     Args:
-        query: [B, H, D].
+        query: [T, H, D].
         keys, values: [B, H, N, D].
-        lengths: how many of the N positions of each slot are filled, [B].
+        slots: the slot of each token, [T].
+        lengths: how many of the N positions of its slot each token attends to, [T].
 
     Returns:
-        [B, C].
+        [T, C].
     """
-    slots, heads, size = query.shape
-    query = query[:, :, None] * np.float32(size**-0.5)  # [B, H, 1, D]
-    attended = np.empty((slots, heads, 1, size), np.float32)
-    equal = (lengths == lengths[0]).all()
-    for some in [slice(None)] if equal else range(slots):
-        end = lengths[0] if equal else lengths[some]
-        logits = np.matmul(query[some], keys[some, ..., :end, :].swapaxes(-1, -2))
-        attended[some] = _weighted(logits, values[some, ..., :end, :])
-    return attended.reshape(slots, heads * size)
+    count, heads, size = query.shape
+    query = query[:, :, None] * np.float32(size**-0.5)  # [T, H, 1, D]
+    attended = np.empty((count, heads, 1, size), np.float32)
+    together = len(keys) == count and (lengths == lengths[0]).all() and (np.diff(slots) > 0).all()
+    groups = [(slice(None), slice(None))] if together else enumerate(slots)
+    for some, slot in groups:
+        end = lengths[0] if together else lengths[some]
+        logits = np.matmul(query[some], keys[slot, ..., :end, :].swapaxes(-1, -2))
+        attended[some] = _weighted(logits, values[slot, ..., :end, :])
+    return attended.reshape(count, heads * size)
 
 
 def _weighted(logits: np.ndarray, values: np.ndarray) -> np.ndarray:

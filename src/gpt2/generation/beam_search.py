@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,12 +16,10 @@ from gpt2.generation.completions import (
     check_prompt,
     contains_any,
 )
+from gpt2.generation.engine import Engine, prefill_prompt
 from gpt2.generation.sampling import all_suppressed, ids_without_token, process_logits
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gpt2.generation.engine import Engine
 
 # Settings that only matter for sampling, and the values that switch them off.
 SAMPLING_ONLY = {
@@ -116,7 +113,7 @@ def beam_search(
         ]
     unknown = ids_without_token(tokenizer.vocabulary, hparams.n_vocab)
     engine.reset(1)
-    logits = engine.prefill(0, prompt)[None]
+    logits = prefill_prompt(engine, 0, prompt)[None]
     running: list[tuple[float, list[int]]] = [(0.0, [])]  # log-probability and tokens of each beam
     finished: list[tuple[float, int, float, list[int]]] = []  # heap, worst first
 

@@ -11,16 +11,21 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpt2.generation.attention import decode_attention, prefill_attention
+from gpt2.generation import attention
 from gpt2.hparams import HParams
-
-CHUNK = 512  # prompt tokens that go through the products together
 
 Product = Callable[..., Sequence[np.ndarray]]  # of arrays [N, C], N rows
 
 
 class CachedEngine:
-    """See `Engine`."""
+    """See `Engine`.
+
+    Prompts give the same logits however they are cut into parts, to the bit, if parts begin at
+    multiples of `attention.ROWS`, and if a row's product depends neither on the other rows nor
+    (unless `CHUNK` is no larger than that) on how many there are.
+    """
+
+    CHUNK = 512  # prompt tokens that go through the products together
 
     def __init__(
         self,
@@ -43,49 +48,71 @@ class CachedEngine:
         self._tokens, self._positions = embeddings
         self._first, *self._layers = layers
         self._head = head
-        self.lengths = np.zeros(0, np.int64)
-        self.reset(1)
+        self.lengths = np.zeros(1, np.int64)
+        self._cache = self._empty_cache(1)
+        # The prompt of each slot, as far as its keys and values are those that prefilling it from
+        # the start gives, to the bit. It stays when the sequence has ended.
+        self._prompts: list[list[int]] = [[]]
 
     def reset(self, slots: int) -> None:
         """See `Engine.reset`."""
         if slots != len(self.lengths):
-            self._cache = self._empty_cache(slots)
+            kept = min(slots, len(self.lengths))
+            self._copy_slots(self._empty_cache(slots), range(kept), max(map(len, self._prompts)))
+            self._prompts = self._prompts[:kept] + [[] for _ in range(slots - kept)]
         self.lengths = np.zeros(slots, np.int64)
+
+    def reuse(self, slot: int, tokens: Sequence[int]) -> int:
+        """See `Engine.reuse`: whole blocks of attention, of the slot's last prompt or another's."""
+        known = [_common_prefix(prompt, tokens[:-1]) for prompt in self._prompts]
+        source = slot if known[slot] == max(known) else int(np.argmax(known))
+        length = known[source] // attention.ROWS * attention.ROWS
+        if source != slot:
+            self._cache[:, :, slot, :, :length] = self._cache[:, :, source, :, :length]
+        self._prompts[slot] = list(tokens[:length])
+        self.lengths[slot] = length
+        return length
 
     # Logits that are not finite are refused where they are used; warnings would come before that.
     @np.errstate(all="ignore")
-    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+    def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """See `Engine.prefill`."""
-        self.lengths[slot] = 0
-        for start in range(0, len(tokens), CHUNK):
-            x = self._prefill_chunk(slot, np.array(tokens[start : start + CHUNK]))
+        self.lengths[slot] = start
+        prompt = self._prompts[slot][:start]
+        if len(prompt) == start and start % attention.ROWS == 0:
+            prompt = [*prompt, *tokens]
+        self._prompts[slot] = []  # in case of an interruption
+        for first in range(0, len(tokens), self.CHUNK):
+            x = self._prefill_chunk(slot, np.array(tokens[first : first + self.CHUNK]))
+        self._prompts[slot] = prompt
         return self._logits(x[-1:])[0]
 
     @np.errstate(all="ignore")
-    def decode(self, tokens: np.ndarray) -> np.ndarray:
+    def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """See `Engine.decode`."""
-        places, slots = self.lengths, np.arange(len(tokens))
-        lengths = self.lengths = places + 1
-        keys, values = self._cache
+        extended = np.arange(len(self.lengths)) if slots is None else np.array(slots)
+        return self._append(tokens, extended, self.lengths[extended])
 
-        def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
-            qkv = qkv.reshape(len(slots), 3, self._hparams.n_head, -1)  # [B, 3, H, D]
-            keys[layer][slots, :, places] = qkv[:, 1]
-            values[layer][slots, :, places] = qkv[:, 2]
-            return decode_attention(qkv[:, 0], keys[layer], values[layer], lengths)
-
-        return self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
+    @np.errstate(all="ignore")
+    def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.extend`."""
+        places = self.lengths[slot] + np.arange(len(tokens))
+        return self._append(np.array(tokens), np.full(len(tokens), slot), places)
 
     def reorder(self, sources: Sequence[int]) -> None:
         """See `Engine.reorder`."""
-        end = int(self.lengths.max())
-        self.lengths = self.lengths[sources]
-        old = self._cache
-        if len(sources) != old.shape[2]:
-            self._cache = self._empty_cache(len(sources))
-        for kept, new in zip(old, self._cache, strict=True):
+        end = max(int(self.lengths.max()), *map(len, self._prompts))
+        same = len(sources) == len(self.lengths)
+        self._copy_slots(self._cache if same else self._empty_cache(len(sources)), sources, end)
+        self.lengths = self.lengths[list(sources)]
+        self._prompts = [self._prompts[source] for source in sources]
+
+    def _copy_slots(self, new: np.ndarray, sources: Sequence[int], end: int) -> None:
+        """Copy the first `end` positions of slots into the first slots of a cache, and use it."""
+        for kept, copied in zip(self._cache, new, strict=True):
             for layer in range(self._hparams.n_layer):
-                new[layer, :, :, :end] = kept[layer, sources, :, :end]
+                copied[layer, : len(sources), :, :end] = kept[layer, list(sources), :, :end]
+        self._cache = new
 
     def _empty_cache(self, slots: int) -> np.ndarray:
         """Return empty keys and values, [2, L, B, H, N, D].
@@ -107,10 +134,29 @@ class CachedEngine:
         def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
             qkv = qkv.reshape(len(tokens), 3, self._hparams.n_head, -1).transpose(1, 2, 0, 3)
             keys[layer][:, start:end], values[layer][:, start:end] = qkv[1], qkv[2]
-            return prefill_attention(qkv[0], keys[layer][:, :end], values[layer][:, :end], start)
+            return attention.prefill_attention(
+                qkv[0], keys[layer][:, :end], values[layer][:, :end], start
+            )
 
         self.lengths[slot] = end
         return self._run(self._tokens[tokens] + self._positions[start:end], attend)
+
+    def _append(self, tokens: np.ndarray, slots: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Run tokens at given positions of slots, and return the logits after each: [T, V]."""
+        keys, values = self._cache
+        for slot, place in zip(slots, places, strict=True):
+            del self._prompts[slot][place:]  # what this overwrites
+        lengths = places + 1
+
+        def attend(layer: int, qkv: np.ndarray) -> np.ndarray:
+            qkv = qkv.reshape(len(slots), 3, self._hparams.n_head, -1)  # [T, 3, H, D]
+            keys[layer][slots, :, places] = qkv[:, 1]
+            values[layer][slots, :, places] = qkv[:, 2]
+            return attention.decode_attention(qkv[:, 0], keys[layer], values[layer], slots, lengths)
+
+        logits = self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
+        self.lengths[slots] = lengths  # of equal slots, the last one counts
+        return logits
 
     def _run(self, x: np.ndarray, attend: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
         """Run the layers, with attention in between: [N, C] -> [N, C]."""
@@ -124,3 +170,10 @@ class CachedEngine:
     def _logits(self, x: np.ndarray) -> np.ndarray:
         parts = [part(x)[0] for part in self._head]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the number of equal leading tokens of two sequences."""
+    length = min(len(first), len(second))
+    different = np.flatnonzero(np.array(first[:length]) != np.array(second[:length]))
+    return int(different[0]) if len(different) else length

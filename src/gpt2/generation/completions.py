@@ -7,13 +7,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpt2 import randomness
 from gpt2.checks import check_count, check_fields, setting
 from gpt2.errors import UserError
+from gpt2.generation.engine import Engine, prefill_prompt
 from gpt2.generation.sampling import (
     NoTokenError,
     SamplingSettings,
@@ -24,9 +24,6 @@ from gpt2.generation.sampling import (
 )
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gpt2.generation.engine import Engine
 
 
 # Larger numbers are mistakes: they would take years, or more memory than there is.
@@ -283,13 +280,13 @@ def generate_completions(
                 batch[slot] = following
             elif batch[slot].tokens and engine.lengths[slot] < hparams.n_ctx:
                 return
-            logits = engine.prefill(slot, batch[slot].context(hparams.n_ctx))
+            logits = prefill_prompt(engine, slot, batch[slot].context(hparams.n_ctx))
             yield from extended(batch[slot], logits)
 
     if len(batch) > 1 and all(completion.prompt == batch[0].prompt for completion in batch):
         # Prefill a prompt that all sequences share only once.
         engine.reset(1)
-        logits = engine.prefill(0, batch[0].context(hparams.n_ctx))
+        logits = prefill_prompt(engine, 0, batch[0].context(hparams.n_ctx))
         engine.reorder([0] * len(batch))
         for completion in batch:
             yield from extended(completion, logits)

@@ -11,29 +11,61 @@ import numpy as np
 class Engine(Protocol):
     """A model with a KV cache for several sequences.
 
-    Each sequence has a slot and a length of its own, at most n_ctx tokens.
-    Shapes: B slots, V vocabulary.
+    Each sequence has a slot and a length of its own, at most n_ctx tokens. Slots are independent:
+    one may be prefilled in parts while others decode.
+    Shapes: B slots, T tokens, V vocabulary.
+
+    Attributes:
+        lengths: tokens of each slot's sequence, int64 [B]. Lowering one drops the last tokens of
+            the sequence.
     """
 
-    lengths: np.ndarray  # tokens in the KV cache of each slot, int64 [B]
+    lengths: np.ndarray
 
     def reset(self, slots: int) -> None:
-        """Empty the KV cache and resize it to `slots` sequences."""
+        """Begin `slots` empty sequences. The KV cache may keep prompts for `reuse`."""
 
-    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
-        """Replace the sequence of a slot by a prompt of 1 to n_ctx token ids.
+    def reuse(self, slot: int, tokens: Sequence[int]) -> int:
+        """Begin the sequence of a slot with the part of a prompt that the KV cache still has.
+
+        Args:
+            tokens: the prompt, at least one token id.
 
         Returns:
-            The logits of the token after the prompt, float32 [V].
+            The new length of the slot, less than that of the prompt. After `prefill` of the
+            remaining tokens, all logits are the same as without reuse, to the bit.
         """
 
-    def decode(self, tokens: np.ndarray) -> np.ndarray:
+    def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
+        """Replace the sequence of a slot from position `start` on by token ids, at least one.
+
+        A prompt may come in parts, each of which starts where the one before ended.
+
+        Args:
+            start: number of tokens to keep, at most the slot's length.
+
+        Returns:
+            The logits of the token after the last one, float32 [V].
+        """
+
+    def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """Run one decode step: append one token to each sequence, ids int [B].
 
         No sequence may already hold n_ctx tokens.
 
+        Args:
+            slots: the B slots to extend, each at most once; None for all of them.
+
         Returns:
             The logits of the next token of each sequence, float32 [B, V].
+        """
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """Append several tokens to one sequence in one pass, at most until it holds n_ctx.
+
+        Returns:
+            The logits of the token after each of them, float32 [T, V], as `decode` returns them
+            one by one.
         """
 
     def reorder(self, sources: Sequence[int]) -> None:
@@ -41,3 +73,12 @@ class Engine(Protocol):
 
         There are as many slots afterwards as sources: sequences may be dropped or duplicated.
         """
+
+
+def prefill_prompt(engine: Engine, slot: int, tokens: Sequence[int]) -> np.ndarray:
+    """Replace the sequence of a slot by a prompt, and return the logits after it, float32 [V].
+
+    Only the tokens that the KV cache does not have are processed.
+    """
+    start = engine.reuse(slot, tokens)
+    return engine.prefill(slot, tokens[start:], start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +24,11 @@ from gpt2.generation.completions import (
     generate_completions,
     in_order,
 )
+from gpt2.generation.engine import Engine, prefill_prompt
 from gpt2.generation.sampling import SamplingSettings, log_probability
 from gpt2.generation.turns import Turns
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gpt2.generation.engine import Engine
 
 # The keyword options of generation; `length` and `seed` have defaults of their own.
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingSettings))
@@ -273,7 +271,7 @@ class LanguageModel:
         ids = self._checked_ids(tokens, longest=self.hparams.n_ctx)
         with self._turns.take():
             self.engine.reset(1)
-            logits = self.engine.prefill(0, ids)
+            logits = prefill_prompt(self.engine, 0, ids)
         if not np.isfinite(logits).all():
             raise not_finite()
         return logits

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gpt2.generation import attention
 from gpt2.generation.cached_engine import CachedEngine, Product
 from gpt2.hparams import HParams
 
@@ -14,6 +15,8 @@ _GELU = np.float32((2 / np.pi) ** 0.5)
 
 class NumPyEngine(CachedEngine):
     """A model's weights as arrays; see `Engine`."""
+
+    CHUNK = attention.ROWS  # BLAS may sum in another order for another number of rows
 
     def __init__(self, weights: Mapping[str, np.ndarray], hparams: HParams):
         """Take the tensors by OpenAI's names."""

@@ -43,27 +43,46 @@ class TensorFlowEngine:
                 variable.assign(empty)
         self.lengths = np.zeros(slots, np.int64)
 
-    def prefill(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
-        """See `Engine.prefill`."""
+    def reuse(self, slot: int, tokens: Sequence[int]) -> int:
+        """See `Engine.reuse`. Nothing is: sums over other shapes would be rounded differently."""
         self.lengths[slot] = 0
-        self._ensure_capacity(len(tokens))
-        logits = self._feed(tf.constant([tokens], tf.int32), tf.constant(slot), tf.constant([0]))
-        self.lengths[slot] = len(tokens)
-        return logits.numpy()[0]
+        return 0
 
-    def decode(self, tokens: np.ndarray) -> np.ndarray:
+    def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
+        """See `Engine.prefill`."""
+        self.lengths[slot] = start
+        return self._append(slot, tokens, 1)[0]
+
+    def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """See `Engine.decode`."""
+        if slots is not None:
+            rows = zip(slots, tokens, strict=True)
+            return np.concatenate([self._append(slot, [token], 1) for slot, token in rows])
         self._ensure_capacity(int(self.lengths.max()) + 1)
         column = tf.constant(tokens[:, None], tf.int32)
-        logits = self._feed(column, tf.constant(0), tf.constant(self.lengths, tf.int32))
+        starts = tf.constant(self.lengths, tf.int32)
+        logits = self._feed(column, tf.constant(0), starts, tf.constant(1))
         self.lengths += 1
-        return logits.numpy()
+        return logits.numpy()[:, 0]
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.extend`."""
+        return self._append(slot, tokens, len(tokens))
 
     def reorder(self, sources: Sequence[int]) -> None:
         """See `Engine.reorder`."""
         for variable in (*self._keys, *self._values):
             variable.assign(tf.gather(variable, sources))
         self.lengths = self.lengths[list(sources)]
+
+    def _append(self, slot: int, tokens: Sequence[int], count: int) -> np.ndarray:
+        """Append tokens to a slot and return the logits after the last `count`, [count, V]."""
+        start = int(self.lengths[slot])
+        self._ensure_capacity(start + len(tokens))
+        row, first = tf.constant([tokens], tf.int32), tf.constant(slot, tf.int32)
+        logits = self._feed(row, first, tf.constant([start]), tf.constant(count))
+        self.lengths[slot] = start + len(tokens)
+        return logits.numpy()[0]
 
     def _ensure_capacity(self, needed: int) -> None:
         """Enlarge the KV cache so that each slot can hold `needed` tokens."""
@@ -82,18 +101,22 @@ class TensorFlowEngine:
             tf.TensorSpec([None, None], tf.int32),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([], tf.int32),
         ],
     )
-    def _feed(self, tokens: tf.Tensor, first: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+    def _feed(
+        self, tokens: tf.Tensor, first: tf.Tensor, starts: tf.Tensor, count: tf.Tensor
+    ) -> tf.Tensor:
         """Append tokens to consecutive slots and return the logits after the last ones.
 
         Args:
             tokens: int32 [R, T].
             first: the first of the R slots, int32 scalar.
             starts: tokens that each of them already holds, int32 [R].
+            count: the number of last tokens, int32 scalar.
 
         Returns:
-            float32 [R, V].
+            float32 [R, count, V].
         """
         slots, length = tf.unstack(tf.shape(tokens))
         positions = starts[:, None] + tf.range(length)  # [R, T]
@@ -114,4 +137,4 @@ class TensorFlowEngine:
             return model.scaled_dot_product(query, keys[cached], values[cached], visible[:, None])
 
         x = model.hidden_states(self._weights, self._hparams, tokens, positions, attend)
-        return model.head(self._weights, x[:, -1])
+        return model.head(self._weights, x[:, length - count :])

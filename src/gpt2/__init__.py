@@ -28,13 +28,14 @@ def load(
     engine: str = "auto",
     quantize: str = "none",
     models_dir: str | os.PathLike[str] | None = None,
+    speculate: bool = False,
 ) -> LanguageModel:
     """Return a model that is loaded for generation.
 
     Args:
         model_name: a model under models/, a run under checkpoint/, one of their checkpoints
             (`run1/best`, `run1/model-200`), or a path; see `gpt2.checkpoint.resolve.find_model`.
-        engine, quantize: see `gpt2.generation.loading.open_model`.
+        engine, quantize, speculate: see `gpt2.generation.loading.open_model`.
         models_dir: folder of the models, relative to the current folder (default: `models`).
 
     Raises:
@@ -43,4 +44,5 @@ def load(
     from gpt2.checkpoint.resolve import find_model
     from gpt2.generation.loading import open_model
 
-    return open_model(find_model(model_name, models_dir), engine, quantize)
+    folder = find_model(model_name, models_dir)
+    return open_model(folder, engine, quantize, speculate=speculate)

@@ -138,6 +138,7 @@ def test_flags_are_checked_before_tensorflow_is_imported(home: Home, no_tensorfl
         "--seed 1 --seed 2": (2, "--seed is given twice"),
         "--temperature -1": (1, "temperature must be a number at least 0, not -1"),
         "--engine tensorflow --quantize int8": (1, "int8 .* tensorflow"),
+        "--engine numpy --speculate": (1, "speculate .* engine numpy"),
         "--model_name gone": (1, "no model 'gone' .*117M"),
         "--model_name 117M --top_k 301": (1, "top_k is 301, .* 300 tokens"),
         "--model_name 117M --min_length 9 --length 8": (1, "min_length is 9, .* 8"),
@@ -148,6 +149,15 @@ def test_flags_are_checked_before_tensorflow_is_imported(home: Home, no_tensorfl
     for done, (code, sentence) in zip(answers, sentences.values(), strict=True):
         done.says(code, sentence)
         assert done.out == ""
+
+
+def test_speculation_with_beams_is_refused_before_the_model_is_loaded(
+    home: Home, no_tensorflow: str
+) -> None:
+    flags = "--model_name 117M --beams 2 --speculate"
+    (done,) = home.toolkit.run_in_one_process(f"{no_tensorflow} {INTERACTIVE} {flags}")
+    done.says(1, "speculate cannot be combined with beams")
+    assert done.out == ""
 
 
 def test_none_stands_for_the_default_of_2019(trained: Toolkit) -> None:

@@ -19,7 +19,7 @@ from gpt2.commands.flags import Option, Values, build, options_of
 from gpt2.commands.signals import prepare_tensorflow
 from gpt2.commands.terminal import notice, shown
 from gpt2.errors import UserError
-from gpt2.generation.beam_search import BeamSettings, check_beam_prompt
+from gpt2.generation.beam_search import BeamSettings, check_beam_prompt, no_speculation
 from gpt2.generation.completions import (
     LARGEST_BATCH,
     MOST_SAMPLES,
@@ -113,7 +113,7 @@ def load_model(model: ModelFolder, engine: EngineSettings) -> LanguageModel:
         if event.done == event.of:
             bar.close()
 
-    return load_into_engine(model, engine.engine, engine.quantize, show)
+    return load_into_engine(model, engine.engine, engine.quantize, show, engine.speculate)
 
 
 def generation_settings(
@@ -141,6 +141,8 @@ def generation_settings(
     words = tuple(filter(None, map(str.strip, values.banned_words.split(","))))
     settings = build(GenerationSettings, values, sampling=sampling, banned_words=words)
     if values.beams:
+        if values.speculate:
+            raise no_speculation()
         _beam_settings(values).check_settings(settings)
     return settings
 
@@ -258,7 +260,7 @@ def _truncated(text: str, values: Values) -> str:
 
 def recorded_settings(values: Values) -> dict[str, Any]:
     """Return the flags that decide the text of samples, as they are stored beside the samples."""
-    unrecorded = ("--batch_size", "--models_dir", "--engine")
+    unrecorded = ("--batch_size", "--models_dir", "--engine", "--speculate")
     options = [option for group in sampler_options().values() for option in group]
     recorded = {
         option.flag.removeprefix("--"): getattr(values, option.name)

@@ -153,6 +153,13 @@ def beam_search(
     ]
 
 
+def no_speculation() -> UserError:
+    """Return the error for beam search with a model that was loaded with speculation."""
+    return UserError(
+        "speculate cannot be combined with beams: beam search decodes several sequences at once."
+    )
+
+
 def check_beam_prompt(
     prompt: Sequence[int], settings: GenerationSettings, hparams: HParams
 ) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from gpt2.generation.sampling import (
 )
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt2.generation.speculation import Speculation
 
 
 # Larger numbers are mistakes: they would take years, or more memory than there is.
@@ -233,6 +237,7 @@ def generate_completions(
     settings: GenerationSettings,
     batch_size: int,
     failed: Failed | None = None,
+    speculation: Speculation | None = None,
 ) -> Iterator[Completion]:
     """Generate a completion of each prompt; a finished sequence makes room for the next prompt.
 
@@ -241,6 +246,7 @@ def generate_completions(
         batch_size: sequences generated at once; does not change the completions.
         failed: called for a completion that cannot continue, which is not yielded again; without
             it, the error is raised and all end.
+        speculation: decodes a sequence that is alone in its batch; does not change the completions.
 
     Yields:
         A completion whenever a token was added to it, for the last time when it is finished.
@@ -299,7 +305,11 @@ def generate_completions(
         if unfinished and len(unfinished) < len(batch):
             engine.reorder(unfinished)
         batch = [batch[slot] for slot in unfinished]
-        if batch:
+        if speculation and len(batch) == 1:
+            room = hparams.n_ctx - int(engine.lengths[0])
+            most = min(room, settings.length - len(batch[0].tokens))
+            yield from speculation.advance(engine, batch[0], most, extended)
+        elif batch:
             logits = engine.decode(np.array([completion.tokens[-1] for completion in batch]))
             for slot, completion in enumerate(batch):
                 yield from extended(completion, logits[slot])

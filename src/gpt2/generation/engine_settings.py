@@ -25,10 +25,21 @@ class EngineSettings:
         choices=("none", "int8", "int4"),
     )
 
+    speculate: bool = setting(
+        False,
+        "guess tokens from repetitions in the text and verify them together (litert, batch size "
+        "1): faster where text repeats, the same text",
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.engine not in ("auto", "litert") and self.quantize != "none":
             raise UserError(
                 f"quantize {self.quantize} is not available with engine {self.engine}. Use "
                 "engine litert or auto."
+            )
+        if self.engine not in ("auto", "litert") and self.speculate:
+            raise UserError(
+                f"speculate is not available with engine {self.engine}, which may round the "
+                "logits of several tokens differently. Use engine litert or auto."
             )

@@ -13,7 +13,7 @@ from gpt2 import randomness
 from gpt2.checks import check_count, check_type
 from gpt2.data.readers import normalize_line_ends
 from gpt2.errors import UserError, not_finite, quoted
-from gpt2.generation.beam_search import BeamSettings, beam_search
+from gpt2.generation.beam_search import BeamSettings, beam_search, no_speculation
 from gpt2.generation.completions import (
     LARGEST_BATCH,
     MOST_SAMPLES,
@@ -26,6 +26,7 @@ from gpt2.generation.completions import (
 )
 from gpt2.generation.engine import Engine, prefill_prompt
 from gpt2.generation.sampling import SamplingSettings, log_probability
+from gpt2.generation.speculation import Speculation
 from gpt2.generation.turns import Turns
 from gpt2.hparams import HParams
 from gpt2.tokenizer import Tokenizer
@@ -60,17 +61,20 @@ class LanguageModel:
         tokenizer: Tokenizer,
         name: str = "",
         engine_name: str = "",
+        speculate: bool = False,
     ):
         """Combine the parts of a model; `open_model` does this for a model folder.
 
         Args:
             name, engine_name: shown by `repr`.
+            speculate: whether to guess and verify several tokens at once; see `Speculation`.
         """
         self.engine = engine
         self.hparams = hparams
         self.tokenizer = tokenizer
         self._names = (name, engine_name)
         self._turns = Turns()
+        self._speculation = Speculation() if speculate else None
 
     def __repr__(self) -> str:
         name, engine_name = self._names
@@ -174,6 +178,8 @@ class LanguageModel:
         Raises:
             UserError: an option or the prompt is not valid.
         """
+        if self._speculation:
+            raise no_speculation()
         search = BeamSettings(beams, length_penalty, num_return_sequences)
         settings = self.settings(**options)
         tokens = self.encode(prompt)
@@ -231,7 +237,14 @@ class LanguageModel:
     ) -> Iterator[Completion]:
         with self._turns.take() as check_turn:
             for completion in generate_completions(
-                self.engine, self.hparams, self.tokenizer, prompts, settings, batch_size, failed
+                self.engine,
+                self.hparams,
+                self.tokenizer,
+                prompts,
+                settings,
+                batch_size,
+                failed,
+                self._speculation,
             ):
                 yield completion
                 check_turn()

@@ -41,6 +41,7 @@ def open_model(
     engine: str = "auto",
     quantize: str = "none",
     progress: Progress = lambda event: None,
+    speculate: bool = False,
 ) -> LanguageModel:
     """Load a model into an engine.
 
@@ -53,24 +54,26 @@ def open_model(
         quantize: "none" for float32 weights; "int8" for a quarter of the memory, "int4" for
             about a sixth (litert only).
         progress: called during a conversion.
+        speculate: guess tokens from repetitions in the text and verify them together, which does
+            not change the text (litert only).
 
     Raises:
         UserError: an option is invalid, a file is missing or corrupted, or LiteRT is needed and
             not installed.
     """
-    EngineSettings(engine, quantize)  # checks the options
+    EngineSettings(engine, quantize, speculate)  # checks the options
     hparams, tokenizer = model.hparams, model.tokenizer()
     if engine == "auto":
-        engine = _engine_for(model, quantize)
+        litert = quantize != "none" or speculate
+        engine = "litert" if litert else _engine_for(model)
     loaders = {"tensorflow": _tensorflow, "numpy": _numpy, "litert": _litert}
     loaded = loaders[engine](model, quantize, progress)
     precision = "float32" if quantize == "none" else quantize
-    return LanguageModel(loaded, hparams, tokenizer, model.path.name, f"{engine} {precision}")
+    name, engine_name = model.path.name, f"{engine} {precision}"
+    return LanguageModel(loaded, hparams, tokenizer, name, engine_name, speculate)
 
 
-def _engine_for(model: ModelFolder, quantize: str) -> str:
-    if quantize != "none":
-        return "litert"
+def _engine_for(model: ModelFolder) -> str:
     if _may_have_gpu():
         import_tensorflow()
         import tensorflow as tf
@@ -119,7 +122,8 @@ def _numpy(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
 def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
     if not _has_litert():
         raise UserError(
-            "LiteRT is not installed, which engine litert and quantize need. Install it with: "
+            "LiteRT is not installed, which engine litert, quantize and speculate need. Install "
+            "it with: "
             "pip install ai-edge-litert"
         )
     from gpt2.generation import conversion_cache, int4, litert_conversion

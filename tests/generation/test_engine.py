@@ -284,6 +284,30 @@ def test_a_prompt_in_parts_while_another_slot_decodes(golden: Golden, engine: En
     assert engine.lengths.tolist() == [10, 0, 7]
 
 
+def test_scores_of_a_prompt_in_parts_are_those_after_each_token(
+    golden: Golden, engine: Engine
+) -> None:
+    text = golden.tokens[0, 0].tolist()
+    engine.reset(2)
+    logits = np.concatenate([engine.score(1, text[:4]), engine.score(1, text[4:9], 4)])
+    check(golden, logits, [text[: n + 1] for n in range(9)])
+    assert engine.lengths.tolist() == [0, 9]
+
+
+def test_some_slots_decode_in_any_order(golden: Golden, engine: Engine) -> None:
+    texts = [golden.tokens[number, 0].tolist() for number in range(3)]
+    engine.reset(5)
+    for number, slot in enumerate((3, 0, 4)):
+        engine.prefill(slot, texts[number][: 3 + number])
+    for slots in ([3, 0, 4], [0, 3, 4], [3, 4]):
+        numbers = [(3, 0, 4).index(slot) for slot in slots]
+        held = engine.lengths[slots].tolist()
+        tokens = [texts[number][length] for number, length in zip(numbers, held, strict=True)]
+        grown = [texts[number][: length + 1] for number, length in zip(numbers, held, strict=True)]
+        check(golden, engine.decode(np.array(tokens), slots), grown)
+    assert engine.lengths.tolist() == [6, 0, 0, 6, 8]
+
+
 def test_several_tokens_in_one_pass_and_back(golden: Golden, engine: Engine) -> None:
     text, other = golden.tokens[0, 0].tolist(), golden.tokens[1, 0].tolist()
     engine.reset(2)

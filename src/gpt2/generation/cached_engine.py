@@ -77,15 +77,12 @@ class CachedEngine:
     @np.errstate(all="ignore")
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """See `Engine.prefill`."""
-        self.lengths[slot] = start
-        prompt = self._prompts[slot][:start]
-        if len(prompt) == start and start % attention.ROWS == 0:
-            prompt = [*prompt, *tokens]
-        self._prompts[slot] = []  # in case of an interruption
-        for first in range(0, len(tokens), self.CHUNK):
-            x = self._prefill_chunk(slot, np.array(tokens[first : first + self.CHUNK]))
-        self._prompts[slot] = prompt
-        return self._logits(x[-1:])[0]
+        return self._logits(self._prefill(slot, tokens, start)[-1][-1:])[0]
+
+    @np.errstate(all="ignore")
+    def score(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
+        """See `Engine.score`."""
+        return self._logits(np.concatenate(self._prefill(slot, tokens, start)))
 
     @np.errstate(all="ignore")
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
@@ -124,6 +121,20 @@ class CachedEngine:
         head_size = hparams.n_embd // hparams.n_head
         shape = [2, hparams.n_layer, slots, hparams.n_head, hparams.n_ctx, head_size]
         return np.zeros(shape, np.float32)
+
+    def _prefill(self, slot: int, tokens: Sequence[int], start: int) -> list[np.ndarray]:
+        """Run a prompt from `start` on through the layers: ids [T] -> chunks of [T, C]."""
+        self.lengths[slot] = start
+        prompt = self._prompts[slot][:start]
+        if len(prompt) == start and start % attention.ROWS == 0:
+            prompt = [*prompt, *tokens]
+        self._prompts[slot] = []  # in case of an interruption
+        chunks = [
+            self._prefill_chunk(slot, np.array(tokens[first : first + self.CHUNK]))
+            for first in range(0, len(tokens), self.CHUNK)
+        ]
+        self._prompts[slot] = prompt
+        return chunks
 
     def _prefill_chunk(self, slot: int, tokens: np.ndarray) -> np.ndarray:
         """Run part of a prompt through the layers: ids [T] -> [T, C]."""

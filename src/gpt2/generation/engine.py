@@ -48,6 +48,9 @@ class Engine(Protocol):
             The logits of the token after the last one, float32 [V].
         """
 
+    def score(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
+        """Do what `prefill` does, but return the logits after each token, float32 [T, V]."""
+
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """Run one decode step: append one token to each sequence, ids int [B].
 

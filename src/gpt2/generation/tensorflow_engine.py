@@ -51,23 +51,23 @@ class TensorFlowEngine:
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """See `Engine.prefill`."""
         self.lengths[slot] = start
-        return self._append(slot, tokens, 1)[0]
+        return self._append(slot, np.array([tokens]), 1)[0, 0]
+
+    def score(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
+        """See `Engine.score`."""
+        self.lengths[slot] = start
+        return self.extend(slot, tokens)
 
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
-        """See `Engine.decode`."""
-        if slots is not None:
-            rows = zip(slots, tokens, strict=True)
-            return np.concatenate([self._append(slot, [token], 1) for slot, token in rows])
-        self._ensure_capacity(int(self.lengths.max()) + 1)
-        column = tf.constant(tokens[:, None], tf.int32)
-        starts = tf.constant(self.lengths, tf.int32)
-        logits = self._feed(column, tf.constant(0), starts, tf.constant(1))
-        self.lengths += 1
-        return logits.numpy()[:, 0]
+        """See `Engine.decode`. Consecutive slots are one pass."""
+        extended = np.arange(len(self.lengths)) if slots is None else np.array(slots)
+        breaks = np.flatnonzero(np.diff(extended) != 1) + 1
+        runs = zip(np.split(extended, breaks), np.split(tokens[:, None], breaks), strict=True)
+        return np.concatenate([self._append(int(run[0]), rows, 1)[:, 0] for run, rows in runs])
 
     def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """See `Engine.extend`."""
-        return self._append(slot, tokens, len(tokens))
+        return self._append(slot, np.array([tokens]), len(tokens))[0]
 
     def reorder(self, sources: Sequence[int]) -> None:
         """See `Engine.reorder`."""
@@ -75,14 +75,19 @@ class TensorFlowEngine:
             variable.assign(tf.gather(variable, sources))
         self.lengths = self.lengths[list(sources)]
 
-    def _append(self, slot: int, tokens: Sequence[int], count: int) -> np.ndarray:
-        """Append tokens to a slot and return the logits after the last `count`, [count, V]."""
-        start = int(self.lengths[slot])
-        self._ensure_capacity(start + len(tokens))
-        row, first = tf.constant([tokens], tf.int32), tf.constant(slot, tf.int32)
-        logits = self._feed(row, first, tf.constant([start]), tf.constant(count))
-        self.lengths[slot] = start + len(tokens)
-        return logits.numpy()[0]
+    def _append(self, first: int, tokens: np.ndarray, count: int) -> np.ndarray:
+        """Append tokens [R, T] to R consecutive slots; the last logits of each, [R, count, V]."""
+        slots = slice(first, first + len(tokens))
+        starts = self.lengths[slots]
+        self._ensure_capacity(int(starts.max()) + tokens.shape[1])
+        logits = self._feed(
+            tf.constant(tokens, tf.int32),
+            tf.constant(first, tf.int32),
+            tf.constant(starts, tf.int32),
+            tf.constant(count),
+        )
+        self.lengths[slots] += tokens.shape[1]
+        return logits.numpy()
 
     def _ensure_capacity(self, needed: int) -> None:
         """Enlarge the KV cache so that each slot can hold `needed` tokens."""

@@ -26,6 +26,7 @@ docs: $(DEVELOPMENT)
 # Every reader of foreign files reads 100,000 malformed or generated ones; takes about an hour.
 fuzz: $(DEVELOPMENT)
 	$(PYTHON) -m tests.fuzz.run
+	$(PYTHON) -m tests.fuzz.request_bodies
 
 # Every command that writes is killed at random moments, and every system call of a save fails once.
 faults: $(DEVELOPMENT)

@@ -97,8 +97,13 @@ def open_model(values: Values, share: float = 0.5) -> LanguageModel:
 
 
 def load_model(model: ModelFolder, engine: EngineSettings) -> LanguageModel:
-    """Load a model into its engine, with a progress bar while it is converted for LiteRT."""
+    """Prepare for TensorFlow and load a model; see `load_with_progress`."""
     prepare_tensorflow()
+    return load_with_progress(model, engine)
+
+
+def load_with_progress(model: ModelFolder, engine: EngineSettings) -> LanguageModel:
+    """Load a model into its engine, with a progress bar while it is converted for LiteRT."""
     bar: tqdm | None = None
 
     def show(event: Converting) -> None:

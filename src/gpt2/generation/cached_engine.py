@@ -64,7 +64,7 @@ class CachedEngine:
 
     def reuse(self, slot: int, tokens: Sequence[int]) -> int:
         """See `Engine.reuse`: whole blocks of attention, of the slot's last prompt or another's."""
-        known = [_common_prefix(prompt, tokens[:-1]) for prompt in self._prompts]
+        known = [common_prefix(prompt, tokens[:-1]) for prompt in self._prompts]
         source = slot if known[slot] == max(known) else int(np.argmax(known))
         length = known[source] // attention.ROWS * attention.ROWS
         if source != slot:
@@ -183,7 +183,7 @@ class CachedEngine:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """Return the number of equal leading tokens of two sequences."""
     length = min(len(first), len(second))
     different = np.flatnonzero(np.array(first[:length]) != np.array(second[:length]))

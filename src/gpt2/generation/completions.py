@@ -178,6 +178,11 @@ class Completion:
         if not self._stopped(searched) and len(self.tokens) == settings.length:
             self._finish("length")
 
+    def stop(self) -> None:
+        """End an unfinished completion where it is, with finish_reason "stop"."""
+        if not self.finish_reason:
+            self._finish("stop")
+
     def _stopped(self, searched: int) -> bool:
         """Truncate the text at the first stop sequence, and return whether there is one.
 

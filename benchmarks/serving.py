@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Measure a server under load: time to first token, tokens per second, and memory.
+
+python benchmarks/serving.py --model_name 124M --quantize int8 --docs docs/benchmarks/serving.md
+
+A server of this project is started, and so many clients at once send it requests over loopback, one
+after the other each. With --llama PYTHON --gguf FILE, llama.cpp's server gets the same requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMON = "the of and to in that was his he it with is for as had you not be her on at by which"
+START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+PATIENCE = 120.0  # seconds for an answer, or for a server to start
+
+
+@dataclasses.dataclass
+class Measured:
+    """What came of a load.
+
+    Attributes:
+        texts: index of the request and text of each answer.
+        first: seconds from each request to its first token.
+        tokens: of all completions.
+        seconds: how long it took.
+        errors: one line for each request that failed.
+    """
+
+    texts: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    first: list[float] = dataclasses.field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+    errors: list[str] = dataclasses.field(default_factory=list)
+
+    def first_token(self, share: float) -> float:
+        """Return a quantile of the time to the first token, in seconds."""
+        ordered = sorted(self.first)
+        return (
+            ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+        )
+
+
+def small_requests(count: int, model: str) -> list[dict[str, Any]]:
+    """Return short requests of different prompts, lengths and seeds."""
+    chooser = random.Random(0)
+    return [
+        {
+            "model": model,
+            "prompt": " ".join(chooser.choices(COMMON.split(), k=chooser.randrange(1, 30))),
+            "max_tokens": chooser.randrange(1, 40),
+            "seed": number,
+        }
+        for number in range(count)
+    ]
+
+
+def large_requests(count: int, model: str, words: int, tokens: int) -> list[dict[str, Any]]:
+    """Return requests that generate equally many tokens each."""
+    chooser = random.Random(0)
+    return [
+        {
+            "model": model,
+            "prompt": " ".join(chooser.choices(COMMON.split(), k=words)),
+            "max_tokens": tokens,
+            "seed": number,
+            "top_k": 40,
+            "logit_bias": {"50256": -100},  # so that no completion ends early
+        }
+        for number in range(count)
+    ]
+
+
+async def measure(
+    url: str, requests: Sequence[dict[str, Any]], clients: int, seconds: float
+) -> Measured:
+    """Send requests for some seconds, and wait for the last answers."""
+    found, numbers = Measured(), itertools.count()
+    start = time.perf_counter()
+
+    async def client() -> None:
+        while time.perf_counter() < start + seconds:
+            number = next(numbers)
+            body = requests[number % len(requests)]
+            try:
+                await asyncio.wait_for(_stream(url, body, number, found), PATIENCE)
+            except Exception as error:
+                found.errors.append(f"request {number}: {error!r}")
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+async def _stream(url: str, body: dict[str, Any], number: int, found: Measured) -> None:
+    """Send one request and read its answer to the end."""
+    address = urlsplit(url)
+    content = json.dumps(body | {"stream": True}).encode()
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        begin = time.perf_counter()
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.partition(b"\r\n")[0]:
+            raise ValueError((head + await reader.read()).decode(errors="replace")[-300:])
+        text, first, reason = "", 0.0, None
+        async for event in _events(reader):
+            if "error" in event:
+                raise ValueError(event["error"]["message"])
+            first = first or time.perf_counter() - begin
+            for choice in event["choices"]:
+                text += choice["text"]
+                reason = choice["finish_reason"] or reason
+        if reason is None:
+            raise ValueError("the answer has no finish_reason")
+    finally:
+        writer.close()
+    found.texts.append((number, text))
+    found.first.append(first)
+    found.tokens += body["max_tokens"]
+
+
+async def _events(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    """Yield the JSON objects of a stream of server-sent events."""
+    while line := await reader.readline():
+        if line.startswith(b"data: {"):
+            yield json.loads(line[6:])
+        elif line.startswith(b"data: [DONE]"):
+            return
+    raise ValueError("the connection was closed")
+
+
+@contextlib.contextmanager
+def this_server(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Run this project's server; yields its address and process id."""
+    words = ["--model_name", args.model_name, "--quantize", args.quantize, "--port", "0"]
+    command = [sys.executable, str(ROOT / "src" / "serve.py"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r"http://\S+?:\d+", process.stdout.readline())
+            if url is None:
+                raise SystemExit("The server did not start.")
+            yield url[0], process.pid
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def llama_server(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Run llama.cpp's server in its Python package."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [args.llama, "-m", "llama_cpp.server", "--model", args.gguf, "--port", str(port)]
+    command += ["--n_ctx", "1024", "--verbose", "false", "--n_threads", str(args.threads)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end and process.poll() is None:
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}", process.pid
+        finally:
+            process.terminate()
+
+
+def resident(process: int) -> int:
+    """Return the memory of a process in bytes; 0 where the system does not say."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{process}/status").read_text()
+        return int(re.search(r"VmRSS:\s*(\d+)", status)[1]) * 1024
+    return 0
+
+
+def row(name: str, clients: int, found: Measured, before: int, after: int) -> str:
+    """Return a line of the table."""
+    return (
+        f"| {name} | {clients} | {found.tokens / found.seconds:,.0f} | "
+        f"{1e3 * found.first_token(0.5):,.0f} | {1e3 * found.first_token(0.95):,.0f} | "
+        f"{len(found.texts):,} | {len(found.errors)} | {before / 1e6:,.0f} | {after / 1e6:,.0f} |"
+    )
+
+
+def table(args: argparse.Namespace) -> list[str]:
+    """Measure all servers at all numbers of clients; the servers take turns."""
+    requests = large_requests(1000, args.model_name, args.words, args.tokens)
+    lines = [
+        "| server | clients | tokens/s | first token p50 (ms) | p95 (ms) | answers | errors | "
+        "memory before (MB) | after (MB) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    with contextlib.ExitStack() as stack:
+        servers = {f"**gpt2 serve, {args.quantize}**": stack.enter_context(this_server(args))}
+        if args.llama:
+            servers["llama_cpp.server"] = stack.enter_context(llama_server(args))
+        for clients in args.clients:
+            for name, (url, process) in servers.items():
+                asyncio.run(measure(url, requests, clients, 2.0))  # warm up
+                before = resident(process)
+                found = asyncio.run(measure(url, requests, clients, args.seconds))
+                lines.append(row(name, clients, found, before, resident(process)))
+                print(lines[-1], *found.errors[:3], sep="\n", flush=True)
+    return lines
+
+
+def main() -> None:
+    """Measure, print a table and write it into a page."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    sys.path.insert(0, str(ROOT / "src"))
+    import machine
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model_name", default="124M")
+    parser.add_argument("--quantize", default="int8")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32])
+    parser.add_argument("--seconds", type=float, default=20, help="600 for the long form")
+    parser.add_argument("--words", type=int, default=60, help="of each prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="of each completion")
+    parser.add_argument("--llama", help="Python interpreter that has llama-cpp-python[server]")
+    parser.add_argument("--gguf", help="the same weights for it")
+    parser.add_argument("--docs", type=Path, help="page to write the table into")
+    args = parser.parse_args()
+    facts = machine.describe()
+    args.threads = facts["cores"]
+    lines = [
+        f"{datetime.date.today():%Y-%m-%d}, {facts['cpu']}, {facts['cores']} cores, load "
+        f"{facts['load']:.1f} at the start. Prompts of {args.words} words, completions of "
+        f"{args.tokens} tokens, {args.seconds:g} s for each row.",
+        "",
+        *table(args),
+    ]
+    if args.docs:
+        page = args.docs.read_text(encoding="utf-8")
+        head, _, rest = page.partition(START)
+        tail = rest.partition(END)[2]
+        content = "\n".join([head + START, "", *lines, "", END + tail])
+        args.docs.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

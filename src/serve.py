@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Serve models over HTTP, in the form of OpenAI's API: python src/serve.py --model_name run1"""
+
+from gpt2.commands.main import run_script
+
+if __name__ == "__main__":
+    run_script("serve")

@@ -279,8 +279,9 @@ class LlamaCpp:
 
     def __init__(self, kind: str):
         self._kind = kind
-        # A block of 32 numbers in Q8_0 has a scale of two bytes.
-        self.matrix_bytes = {"F32": 4.0, "F16": 2.0, "Q8_0": 34 / 32}[kind]
+        # A block of 32 numbers in Q8_0 or Q4_0 has a scale of two bytes.
+        sizes = {"F32": 4.0, "F16": 2.0, "Q8_0": 34 / 32, "Q4_0": 18 / 32}
+        self.matrix_bytes = sizes[kind]
 
     def _file(self, plain: Path) -> Path:
         return plain / f"llama-{self._kind}.gguf"

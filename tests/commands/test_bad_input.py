@@ -135,7 +135,7 @@ def test_a_sampling_flag_out_of_range_is_an_error(refuses: Refuses, sampler: str
             f"{sampler} --top_p -0.1": "--top_p must be .*from 0 to 1, not -0.1",
             f"{sampler} --temperature -1": "--temperature must be .*at least 0, not -1",
             f"{sampler} --batch_size 0": "--batch_size must be .*from 1 to 65,536, not 0",
-            f"{sampler} --nsamples -1": "--nsamples must be .*at least",
+            f"{sampler} --nsamples -1": "--nsamples must be .*from 0 to 10,000,000, not -1",
             f"{sampler} --seed -1": "--seed must be .*at least 0, not -1",
         }
     )

@@ -258,7 +258,10 @@ def readers() -> dict[str, Reader]:
             forgives=True,
         ),
         "samples": Reader(
-            [b'{"number": 1, "sample": 0, "prompt": "A", "seed": 3, "settings": {}}\n' * 2],
+            [
+                b'{"number": 1, "sample": 0, "prompt": "A", "text": "B", "seed": 3, "settings": {}}'
+                b"\n" * 2
+            ],
             _read_samples,
             "samples.jsonl",
             _lines_of(
@@ -266,6 +269,8 @@ def readers() -> dict[str, Reader]:
                     {
                         "number": _numbers | _values,
                         "sample": _values,
+                        "prompt": st.just("A") | _values,
+                        "text": st.just("B") | _values,
                         "settings": st.just({}),
                         "seed": _numbers | _values,
                     }

@@ -144,9 +144,7 @@ def test_the_current_folder_may_be_the_model(home: Path, monkeypatch: pytest.Mon
 # --- names that do not exist ---
 
 
-@pytest.mark.parametrize(
-    "name", ["nobody", "nobody/best", "../x", "con:", "x" * 300, "a\0b", "", "/"]
-)
+@pytest.mark.parametrize("name", ["nobody", "nobody/best", "../x", "con:", "x" * 300, "", "/"])
 def test_a_name_without_a_model_lists_those_that_there_are(home: Path, name: str) -> None:
     with pytest.raises(UserError) as raised:
         find_model(name)
@@ -154,6 +152,11 @@ def test_a_name_without_a_model_lists_those_that_there_are(home: Path, name: str
         assert str(raised.value).startswith("There is no model")
         assert "available: 124M, run1." in str(raised.value)
         assert "src/new_model.py" in str(raised.value)
+
+
+def test_a_name_that_no_path_can_have_is_refused(home: Path) -> None:
+    with pytest.raises(UserError, match=r"model_name must be a name or a path, not 'a\\x00b'"):
+        find_model("a\0b")
 
 
 @pytest.mark.parametrize(("name", "meant"), [("rnu1", "run1"), ("run", "run1"), ("774", "774M")])

@@ -175,7 +175,8 @@ def test_numbers_of_the_run_are_on_the_page(page: Page) -> None:
 def test_the_report_of_a_run_without_files_says_what_is_missing() -> None:
     page = Page(Report(run="new").page())
     assert page.pictures() == []
-    assert len([a for _, a in page.tags if a.get("class") == "none"]) == 5  # sections that need samples are left out
+    # The sections that need samples are left out.
+    assert len([a for _, a in page.tags if a.get("class") == "none"]) == 5
 
 
 def test_the_enlarged_head_attends_least_to_the_first_token_and_to_itself() -> None:

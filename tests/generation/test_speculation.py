@@ -11,11 +11,11 @@ import pytest
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.errors import UserError
 from gpt2.generation import litert_conversion, speculation
-from gpt2.generation.completions import GenerationSettings, generate_completions
+from gpt2.generation.completions import Completion, GenerationSettings, generate_completions
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.loading import open_model
-from gpt2.generation.sampling import SamplingSettings
+from gpt2.generation.sampling import NoTokenError, SamplingSettings
 from gpt2.generation.speculation import Account, NGrams, Speculation
 from tests.generation.conftest import CountingEngine, alphabet
 from tests.generation.model_folders import write_small_model
@@ -155,6 +155,37 @@ def test_a_new_completion_begins_without_the_ngrams_of_the_last_one(
     ):
         pass
     assert set(engine.extended) == {1}
+
+
+def test_a_completion_without_possible_tokens_fails_alone(
+    golden: Golden, converted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Account, "allows", True)
+    engine, tokenizer = LiteRTEngine(converted, golden.hparams), alphabet(61)
+    settings = GenerationSettings(length=6, sampling=SamplingSettings(temperature=0))
+    add_token, failures = Completion.add_token, []
+
+    def failing(completion: Completion, *arguments) -> None:
+        if completion.number == 0 and len(completion.tokens) == 3:
+            raise NoTokenError("none is left")
+        add_token(completion, *arguments)
+
+    monkeypatch.setattr(Completion, "add_token", failing)
+    states = [
+        (each.number, len(each.tokens))
+        for each in generate_completions(
+            engine,
+            golden.hparams,
+            tokenizer,
+            enumerate([[1, 2, 3], [4, 5]]),
+            settings,
+            batch_size=1,
+            failed=lambda completion, error: failures.append(completion.number),
+            speculation=Speculation(),
+        )
+    ]
+    assert failures == [0]
+    assert states == [(0, 1), (0, 2), (0, 3), *((1, length) for length in range(1, 7))]
 
 
 def test_beams_are_refused(tmp_path: Path, golden: Golden, converted: Path) -> None:

@@ -10,6 +10,8 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,20 +184,45 @@ def write_records(path: Path, records: list[dict]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def runs() -> Iterator[tuple[str, tuple[Block, ...]]]:
-    """Yield the blocks that are run one after the other, each text once."""
+def is_run(words: list[str]) -> bool:
+    """Return whether a command is run, not only parsed."""
+    if words[0] in FILE_COMMANDS:
+        return "{" not in words[-2]  # which only some shells expand
+    if words[0] == "python" and words[1].startswith(PROJECTS):
+        return True
+    # The published test sets, and a report, which takes seconds and has tests of its own.
+    left_out = not {"--recipe", "reproduce", "report"}.isdisjoint(words)
+    found = documents.verb_of(words)
+    return bool(found) and found[0] not in PARSED_ONLY and not left_out
+
+
+def runs() -> Iterator[tuple[str, list[list[str]]]]:
+    """Yield the commands that are run one after the other, and where they are.
+
+    A command of a block on its own is left out if an earlier page has it.
+    """
     seen = set()
     for page in PAGES:
+        own = [block for block in BLOCKS if block.page == page]
         if name(page).startswith("examples/"):
             continue  # they have tests of their own
-        own = [block for block in BLOCKS if block.page == page and any(block.commands())]
         if name(page) in FLOWS:
-            yield name(page), tuple(own)
+            yield name(page), [words for block in own for words in block.commands()]
             continue
         for block in own:
-            if block.text not in seen:
-                seen.add(block.text)
-                yield str(block), (block,)
+            new = [words for words in block.commands() if tuple(words) not in seen]
+            seen |= set(map(tuple, new))
+            if any(map(is_run, new)):
+                # Its trainings and datasets are what the new commands need.
+                yield (
+                    str(block),
+                    [words for words in block.commands() if words in new or is_quick(words)],
+                )
+
+
+def is_quick(words: list[str]) -> bool:
+    found = documents.verb_of(words)
+    return bool(found) and found[0] in ("encode", "new-model", "train")
 
 
 RUNS = dict(runs())
@@ -205,16 +232,13 @@ RUNS = dict(runs())
 def test_the_commands_of_a_page_run(
     title: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [words for block in RUNS[title] for words in block.commands()]
-    if not any(map(is_run, lines)):
-        return
     folder = tmp_path / "folder"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
     if title not in FLOWS:
         monkeypatch.setattr(train, "load_tensorflow", stop_before_training)
     calls = 0  # of train
-    for line in filter(is_run, lines):
+    for line in filter(is_run, RUNS[title]):
         if line[0] in FILE_COMMANDS:
             documents.run_file_command(line)
             continue
@@ -251,17 +275,6 @@ def stop_before_training() -> NoReturn:
     raise TrainingBeginsError
 
 
-def is_run(words: list[str]) -> bool:
-    """Return whether a command is run, not only parsed."""
-    if words[0] in FILE_COMMANDS:
-        return "{" not in words[-2]  # which only some shells expand
-    if words[0] == "python" and words[1].startswith(PROJECTS):
-        return True
-    own_data = "--recipe" in words or "reproduce" in words  # the published test sets
-    found = documents.verb_of(words)
-    return bool(found) and found[0] not in PARSED_ONLY and not own_data
-
-
 # --- Python ---
 
 SNIPPETS = [block for block in BLOCKS if block.language == "python"]
@@ -290,3 +303,13 @@ def imported(code: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").split(".")[0])
     return found
+
+
+# --- figures ---
+
+
+def test_the_memory_in_choosing_md_is_the_estimate() -> None:
+    command = [sys.executable, "benchmarks/choosing.py", "--memory"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert f"<!-- memory -->\n{done.stdout}<!-- /memory -->" in page

@@ -195,13 +195,15 @@ def run_file_command(words: Sequence[str]) -> None:
     """Do what `mkdir -p` and `cp` do."""
     program, *arguments = words
     if program == "mkdir":
-        for argument in arguments[1:]:
-            Path(argument).mkdir(parents=True, exist_ok=True)
+        for argument in arguments:
+            if argument != "-p":
+                Path(argument).mkdir(parents=True, exist_ok=True)
         return
     *patterns, target = arguments
     for pattern in patterns:
         for path in glob.glob(pattern) or [pattern]:
-            shutil.copy(path, target)
+            if not Path(path).is_dir():
+                shutil.copy(path, target)
 
 
 def run_snippet(code: str, name: str) -> dict[str, Any]:

@@ -128,8 +128,11 @@ def test_a_study_that_is_complete_only_shows_its_results(real: RealStudy) -> Non
 
 @pytest.fixture
 def quick(toolkit: Toolkit) -> Toolkit:
-    """A toolkit whose trainings are the stand-in."""
+    """A toolkit whose trainings are the stand-in, and which draws no plots."""
     shutil.copy(STAND_IN, toolkit.root / "src" / "gpt2" / "__main__.py")
+    # Importing matplotlib takes longer than the rest; the real study tests the plots.
+    plots = toolkit.root / "src" / "gpt2" / "tuning" / "plots.py"
+    plots.write_text("def save_plots(study, stem):\n    return []\n")
     return toolkit
 
 

@@ -173,6 +173,16 @@ def test_a_signal_saves_the_trial_which_the_same_command_resumes(
     assert starts(quick) == ["study-0 0", "study-0 10", "study-1 0"]
 
 
+def test_minutes_end_the_call_and_keep_the_trial(quick: Toolkit) -> None:
+    (quick.root / "hold").touch()
+    done = quick.run(f"{TUNE} {RATES} --minutes 0.02").succeeds()
+    assert re.search(r"^study-0 +unfinished", done.out, re.MULTILINE)
+    (quick.root / "hold").unlink()
+    done = quick.run(f"{TUNE} {RATES} --trials 1").succeeds()
+    assert "Trial 0 (resumed)" in done.out
+    assert re.search(r"^study-0 .*finished", done.out, re.MULTILINE)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="locks are not inherited")
 def test_a_killed_study_loses_nothing(quick: Toolkit) -> None:
     hold, lock = quick.root / "hold", quick.root / "checkpoint" / "study-0" / "trial.lock"

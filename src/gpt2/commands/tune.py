@@ -39,6 +39,7 @@ LEARNING_RATES = Dimension((1e-5, 1e-3), is_range=True)
 FREE = {"models_dir", "save_every", "sample_every", "sample_length", "sample_num", "top_k"}
 FREE |= {"top_p", "wandb", "twremat_memlimit"}
 NEVER = 10**9  # steps
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,9 +327,7 @@ def _show_results(
             [
                 f"{study.name}-{trial.number}",
                 formatted(_loss(trial)) if math.isfinite(_loss(trial)) else "",
-                {"COMPLETE": "finished", "FAIL": "failed"}.get(
-                    trial.state.name, trial.state.name.lower()
-                ),
+                STATES[trial.state.name],
                 *(_short(trial.params.get(name, "")) for name in names),
             ]
             for trial in ranked

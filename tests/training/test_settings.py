@@ -136,7 +136,7 @@ def test_extreme_numbers_are_refused_in_a_sentence_or_can_be_computed_with(optio
         kept = [word for word in others if not word.startswith(f"{option.flag}=")]
         try:
             values = train.COMMAND.parse(["--dataset=x", f"{option.flag}={number}", *kept], "train")
-            settings, loop = train._training_settings(values)
+            settings, loop = train.training_settings(values)
             settings.trained_tensors(hparams)
             build(DatasetSettings, values, line_by_line=values.lines)
         except (UserError, UsageError) as error:

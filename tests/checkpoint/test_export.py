@@ -80,21 +80,3 @@ def test_an_error_leaves_the_old_model_and_nothing_else(
         export_model(model, target, overwrite=True)
     assert value_of(target) == 0.25
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "run"]
-
-
-def test_a_kill_between_the_two_renames_leaves_both_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, target = write_model(tmp_path / "run", 0.5), tmp_path / "old"
-    write_model(target, 0.25)
-    rename = Path.rename
-
-    def killed(path: Path, new: Path) -> Path:
-        if Path(new) == target:
-            raise KeyboardInterrupt
-        return rename(path, new)
-
-    monkeypatch.setattr(Path, "rename", killed)
-    with pytest.raises(KeyboardInterrupt):
-        export_model(model, target, overwrite=True)
-    assert value_of(tmp_path / "old-replaced-1") == 0.25

@@ -252,7 +252,7 @@ def test_a_run_that_does_not_exist_lists_those_that_there_are(home: Path, name: 
 
 def test_load_finds_models_in_the_same_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple] = []
-    monkeypatch.setattr(loading, "open_model", lambda *arguments: opened.append(arguments))
+    monkeypatch.setattr(loading, "open_model", lambda *arguments, **_: opened.append(arguments))
     gpt2.load("run1/model-200")
     gpt2.load(Path("117M"), "litert", quantize="int8", models_dir=home / "models")
     (first, *_), (second, *options) = opened

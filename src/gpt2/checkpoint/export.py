@@ -14,8 +14,6 @@ from gpt2.data import templates
 from gpt2.errors import UserError, cannot_write
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE
 
-REPLACED = "{}-replaced-{{}}"  # name of the old model while the new one takes its place
-
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Check that a model can be exported to a folder, before the work starts.
@@ -37,17 +35,16 @@ def export_model(model: ModelFolder, path: Path, overwrite: bool = False) -> Non
     Args:
         model: its current checkpoint is copied, with sizes, vocabulary and template.
         path: the new folder.
-        overwrite: whether an existing model there is replaced. It is deleted last: if the process
-            is killed before, it is kept as `NAME-replaced-1`.
+        overwrite: whether an existing model there is replaced; see `files.atomic_folder`.
 
     Raises:
         UserError: see `check_target`; or the folder cannot be written.
     """
     check_target(path, overwrite)
     checkpoint = model.checkpoint
-    old: Path | None = None
+    old = [entry.name for entry in path.iterdir()] if path.exists() else []
     try:
-        with files.atomic_folder(path) as folder:
+        with files.atomic_folder(path, old) as folder:
             for name in (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE):
                 shutil.copyfile(model.file(name), folder / name)
             if (template := templates.load(model.path)) is not None:
@@ -57,9 +54,5 @@ def export_model(model: ModelFolder, path: Path, overwrite: bool = False) -> Non
                     ending = part.name.removeprefix(checkpoint.name)
                     shutil.copyfile(part, folder / f"{CHECKPOINT}{ending}")
             write_checkpoint_state(folder, [CHECKPOINT])
-            if path.exists():
-                old = path.rename(files.unused(path.with_name(REPLACED.format(path.name))))
     except OSError as error:
         raise cannot_write(path, error) from error
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)

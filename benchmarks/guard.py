@@ -5,8 +5,8 @@
     python benchmarks/guard.py --before v1.0
 
 Start-up, generation, a training step and encoding are measured with the commands of both checkouts,
-which take turns. Exits with status 1 if one of them takes over 25 % longer here. Without an earlier
-commit, as in a shallow clone, there is nothing to compare.
+which take turns. Exits with status 1 if one of them takes over 25 % longer here, in three quarters of the
+rounds. Without an earlier commit, as in a shallow clone, there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -140,11 +140,18 @@ def main() -> None:
         rows = []
         for label, measure in MEASURES.items():
             ratios = compare(now, before, measure)
-            if statistics.median(ratios) > LIMIT:  # once more: others may have been at work
-                ratios += compare(now, before, measure)
-            ratio = statistics.median(ratios)
-            rows.append([label, f"{ratio:.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"])
-            if ratio > LIMIT:
+            if statistics.median(ratios) > LIMIT:  # again: others may have been at work
+                ratios += compare(now, before, measure) + compare(now, before, measure)
+            # Noise makes some rounds slower, a slower program makes all of them slower.
+            lowest = min(ratios) if len(ratios) == ROUNDS else statistics.quantiles(ratios, n=4)[0]
+            rows.append(
+                [
+                    label,
+                    f"{statistics.median(ratios):.2f}",
+                    f"{min(ratios):.2f} to {max(ratios):.2f}",
+                ]
+            )
+            if lowest > LIMIT:
                 slow.append(label)
     print(table([f"time compared with {args.before}", "median", "rounds"], rows))
     if slow:

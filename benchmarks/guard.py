@@ -5,8 +5,8 @@
     python benchmarks/guard.py --before v1.0
 
 Start-up, generation, a training step and encoding are measured with the commands of both checkouts,
-which take turns. Exits with status 1 if one of them takes over 25 % longer here, in three quarters of the
-rounds. Without an earlier commit, as in a shallow clone, there is nothing to compare.
+which take turns. Exits with status 1 if one of them takes over 25 % longer here in three quarters
+of the rounds. Without an earlier commit, as in a shallow clone, there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -142,8 +142,6 @@ def main() -> None:
             ratios = compare(now, before, measure)
             if statistics.median(ratios) > LIMIT:  # again: others may have been at work
                 ratios += compare(now, before, measure) + compare(now, before, measure)
-            # Noise makes some rounds slower, a slower program makes all of them slower.
-            lowest = min(ratios) if len(ratios) == ROUNDS else statistics.quantiles(ratios, n=4)[0]
             rows.append(
                 [
                     label,
@@ -151,7 +149,8 @@ def main() -> None:
                     f"{min(ratios):.2f} to {max(ratios):.2f}",
                 ]
             )
-            if lowest > LIMIT:
+            # Noise makes some rounds slower, a slower program makes all of them slower.
+            if statistics.quantiles(ratios, n=4)[0] > LIMIT:
                 slow.append(label)
     print(table([f"time compared with {args.before}", "median", "rounds"], rows))
     if slow:

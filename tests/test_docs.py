@@ -174,6 +174,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command, values = documents.parse(*documents.verb_of(["gpt2", *line.split()]))
             documents.run(command, values)
     shutil.copytree(folder / "checkpoint/run1", folder / "checkpoint/run2")
+    shutil.copytree(folder / "models/117M", folder / "models/demo")
     shutil.copy(folder / "shakespeare.npz", folder / "run.npz")
     shutil.copytree(ROOT / "examples/projects", folder / "examples/projects")
     (folder / "checkpoint/run1/prepared").touch()

@@ -56,7 +56,8 @@ REFUSED = {
     "to_gguf 117M out.gguf --type q5_0": (2, "--type must be one of f32, f16, bf16, q8_0, q4_0"),
     "to_gguf 117M": (2, "OUT.gguf"),
     "to_gguf nobody out.gguf": (1, "no model 'nobody'"),
-    "to_gguf 117M text.txt": (1, "text.txt: exists already.*--overwrite"),
+    "to_gguf 117M there.gguf": (1, "there.gguf: exists already.*--overwrite"),
+    "to_gguf 117M models/117M/hparams.json --overwrite": (2, "must end in .gguf"),
     "to_gguf 117M none/out.gguf": (1, "there is no folder"),
     "from_gguf text.txt new": (1, "text.txt: not a GGUF file"),
     "from_gguf none.gguf new": (1, "none.gguf cannot be read"),
@@ -66,6 +67,13 @@ REFUSED = {
     "from_tf1 models/117M new --n_head 3": (1, "divisible by n_head .3"),
     "from_tf1 models/117M new --tokenizer nobody": (1, "no model 'nobody'"),
     "from_tf1 models/117M 117M": (1, "117M.*already exists"),
+    "from_tf1 models/117M models/117M --overwrite": (1, "117M: holds the checkpoint to convert"),
+    "from_tf1 models/117M ''": (1, "output without a name"),
+    "to_savedmodel 117M -": (1, "cannot be standard output"),
+    "to_savedmodel 117M text.txt/out": (1, "text.txt is not a folder"),
+    "to_litert 117M ''": (1, "output without a name"),
+    "to_hf 117M -": (1, "cannot be standard output"),
+    "from_hf models/none new": (1, "models/none: there is no such folder or file"),
     "to_savedmodel 117M models": (1, "models cannot be written"),
     "to_litert 117M models --overwrite": (1, "models cannot be written"),
     "to_litert 117M out --quantize int4": (2, "--quantize must be one of none, int8"),
@@ -77,6 +85,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refusals(home: Home, no_tensorflow: str) -> dict[str, object]:
+    (home.toolkit.root / "there.gguf").touch()
     before = home.toolkit.contents("models")
     dones = home.toolkit.run_in_one_process(*(f"{no_tensorflow} {CONVERT} {r}" for r in REFUSED))
     assert home.toolkit.contents("models") == before

@@ -114,7 +114,7 @@ def test_nanogpt_is_read_with_its_missing_biases_as_zeros(arrays: dict[str, np.n
 
 
 def test_nanogpts_exact_gelu_is_refused_unless_allowed() -> None:
-    with pytest.raises(UserError, match=r"exact GELU.*--approximate_gelu"):
+    with pytest.raises(UserError, match=r"exact GELU.*approximate_gelu"):
         open_model(GOLDEN / "nanogpt.pt", ANY)
 
 
@@ -203,7 +203,11 @@ def test_the_user_is_told_of_embeddings_and_tokens_that_text_never_uses(hf: Path
         ({"n_positions": 1024}, "n_positions is 1024, but the tensor wpe has 12"),
         ({"vocab_size": 50257}, "vocab_size is 50257, but the tensor wte has 281"),
         ({"n_head": 3}, r"n_embd \(8\) must be divisible by n_head \(3\)"),
-        ({"n_head": None}, "--n_head"),
+        ({"n_head": None}, "set n_head"),
+        ({"n_head": "2"}, "n_head is '2'; expected a whole number"),
+        ({"n_head": 0}, "n_head is 0; expected"),
+        ({"scale_attn_weights": 0}, "scale_attn_weights is 0; expected true or false"),
+        ({"scale_attn_by_inverse_layer_idx": "true"}, "'true'; expected true or false"),
     ],
 )
 def test_a_model_that_openai_cannot_express_is_refused_by_name(
@@ -301,7 +305,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(hf: Path) -> None:
 
 def test_a_model_without_a_tokenizer_asks_for_a_vocabulary(hf: Path) -> None:
     (hf / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match="--vocabulary"):
+    with pytest.raises(UserError, match="set vocabulary"):
         open_model(hf, ReadingOptions())
     assert open_model(hf, ANY).vocabulary == VOCABULARY.tokens
 
@@ -360,11 +364,69 @@ def test_a_header_longer_than_the_file_allocates_nothing(tmp_path: Path) -> None
         lambda h: h["transformer.wpe.weight"].update(data_offsets=[0]),
         lambda h: h.pop("transformer.wpe.weight"),  # leaves a gap
         lambda h: h.update(more=7),
+        lambda h: h["transformer.wpe.weight"].update(shape=[1] * 2_000_000),
+        lambda h: h["transformer.wpe.weight"].update(shape=[10**4000] * 8),
+        lambda h: h["transformer.wpe.weight"].update(shape={}),
+        lambda h: h["transformer.wpe.weight"].update(dtype=[]),
     ],
 )
 def test_a_wrong_header_is_refused(edit: Callable[[dict], None], hf: Path) -> None:
     with pytest.raises(UserError, match="not a valid safetensors file"):
         safetensors_file.read(rewritten(hf / "model.safetensors", edit))
+
+
+def test_a_header_that_names_a_tensor_twice_is_refused(tmp_path: Path) -> None:
+    entry = b'"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    for header, reason in ((b"{" + entry + b"," + entry + b"}", "twice"), (b"[1]", "not a JSON")):
+        path = _written(
+            tmp_path / "model.safetensors", struct.pack("<Q", len(header)) + header + b"data"
+        )
+        with pytest.raises(UserError, match=reason):
+            safetensors_file.read(path)
+
+
+def test_two_tensors_with_one_name_but_for_the_prefix_are_refused(hf: Path) -> None:
+    def double(header: dict) -> None:
+        header["ln_f.bias"] = header.pop("transformer.h.1.ln_2.bias")
+
+    rewritten(hf / "model.safetensors", double)
+    with pytest.raises(UserError, match=r"two tensors are 'ln_f\.bias' but for a prefix"):
+        open_model(hf, ANY)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "99999", "\u0661"])
+def test_an_impossible_number_of_a_layer_is_an_unexpected_tensor(number: str, hf: Path) -> None:
+    def rename(header: dict) -> None:
+        header[f"transformer.h.{number}.ln_2.bias"] = header.pop("transformer.h.1.ln_2.bias")
+
+    rewritten(hf / "model.safetensors", rename)
+    with pytest.raises(UserError, match="unexpected tensor"):
+        open_model(hf, ANY)
+
+
+def test_a_missing_index_and_a_pointer_of_git_lfs_are_named(hf: Path) -> None:
+    weights = hf / "model.safetensors"
+    for number in (1, 2):
+        shutil.copy(weights, hf / f"model-0000{number}-of-00002.safetensors")
+    weights.unlink()
+    with pytest.raises(UserError, match=r"index .* is missing"):
+        open_model(hf, ANY)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = _written(hf / name, b"version https://git-lfs.github.com/spec/v1\nsize 9\n")
+        with pytest.raises(UserError, match="git lfs pull"):
+            open_model(path, ANY)
+
+
+@pytest.mark.parametrize(
+    "table", [{}, {"a": -1}, {"a": 0, "b": 0}, {"\ud800": 0}, {"ab": 0}, {"a": 0.5}, {1: 0}, [1]]
+)
+def test_a_wrong_table_of_characters_is_refused(table: object, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(HF, tmp_path / "hf"))
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / name).unlink(missing_ok=True)
+    _written(folder / "meta.pkl", pickle.dumps({"stoi": table}, 4))
+    with pytest.raises(UserError, match=r"meta\.pkl: .*\. Copy the file again"):
+        open_model(folder, ReadingOptions())
 
 
 def test_a_missing_and_an_unexpected_tensor_are_named(hf: Path) -> None:
@@ -433,6 +495,27 @@ def test_numbers_of_a_billion_laughs_end_at_once(tmp_path: Path) -> None:
     content = b"\x80\x02}(" + b"K\x01K\x02\x86" + b"q\x00h\x00\x86" * 60 + b"K\x01u."
     with pytest.raises(UserError):
         torch_file.read_pickle(_written(tmp_path / "meta.pkl", content))
+
+
+@pytest.mark.parametrize("number", [b"K\x01", b"\x8a\x0a" + b"\xff" * 9 + b"\x7f"])
+def test_a_shape_of_many_or_huge_sizes_ends_at_once(number: bytes, tmp_path: Path) -> None:
+    shape = b"(" + number * 200_000 + b"t"
+    storage = b"((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0aX\3\0\0\0cpuK\x01tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K\0" + shape * 2 + b"\x89NtR"
+    path = tmp_path / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", b"\x80\x02}X\1\0\0\0a" + tensor + b"s.")
+        archive.writestr("m/data/a", b"0000")
+    with pytest.raises(UserError, match="not a PyTorch checkpoint"):
+        torch_file.read(path)
+
+
+def test_arguments_of_nanogpt_that_are_nested_are_refused_unprinted(tmp_path: Path) -> None:
+    value: tuple = ()
+    for _ in range(60):
+        value = (value, value)
+    with pytest.raises(UserError, match="model_args"):
+        from_huggingface._nanogpt_facts(tmp_path / "ckpt.pt", {"n_layer": value})
 
 
 def _written(path: Path, content: bytes) -> Path:

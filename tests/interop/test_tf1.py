@@ -174,7 +174,7 @@ REFUSED: dict[str, tuple[Mapping[str, object], str]] = {
     ),
     "heads that cannot be assumed": (
         {name: np.ones(shape, np.float32) for name, shape in ODD.tensor_shapes().items()},
-        r"n_embd \(6\) is not a multiple of 64.*--n_head",
+        r"n_embd \(6\) is not a multiple of 64.*n_head",
     ),
     "two models": (
         {f"{scope}{each}": np.ones((3, 64)) for scope in "ab" for each in ("/wte", "/wpe")},

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError, in_short, quoted
+from gpt2.errors import UserError, cannot_read, in_short, quoted
 from gpt2.hparams import HParams
 from gpt2.interop import hub_config, hub_tokenizer, safetensors_file, torch_file
 from gpt2.interop.hub_tokenizer import Vocabulary
@@ -43,7 +43,9 @@ _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 _OTHER_HEAD = re.compile(r"multiple_choice_head\.")
 _HEADS = ("lm_head.weight", "lm_head.decoder.weight")
 _STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")
-_LAYER = re.compile(r"h\.(\d+)\.")
+_LAYER = re.compile(r"h\.(\d{1,4})\.", re.ASCII)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+_GIT_LFS = b"version https://git-lfs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class _Checkpoint(NamedTuple):
     """The tensors of one or several files, and what the files say of the model."""
 
     path: Path
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, StoredTensor]  # by names without prefixes
     facts: Mapping[str, Any]  # transformers' config.json, nanoGPT's model_args, minGPT's model
     facts_path: Path
     exact_gelu: bool  # whether the program that wrote it computes that, whatever the facts say
@@ -113,10 +115,14 @@ def find_weights(path: Path) -> Path:
     indexes = [name for name in names if name.endswith(INDEX)]
     kinds = (SAFETENSORS, *TORCH)
     weights = [n for n in names if n.endswith(kinds) and not _NO_WEIGHTS.fullmatch(n)]
-    shard = re.compile(r"-\d{5}-of-\d{5}\.")
-    found = indexes + [name for name in weights if not (indexes and shard.search(name))]
+    found = indexes + [name for name in weights if not (indexes and _SHARD.search(name))]
     if len(found) == 1:
         return path / found[0]
+    if shards := [name for name in found if _SHARD.search(name)]:
+        raise UserError(
+            f"{path}: {shards[0]} is one of several files of weights, whose index (*{INDEX}) is "
+            "missing. Copy or download it."
+        )
     if found:
         raise UserError(
             f"{path} holds several files of weights ({in_short(', '.join(found))}). Give the path "
@@ -139,18 +145,42 @@ def _open_checkpoint(path: Path) -> _Checkpoint:
     else:
         hub_config.check_family(facts_path, facts)
     if path.name.endswith(INDEX):
-        return _Checkpoint(path, _read_shards(path), facts, facts_path, False)
+        return _Checkpoint(path, _plain(path, _read_shards(path)), facts, facts_path, False)
+    tensors, arguments = _read_file(path)
+    if arguments is not None:
+        return _Checkpoint(path, _plain(path, tensors), arguments, path, True)
+    return _Checkpoint(path, _plain(path, tensors), facts, facts_path, False)
+
+
+def _read_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+    """Return the tensors of a file of weights, and nanoGPT's `model_args` if it has them."""
+    try:
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(_GIT_LFS)) == _GIT_LFS
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if is_pointer:
+        raise UserError(
+            f"{path}: a pointer of Git LFS, not the weights. Run git lfs pull in its folder."
+        )
     if path.name.endswith(SAFETENSORS):
-        return _Checkpoint(path, safetensors_file.read(path), facts, facts_path, False)
+        return safetensors_file.read(path), None
     content = torch_file.read(path)
-    if isinstance(content, dict) and isinstance(content.get("model_args"), dict):
-        facts, facts_path = dict(content["model_args"]), path  # nanoGPT's
-        facts = {_NANOGPT.get(name, name): value for name, value in facts.items()}
-        return _Checkpoint(path, _state_dict(path, content), facts, facts_path, True)
-    return _Checkpoint(path, _state_dict(path, content), facts, facts_path, False)
+    arguments = content.get("model_args") if isinstance(content, dict) else None
+    return _state_dict(path, content), _nanogpt_facts(path, arguments)
 
 
-# nanoGPT rounds its vocabulary up, and calls the context window so.
+def _nanogpt_facts(path: Path, arguments: object) -> dict[str, Any] | None:
+    """Return nanoGPT's `model_args` under transformers' names, None if there are none."""
+    if not isinstance(arguments, dict):
+        return None
+    # Nested values from a pickle may be too large to print.
+    if not all(isinstance(value, str | int | float | None) for value in arguments.values()):
+        raise UserError(f"{path}: model_args holds more than numbers and texts. Use another file.")
+    return {_NANOGPT.get(str(name), str(name)): value for name, value in arguments.items()}
+
+
+# nanoGPT's name of the context window.
 _NANOGPT = {"block_size": "n_positions"}
 
 
@@ -193,11 +223,7 @@ def _read_shards(path: Path) -> dict[str, StoredTensor]:
         )
     tensors: dict[str, StoredTensor] = {}
     for name in names:
-        shard = path.parent / name
-        if name.endswith(SAFETENSORS):
-            tensors |= safetensors_file.read(shard)
-        else:
-            tensors |= _state_dict(shard, torch_file.read(shard))
+        tensors |= _read_file(path.parent / name)[0]
     absent = [name for name in places if name not in tensors]
     if absent:
         raise UserError(f"{path}: the files have no tensor {quoted(absent[0])}. Copy them again.")
@@ -207,36 +233,46 @@ def _read_shards(path: Path) -> dict[str, StoredTensor]:
 # --- tensors ---
 
 
-def _plain(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Return the tensors by their names without prefixes, causal masks left out."""
-    plain = {_PREFIX.sub("", name, count=1): tensor for name, tensor in tensors.items()}
-    return {
-        name: tensor
-        for name, tensor in plain.items()
-        if not _MASK.fullmatch(name) and not _OTHER_HEAD.match(name)
-    }
+def _plain(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return the tensors by their names without prefixes, causal masks left out.
+
+    Raises:
+        UserError: two tensors differ in nothing but the prefix, as of two models.
+    """
+    plain: dict[str, StoredTensor] = {}
+    for full_name, tensor in tensors.items():
+        name = _PREFIX.sub("", full_name, count=1)
+        if _MASK.fullmatch(name) or _OTHER_HEAD.match(name):
+            continue
+        if name in plain:
+            raise UserError(
+                f"{path}: two tensors are {quoted(name)} but for a prefix such as transformer. "
+                "Save one model alone."
+            )
+        plain[name] = tensor
+    return plain
 
 
 def _sizes(checkpoint: _Checkpoint, n_head: int | None) -> HParams:
     """Return the sizes of a model, from the shapes of its tensors."""
-    path, tensors = checkpoint.path, _plain(checkpoint.tensors)
+    path, tensors = checkpoint.path, checkpoint.tensors
     for name in ("wte.weight", "wpe.weight"):
         if name not in tensors:
-            some = in_short(", ".join(list(checkpoint.tensors)[:3]))
+            some = in_short(", ".join(list(tensors)[:3])) or "none"
             raise UserError(f"{path}: not a GPT-2 (there is no tensor {name}; it has {some}).")
         if len(tensors[name].shape) != 2:
             raise UserError(f"{path}: not a GPT-2 ({name} has shape {tensors[name].shape}).")
     layers = {int(found[1]) for name in tensors if (found := _LAYER.match(name))}
     n_vocab, n_embd = tensors["wte.weight"].shape
-    given = hub_config.heads(checkpoint.facts)
+    given = hub_config.heads(checkpoint.facts_path, checkpoint.facts)
     if given and n_head and given != n_head:
-        raise UserError(f"{checkpoint.facts_path}: n_head is {given}, not {n_head}. Omit --n_head.")
+        raise UserError(f"{checkpoint.facts_path}: n_head is {given}, not {n_head}. Omit n_head.")
     n_head = given or n_head
     if n_head is None:
+        usual = f"n_embd / 64, here {n_embd // 64}" if n_embd % 64 == 0 else "n_embd / 64"
         raise UserError(
             f"{path}: no file beside it says how many attention heads the model has. Copy its "
-            f"{hub_config.CONFIG} there, or give --n_head (GPT-2 has n_embd / 64, here "
-            f"{n_embd / 64:g})."
+            f"{hub_config.CONFIG} there, or set n_head (GPT-2 has {usual})."
         )
     hparams = HParams(n_vocab, tensors["wpe.weight"].shape[0], n_embd, n_head, len(layers))
     try:
@@ -257,7 +293,7 @@ class _Sources:
         """
         self._path, self._facts = checkpoint.path, checkpoint.facts
         self._hparams = hparams
-        tensors = _plain(checkpoint.tensors)
+        tensors = dict(checkpoint.tensors)
         first = tensors.get("h.0.attn.c_attn.weight")
         width = hparams.n_embd
         self._transposed = first is not None and first.shape == (3 * width, width)
@@ -343,15 +379,18 @@ def _vocabulary(folder: Path, options: ReadingOptions) -> Vocabulary:
     if (folder / CHARACTERS).is_file():
         content = torch_file.read_pickle(folder / CHARACTERS)
         characters = content.get("stoi") if isinstance(content, dict) else None
-        if not isinstance(characters, dict) or not all(
-            isinstance(key, str) and type(value) is int for key, value in characters.items()
-        ):
-            raise UserError(f"{folder / CHARACTERS}: it has no table stoi of characters.")
-        return hub_tokenizer.of_characters(characters)
+        try:
+            if not isinstance(characters, dict) or not all(isinstance(c, str) for c in characters):
+                raise ValueError("it has no table stoi of characters")
+            return hub_tokenizer.of_characters(characters)
+        except ValueError as error:  # also a character that UTF-8 does not have
+            raise UserError(
+                f"{folder / CHARACTERS}: {in_short(error)}. Copy the file again."
+            ) from error
     if options.vocabulary is None:
         raise UserError(
             f"{folder}: there is no tokenizer (tokenizer.json, or vocab.json and merges.txt). Copy "
-            "it there, or give --vocabulary MODEL to use that of another model, such as 117M."
+            "it there, or set vocabulary to a model whose vocabulary to use, such as 117M."
         )
     return options.vocabulary()
 

@@ -109,6 +109,9 @@ def check_computation(path: Path, content: Mapping[str, Any], approximate: bool)
     epsilon = content.get("layer_norm_epsilon", EPSILON)
     if not is_finite(epsilon) or epsilon != EPSILON:
         raise _cannot(path, f"layer_norm_epsilon is {quoted(epsilon)}, not {EPSILON:g}")
+    for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx"):
+        if type(content.get(name, True)) is not bool:
+            raise UserError(f"{path}: {name} is {quoted(content[name])}; expected true or false.")
     for name in ("add_cross_attention", "quantization_config"):
         if content.get(name):
             raise _cannot(path, f"the model has {name}")
@@ -118,7 +121,7 @@ def exact_gelu(path: Path) -> UserError:
     """Return the error for a model with another form of GELU."""
     return UserError(
         f"{path}: the model computes exact GELU; OpenAI's GPT-2 has the tanh form, which differs "
-        "by up to 0.0005 per activation. Allow the approximation with --approximate_gelu."
+        "by up to 0.0005 per activation. Set approximate_gelu to allow the approximation."
     )
 
 
@@ -129,17 +132,23 @@ def query_scale(content: Mapping[str, Any], hparams: HParams, layer: int) -> flo
     that also divides by the number of the layer, is the same with other queries.
     """
     scale = 1.0
-    if content.get("scale_attn_weights", True) is False:
+    if not content.get("scale_attn_weights", True):
         scale *= (hparams.n_embd // hparams.n_head) ** 0.5
-    if content.get("scale_attn_by_inverse_layer_idx", False) is True:
+    if content.get("scale_attn_by_inverse_layer_idx", False):
         scale /= layer + 1
     return scale
 
 
-def heads(content: Mapping[str, Any]) -> int | None:
-    """Return the number of attention heads in a `config.json`, None if it does not say."""
+def heads(path: Path, content: Mapping[str, Any]) -> int | None:
+    """Return the number of attention heads in a `config.json`, None if it does not say.
+
+    Raises:
+        UserError: it is not a number of heads.
+    """
     number = content.get("n_head")
-    return number if is_count(number) else None
+    if number is None or (is_count(number) and number > 0):
+        return number
+    raise UserError(f"{path}: n_head is {quoted(number)}; expected a whole number above 0.")
 
 
 def _cannot(path: Path, difference: str) -> UserError:

@@ -216,7 +216,7 @@ def _is_id(number: object) -> bool:
     return type(number) is int and 0 <= number < 2**31
 
 
-def _is_vocabulary(tokens: dict[str, Any]) -> bool:
+def _is_vocabulary(tokens: Mapping[str, Any]) -> bool:
     return (
         bool(tokens)
         and all(map(_is_id, tokens.values()))
@@ -309,13 +309,15 @@ def of_characters(characters: Mapping[str, int]) -> Vocabulary:
     the first byte of a character in UTF-8 is never one inside another.
 
     Raises:
-        UserError: a token is not a single character.
+        ValueError: a token is not a single character, or has no id or that of another.
     """
+    if not _is_vocabulary(characters):
+        raise ValueError("its characters need one id each")
     merges: dict[tuple[str, str], None] = {}
     tokens = {}
     for character, number in characters.items():
         if len(character) != 1:
-            raise UserError(f"{quoted(character)} in its vocabulary is not a single character.")
+            raise ValueError(f"{quoted(character)} is not a single character")
         token = spelled(character)
         tokens[token] = number
         for stop in range(1, len(token)):

@@ -14,12 +14,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError, cannot_read, quoted
-from gpt2.interop.stored import WIDTHS, Storage, StoredTensor
+from gpt2.errors import UserError, cannot_read, in_short
+from gpt2.interop.stored import WIDTHS, Storage, StoredTensor, elements
 
 _LARGEST_HEADER = 100_000_000  # bytes, the limit of the reference implementation
 _TYPES = {
@@ -48,16 +49,28 @@ def read(path: Path) -> dict[str, StoredTensor]:
     except OSError as error:
         raise cannot_read(path, error) from error
     try:
-        return _parse(json.loads(content), path, 8 + length, size)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        header = json.loads(content, object_pairs_hook=_unique)
+        return _parse(header, path, 8 + length, size)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        # Only the texts of ValueError are written for people.
+        why = str(error) if isinstance(error, ValueError) else "its header is corrupted"
         raise UserError(
-            f"{path}: not a valid safetensors file ({quoted(str(error), 200)}). Copy or download "
-            "it again."
+            f"{path}: not a valid safetensors file ({in_short(why)}). Copy or download it again."
         ) from error
 
 
-def _parse(header: dict, path: Path, start: int, size: int) -> dict[str, StoredTensor]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, whose keys differ, since readers disagree on which of two counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return found
+
+
+def _parse(header: Any, path: Path, start: int, size: int) -> dict[str, StoredTensor]:
     """Return the tensors of a header whose data begin at byte `start` of the file."""
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a JSON object")
     header.pop("__metadata__", None)
     tensors, places = {}, []
     for name, entry in header.items():
@@ -65,9 +78,9 @@ def _parse(header: dict, path: Path, start: int, size: int) -> dict[str, StoredT
         begin, end = entry["data_offsets"]
         if dtype not in _TYPES:
             raise ValueError(f"tensor {name} has the unknown type {dtype}")
-        if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-            raise ValueError(f"tensor {name} has a size or an offset that is not a whole number")
-        storage = Storage(path, _TYPES[dtype], math.prod(shape), start + begin)
+        if not all(type(place) is int and 0 <= place <= size for place in (begin, end)):
+            raise ValueError(f"tensor {name} has an offset beyond the end of the file")
+        storage = Storage(path, _TYPES[dtype], elements(shape), start + begin)
         if end - begin != storage.size:
             raise ValueError(f"tensor {name} has {end - begin} bytes; expected {storage.size}")
         tensors[name] = StoredTensor(storage, tuple(shape))

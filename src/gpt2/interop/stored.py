@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,21 @@ WIDTHS = {
 }  # fmt: skip
 _FLOATS = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 _MOST_DIMENSIONS = 8
+
+
+def elements(shape: Sequence[object]) -> int:
+    """Return the number of elements of a shape from a file.
+
+    Raises:
+        ValueError: it has too many dimensions, or a size is not a whole number below 2^63; products
+            of many or of huge numbers would take forever.
+    """
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(shape)} dimensions")
+    sizes = [size for size in shape if type(size) is int and 0 <= size < 2**63]
+    if len(sizes) < len(shape):
+        raise ValueError("a tensor with a size that is not a whole number below 2^63")
+    return math.prod(sizes)
 
 
 @dataclasses.dataclass
@@ -60,14 +76,11 @@ class StoredTensor:
         Raises:
             ValueError: it reaches beyond the storage, or has more elements than it.
         """
+        count = elements(shape)
         if strides is None:
             strides = tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))
-        if (
-            not len(shape) == len(strides) <= _MOST_DIMENSIONS
-            or min((*shape, start), default=0) < 0
-        ):
+        if len(shape) != len(strides) or start < 0:
             raise ValueError("a tensor of an impossible shape")
-        count = math.prod(shape)
         reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         self._span = reach + 1 if count else 0  # elements from the first to the last
         if min(strides, default=0) < 0 or self._span < count:

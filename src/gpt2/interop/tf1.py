@@ -150,8 +150,8 @@ def _hparams(
         if not n_embd or n_embd % HEAD_SIZE:
             raise UserError(
                 f"{prefix}: there is no {HPARAMS_FILE} beside it, and n_embd ({n_embd}) is not a "
-                f"multiple of {HEAD_SIZE}, the usual head size. Give the number of attention heads "
-                "with --n_head."
+                f"multiple of {HEAD_SIZE}, the usual head size. Set n_head to the number of "
+                "attention heads."
             )
         n_head = n_embd // HEAD_SIZE
         heads = f"n_head {n_head} assumed: n_embd {n_embd} / {HEAD_SIZE}"

@@ -262,9 +262,9 @@ def _reduce(function: Any, arguments: Any) -> Any:
     arguments = _check(arguments, tuple)
     if name in _REBUILD:
         storage, start, shape, strides = arguments[:4]
-        numbers = (start, *_check(shape, tuple), *_check(strides, tuple))
-        if not all(type(number) is int for number in numbers):
-            raise ValueError("a tensor with sizes that are not numbers")
+        _check(shape, tuple)
+        if not all(type(number) is int for number in (start, *_check(strides, tuple))):
+            raise ValueError("a tensor with strides that are not numbers")
         return StoredTensor(_check(storage, Storage), shape, strides, start)
     if name == _PARAMETER:
         return _check(arguments[0], StoredTensor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from gpt2.checkpoint.resolve import find_folder
@@ -45,7 +44,7 @@ def run(values: Values) -> None:
     """Read the model and write its folder."""
     folder = new_model_folder(values)
     path = Path(values.source)
-    if not os.path.exists(path) and hub.is_name(values.source):
+    if not path.exists() and hub.is_name(values.source) and not _is_in_folder(path):
         path = hub.download(values.source)
 
     name = values.vocabulary
@@ -59,6 +58,11 @@ def run(values: Values) -> None:
     write_model(folder, model, values.overwrite, load_tensorflow)
     print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
     print(f"Sample from it with: {command_line('unconditional')} --model_name {shown(folder)}")
+
+
+def _is_in_folder(path: Path) -> bool:
+    """Return whether the first part of A/B is a folder here, so that a file was meant."""
+    return path.parent != Path() and path.parent.is_dir()
 
 
 COMMAND = Command(

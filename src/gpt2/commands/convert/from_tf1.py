@@ -42,6 +42,8 @@ def run(values: Values) -> None:
     """Check the checkpoint, then copy its weights into a new model folder."""
     folder = new_model_folder(values)
     checkpoint = open_tf1(Path(values.path), values.n_head)
+    if folder.exists() and folder.samefile(checkpoint.prefix.parent):
+        raise UserError(f"{folder}: holds the checkpoint to convert. Give the model another name.")
     model = checkpoint.with_vocabulary(_tokenizer(values, checkpoint))
     if checkpoint.heads:
         notice(checkpoint.heads)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_model
+from gpt2.checkpoint.run import BEST
 from gpt2.checks import setting
 from gpt2.commands.flags import Values
 from gpt2.commands.terminal import notice
-from gpt2.errors import UserError
-from gpt2.files import check_new_folder, check_writable
+from gpt2.files import check_folder_writable, check_new_folder
 from gpt2.interop.weights import MODEL_FILES
 from gpt2.workspace import Workspace, is_plain_name
 
@@ -63,18 +64,25 @@ def new_model_folder(values: Values) -> Path:
     """
     name = values.target.rstrip("/\\") or values.target
     workspace = Workspace.find(values.models_dir)
-    path = workspace.new_model_folder(name) if is_plain_name(name) else Path(name)
-    check_new_folder(path, MODEL_FILES if values.overwrite else ())
-    return path
+    path = workspace.new_model_folder(name) if is_plain_name(name) else name
+    return new_folder(path, MODEL_FILES, values)
 
 
-def check_output_file(values: Values) -> Path:
-    """Return the path of the file to write, after checking that it may be written.
+def new_folder(name: str | Path, replaceable: Collection[str], values: Values) -> Path:
+    """Return the folder to write, after checking that it may be written.
+
+    Args:
+        replaceable: see `gpt2.files.atomic_folder`.
 
     Raises:
-        UserError: it exists and may not be overwritten, or cannot be written.
+        UserError: it is no name, cannot be written, or exists and may not be overwritten.
     """
-    path = check_writable(Path(values.out))
-    if path.exists() and not values.overwrite:
-        raise UserError(f"{path}: exists already. Use another name or --overwrite.")
+    path = check_folder_writable(name)
+    check_new_folder(path, replaceable if values.overwrite else ())
     return path
+
+
+def model_name(model: ModelFolder) -> str:
+    """Return what a model is called: as its folder or, for `best/`, as its run."""
+    path = model.path.resolve()
+    return path.parent.name if path.name == BEST else path.name

@@ -11,11 +11,14 @@ from gpt2.commands import inputs
 from gpt2.commands.convert.shared import (
     OverwriteOptions,
     SourceOptions,
-    check_output_file,
+    model_name,
     open_source,
 )
+from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
 from gpt2.commands.terminal import shown
+from gpt2.errors import UserError, quoted
+from gpt2.files import check_writable
 from gpt2.interop import gguf
 from gpt2.interop.weights import open_model_folder
 
@@ -32,15 +35,23 @@ class GgufOptions:
     )
 
 
+def check(values: Values) -> None:
+    """Check the ending: programs find GGUF files by it, and no file of a model has it."""
+    if not values.out.lower().endswith(".gguf"):
+        raise UsageError(f"the name of the file must end in .gguf, not {quoted(values.out)}")
+
+
 def run(values: Values) -> None:
     """Write the file."""
-    path = check_output_file(values)
+    path = check_writable(values.out)
+    if path.exists() and not values.overwrite:
+        raise UserError(f"{path}: exists already. Use another name or --overwrite.")
     gguf.load_package()
     source = open_source(values)
     model = open_model_folder(source)
     total = len(model.hparams.tensor_shapes())
     with tqdm(total=total, unit="tensor") as bar:
-        gguf.write_gguf(path, model, values.type, source.path.resolve().name, bar.update)
+        gguf.write_gguf(path, model, values.type, model_name(source), bar.update)
     size = path.stat().st_size
     print(f"Wrote {shown(path)}, {size:,} bytes, {values.type}")
 
@@ -56,4 +67,5 @@ COMMAND = Command(
         ],
     },
     run=run,
+    check=check,
 )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checkpoint.run import BEST
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.convert.shared import OverwriteOptions, SourceOptions, open_source
+from gpt2.commands.convert.shared import (
+    OverwriteOptions,
+    SourceOptions,
+    model_name,
+    new_folder,
+    open_source,
+)
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
 from gpt2.commands.terminal import shown
 from gpt2.errors import escaped
-from gpt2.files import check_new_folder
 from gpt2.interop import hub, model_card, to_huggingface
 from gpt2.interop.weights import open_model_folder
 
@@ -40,13 +42,12 @@ def check(values: Values) -> None:
 
 def run(values: Values) -> None:
     """Write the folder, and upload it if asked to."""
-    out = Path(values.out)
-    check_new_folder(out, to_huggingface.FILES if values.overwrite else ())
+    out = new_folder(values.out, to_huggingface.FILES, values)
     if values.push:
         hub.check_installed()
     model = open_source(values)
     source = open_model_folder(model)
-    name = (values.push or _name(model)).rpartition("/")[2]
+    name = (values.push or model_name(model)).rpartition("/")[2]
     card = model_card.model_card(name, model, model_card.run_facts(model))
     to_huggingface.write(out, source, card, values.dtype, values.overwrite)
     parameters = source.hparams.parameters
@@ -54,12 +55,6 @@ def run(values: Values) -> None:
     if values.push:
         print("Uploaded it to", escaped(hub.push(out, values.push)))
     print(f"Fill in the license in {shown(out / to_huggingface.CARD)}")
-
-
-def _name(model: ModelFolder) -> str:
-    """Return what a model is called: as its folder or, for `best/`, as its run."""
-    path = model.path.resolve()
-    return path.parent.name if path.name == BEST else path.name
 
 
 COMMAND = Command(

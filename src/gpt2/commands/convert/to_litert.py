@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -13,12 +12,12 @@ from gpt2.commands.convert.shared import (
     FolderOptions,
     OverwriteOptions,
     SourceOptions,
+    new_folder,
     open_source,
 )
 from gpt2.commands.flags import Command, Values, options_of
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import shown
-from gpt2.files import check_new_folder
 from gpt2.interop import litert
 from gpt2.interop.weights import open_model_folder
 
@@ -36,8 +35,8 @@ class LitertOptions:
 
 def run(values: Values) -> None:
     """Convert the model and write the folder."""
-    path, model = Path(values.out), open_model_folder(open_source(values))
-    check_new_folder(path, litert.file_names(model.hparams) if values.overwrite else ())
+    model = open_model_folder(open_source(values))
+    path = new_folder(values.out, litert.file_names(model.hparams), values)
     load_tensorflow()
     with tqdm(unit="program") as bar:
 

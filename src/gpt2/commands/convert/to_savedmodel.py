@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gpt2.commands import inputs
 from gpt2.commands.convert.shared import (
     FolderOptions,
     OverwriteOptions,
     SourceOptions,
+    new_folder,
     open_source,
 )
 from gpt2.commands.flags import Command, Values, options_of
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import shown
-from gpt2.files import check_new_folder
 from gpt2.interop.weights import SAVED_MODEL_FILES, open_model_folder
 
 
 def run(values: Values) -> None:
     """Write the SavedModel."""
-    path = Path(values.out)
-    check_new_folder(path, SAVED_MODEL_FILES if values.overwrite else ())
+    path = new_folder(values.out, SAVED_MODEL_FILES, values)
     model = open_model_folder(open_source(values))
     load_tensorflow()
     from gpt2.interop.saved_model import write_saved_model

@@ -19,8 +19,8 @@ from gpt2.errors import UserError, escaped
 from gpt2.generation.engine_settings import EngineSettings
 from gpt2.web.settings import Access, RequestLimits, is_loopback
 
-PACKAGES = ("uvicorn", "starlette", "prometheus_client", "gradio")
-INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20" "gradio==6.31.0"'
+PACKAGES = ("uvicorn", "starlette", "prometheus_client")
+INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20"'
 
 
 @dataclasses.dataclass(frozen=True)

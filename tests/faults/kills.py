@@ -247,6 +247,26 @@ def new_model(home: Home, kills: int) -> Kills:
     return making(home, "new_model", line, "models/small", kills)
 
 
+def to_hf(home: Home, kills: int) -> Kills:
+    """A model for transformers."""
+    return making(home, "to_hf", "src/convert.py to_hf 117M out", "out", kills)
+
+
+def to_gguf(home: Home, kills: int) -> Kills:
+    """A model for llama.cpp."""
+    return making(home, "to_gguf", "src/convert.py to_gguf 117M out.gguf", "out.gguf", kills)
+
+
+def from_hf(home: Home, kills: int) -> Kills:
+    """A model of transformers, which stays as it was."""
+    Child("src/convert.py to_hf 117M source", home.folder).finish()
+    source = listing(home.folder / "source")
+    line = "src/convert.py from_hf source models/back"
+    found = making(home, "from_hf", line, "models/back", kills)
+    assert_equal(listing(home.folder.with_name("from_hf") / "source"), source)
+    return found
+
+
 def conversions(home: Home, kills: int) -> Kills:
     """The converted model that the first sampling writes."""
     prefix = home.folder / "models" / "117M" / "model.ckpt"

@@ -34,6 +34,9 @@ KILLED = {
     "encode.py, a folder": kills.encoding_shards,
     "new_model.py": kills.new_model,
     "download_model.py": kills.downloads,
+    "convert.py to_hf": kills.to_hf,
+    "convert.py to_gguf": kills.to_gguf,
+    "convert.py from_hf": kills.from_hf,
     "conversion": kills.conversions,
     "samples of prompts": kills.samples_of_prompts,
 }

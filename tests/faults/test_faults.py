@@ -33,5 +33,6 @@ def test_a_killed_training_resumes_to_bit_identical_weights(tmp_path: Path) -> N
 @forks
 def test_killed_commands_leave_no_incomplete_files(tmp_path: Path) -> None:
     cases = ["encode.py, a file", "encode.py, a folder", "download_model.py", "new_model.py"]
+    cases += ["convert.py to_hf", "convert.py from_hf"]
     found = run(tmp_path / "faults.json", 2, *cases)
-    assert [found[case]["resumed"] for case in cases] == [2] * 4
+    assert [found[case]["resumed"] for case in cases] == [2] * len(cases)

@@ -145,20 +145,45 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        (dataclasses.replace(_portable(), merges=[]), "no merges"),
-        (dataclasses.replace(_portable(), vocabulary={"a": 6}), "'a' with id 6.*6 embeddings"),
-    ],
-)
-def test_a_vocabulary_that_llama_cpp_cannot_use_is_refused(
-    tmp_path: Path, model: PortableModel, sentence: str
-) -> None:
+def test_a_vocabulary_that_llama_cpp_cannot_use_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match="no merges"):
+        model = dataclasses.replace(_portable(), merges=[])
         write_gguf(tmp_path / "out.gguf", model, "f32", "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_model_has_a_vocabulary_beyond_its_embeddings() -> None:
+    with pytest.raises(UserError, match=r"'a' with id 6.*6 embeddings"):
+        dataclasses.replace(_portable(), vocabulary={"a": 6})
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"),
+    [("f16", 65504.0), ("q8_0", 127 * 65504.0), ("q4_0", 127 * 65504.0), ("bf16", 3e38)],
+)
+def test_a_weight_too_large_for_the_type_is_refused(
+    tmp_path: Path, kind: str, largest: float
+) -> None:
+    pytest.importorskip("gguf")
+    path = tmp_path / "out.gguf"
+    factor = 1.0
+
+    def read(name: str) -> np.ndarray:
+        values = _portable().read(name)
+        if name == "model/wte":
+            values[0, 0] = largest * factor
+        return values
+
+    model = dataclasses.replace(_portable(), read=read)
+    write_gguf(path, model, kind, "x")
+    if kind != "q4_0":  # which is not read
+        assert np.isfinite(open_gguf(path).read("model/wte")).all()
+    factor = 1.13
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"Tensor model/wte has values up to .*Use f32"):
+        write_gguf(path, model, kind, "x")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 OUTPUT = small_tensors()["token_embd.weight"]

@@ -94,8 +94,9 @@ def open_model(path: Path, options: ReadingOptions) -> PortableModel:
     hub_config.check_computation(checkpoint.facts_path, checkpoint.facts, options.approximate_gelu)
     sources = _Sources(checkpoint, hparams)
     vocabulary = _vocabulary(checkpoint.path.parent, options)
-    _check_vocabulary(vocabulary, hparams, options)
-    return PortableModel(hparams, vocabulary.tokens, vocabulary.merges, sources.read)
+    model = PortableModel(hparams, vocabulary.tokens, vocabulary.merges, sources.read)
+    _tell_unused(vocabulary, hparams, options.notice)
+    return model
 
 
 # --- files ---
@@ -395,18 +396,12 @@ def _vocabulary(folder: Path, options: ReadingOptions) -> Vocabulary:
     return options.vocabulary()
 
 
-def _check_vocabulary(vocabulary: Vocabulary, hparams: HParams, options: ReadingOptions) -> None:
-    """Check a vocabulary against the number of embeddings, and say what is not as expected."""
-    last, number = max(vocabulary.tokens.items(), key=lambda pair: pair[1])
-    if number >= hparams.n_vocab:
-        raise UserError(
-            f"The vocabulary has token {quoted(last)} with id {number}, but the tensor wte has "
-            f"{hparams.n_vocab} embeddings. Use the tokenizer and the weights of one model."
-        )
+def _tell_unused(vocabulary: Vocabulary, hparams: HParams, notice: Callable[[str], object]) -> None:
+    """Say how many embeddings have no token, and which tokens text never produces."""
     if (spare := hparams.n_vocab - len(vocabulary.tokens)) > 0:
-        options.notice(f"{spare} of {hparams.n_vocab} embeddings belong to no token.")
+        notice(f"{spare} of {hparams.n_vocab} embeddings belong to no token.")
     if vocabulary.unrecognized:
-        options.notice(
+        notice(
             f"Added tokens without the form <|name|> keep their ids, but are not recognized in "
             f"text: {in_short(', '.join(vocabulary.unrecognized))}"
         )

@@ -25,6 +25,7 @@ from gpt2 import files
 from gpt2.checkpoint.bundle import from_bfloat16
 from gpt2.errors import UserError, cannot_read, in_short, quoted
 from gpt2.hparams import HParams
+from gpt2.interop.hub_config import EPSILON
 from gpt2.interop.weights import PortableModel
 from gpt2.tokenizer import ENDOFTEXT
 from gpt2.tokenizer.vocabulary import special_tokens, spelled
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "gpt2"
 TOKENIZER, PRE_TOKENIZER = "gpt2", "gpt-2"
-LAYER_NORM_EPSILON = 1e-5
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 # OpenAI's names and llama.cpp's; the weights of a layer are below h0/ and blk.0.
@@ -108,8 +108,8 @@ def write_gguf(
         progress: called with the number of tensors written since the last call.
 
     Raises:
-        UserError: the file cannot be written, the vocabulary does not fit the model or has no
-            merges, or the package gguf is missing.
+        UserError: the file cannot be written, the vocabulary has no merges, a weight is too large
+            for the type, or the package gguf is missing.
     """
     load_package()
     import gguf
@@ -137,9 +137,23 @@ def write_gguf(
         for key, kind in plan.values():
             values = model.read(key)
             values = values[0].T if values.ndim == 3 else values  # [1, in, out] -> [out, in]
+            _check_range(values, kind, key)
             quantized = gguf.GGMLQuantizationType[kind]
             writer.write_tensor_data(gguf.quantize(np.ascontiguousarray(values), quantized))
             progress(1)
+
+
+# Largest absolute value of each type; the scale of a block is float16.
+_LARGEST = {"F16": 65504.0, "BF16": 3.38e38, "Q8_0": 127 * 65504.0, "Q4_0": 8 * 65504.0}
+
+
+def _check_range(values: np.ndarray, kind: str, name: str) -> None:
+    """Raise `UserError` if a value would become infinite."""
+    largest = np.abs(values).max()
+    if largest > _LARGEST.get(kind, math.inf):
+        raise UserError(
+            f"Tensor {name} has values up to {largest:g}, too large for {kind.lower()}. Use f32."
+        )
 
 
 def _planned(name: str, shape: tuple[int, ...], type_: str) -> str:
@@ -176,7 +190,7 @@ def _add_header(writer: GGUFWriter, model: PortableModel, type_: str, name: str)
     writer.add_embedding_length(hparams.n_embd)
     writer.add_feed_forward_length(4 * hparams.n_embd)
     writer.add_head_count(hparams.n_head)
-    writer.add_layer_norm_eps(LAYER_NORM_EPSILON)
+    writer.add_layer_norm_eps(EPSILON)
     writer.add_file_type(kinds[type_])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     tokens, types = _tokens(model)
@@ -201,11 +215,6 @@ def _tokens(model: PortableModel) -> tuple[list[str], list[int]]:
     tokens = [f"[PAD{number}]" for number in range(model.hparams.n_vocab)]
     kinds = [_UNUSED] * len(tokens)
     for token, number in model.vocabulary.items():
-        if number >= len(tokens):
-            raise UserError(
-                f"The vocabulary has token {quoted(token)} with id {number}, but the model has "
-                f"{len(tokens)} embeddings. Use the vocabulary and the checkpoint of one model."
-            )
         tokens[number], kinds[number] = token, _NORMAL
     for number in special_tokens(model.vocabulary).values():
         kinds[number] = _CONTROL
@@ -417,12 +426,10 @@ def _hparams(path: Path, values: Mapping[str, Any]) -> HParams:
                 f"{path}: {key} is {quoted(found)}, but {expected} in every GPT-2 of this size. "
                 "It cannot be converted."
             )
-    epsilon = values.get(f"{ARCHITECTURE}.attention.layer_norm_epsilon", LAYER_NORM_EPSILON)
-    if not isinstance(epsilon, float) or not math.isclose(
-        epsilon, LAYER_NORM_EPSILON, rel_tol=1e-3
-    ):
+    epsilon = values.get(f"{ARCHITECTURE}.attention.layer_norm_epsilon", EPSILON)
+    if not isinstance(epsilon, float) or not math.isclose(epsilon, EPSILON, rel_tol=1e-3):
         raise UserError(
-            f"{path}: layer_norm_epsilon is {quoted(epsilon)}, but {LAYER_NORM_EPSILON} in "
+            f"{path}: layer_norm_epsilon is {quoted(epsilon)}, but {EPSILON} in "
             "OpenAI's GPT-2. It cannot be converted."
         )
     return hparams

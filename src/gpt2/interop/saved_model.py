@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import files, model
+from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.interop.weights import SAVED_MODEL_FILES, PortableModel
 from gpt2.tokenizer import ENCODER_FILE, ENDOFTEXT, MERGES_FILE, write_vocabulary
@@ -41,8 +42,15 @@ def write_saved_model(path: Path, portable: PortableModel, overwrite: bool = Fal
         overwrite: replace a SavedModel of that name.
 
     Raises:
-        UserError: the folder exists or cannot be written, or a tensor cannot be read.
+        UserError: the folder exists or cannot be written, its name is not UTF-8, or a tensor cannot
+            be read.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: TensorFlow needs a name in UTF-8. Use another name, then rename the folder."
+        ) from error
     with files.atomic_folder(path, SAVED_MODEL_FILES if overwrite else ()) as folder:
         assets = folder / "vocabulary"
         assets.mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2.checkpoint.bundle import from_bfloat16
 from gpt2.errors import UserError, cannot_read
 
 # Bytes per element of every type that PyTorch stores; only those in `_FLOATS` can be weights.
@@ -116,8 +117,8 @@ class StoredTensor:
             raise UserError(f"{path}: cut off in tensor {name}. Copy or download it again.")
         strides = [stride * width for stride in self.strides]
         values = np.lib.stride_tricks.as_strided(values, self.shape, strides)
-        if self.dtype == "bfloat16":  # the upper half of a float32
-            values = (values.astype("<u4") << 16).view("<f4")
+        if self.dtype == "bfloat16":
+            values = from_bfloat16(values)
         values = np.asarray(values, np.float32, order="C")
         if not np.isfinite(values).all():
             raise UserError(

@@ -68,12 +68,6 @@ class Tf1Checkpoint:
         Raises:
             UserError: it has an id beyond the embedding.
         """
-        last = max(tokenizer.vocabulary.values())
-        if last >= self.hparams.n_vocab:
-            raise UserError(
-                f"{self.prefix}: the vocabulary has token ids up to {last}, but model/wte has "
-                f"{self.hparams.n_vocab} rows. Give the vocabulary of this model."
-            )
         return PortableModel(self.hparams, tokenizer.vocabulary, tokenizer.merges, self.read)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError, quoted
 from gpt2.interop import hub_config, hub_tokenizer, safetensors_file
 from gpt2.interop.from_huggingface import torch_name
 from gpt2.interop.weights import PortableModel
@@ -32,16 +31,10 @@ def write(
         overwrite: replace a folder of these files.
 
     Raises:
-        UserError: the folder exists or cannot be written, the vocabulary does not fit the model, or
-            a weight is too large for the type.
+        UserError: the folder exists or cannot be written, transformers cannot load the vocabulary,
+            or a weight is too large for the type.
     """
     hparams = model.hparams
-    last, number = max(model.vocabulary.items(), key=lambda pair: pair[1])
-    if number >= hparams.n_vocab:
-        raise UserError(
-            f"The vocabulary has token {quoted(last)} with id {number}, but the model has "
-            f"{hparams.n_vocab} embeddings. Use the vocabulary of this model."
-        )
     hub_tokenizer.check(model.vocabulary, model.merges)
     # transformers has the prefix; the head is the token embedding, which is stored once.
     names = {"transformer." + torch_name(name): name for name in hparams.tensor_shapes()}

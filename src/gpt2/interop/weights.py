@@ -16,6 +16,7 @@ from gpt2 import files
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import HPARAMS_FILE, STATE_FILE, ModelFolder, write_checkpoint_state
 from gpt2.checkpoint.new_model import CHECKPOINT
+from gpt2.errors import UserError, quoted
 from gpt2.hparams import HParams
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, write_vocabulary
 
@@ -37,16 +38,28 @@ class PortableModel:
 
     Attributes:
         hparams: the sizes.
-        vocabulary: id of each token, spelled as in `encoder.json`.
+        vocabulary: id of each token, spelled as in `encoder.json`; all below `hparams.n_vocab`.
         merges: pairs of tokens to merge, in order of priority.
         read: returns the tensor of one of the names in `hparams.tensor_shapes()`, float32 and of
             that shape; each call reads it from the file again. Raises `UserError` if it cannot.
+
+    Raises:
+        UserError: the vocabulary has an id beyond the embeddings.
     """
 
     hparams: HParams
     vocabulary: dict[str, int]
     merges: list[tuple[str, str]]
     read: Callable[[str], np.ndarray]
+
+    def __post_init__(self) -> None:
+        """Check the ids of the vocabulary."""
+        last, number = max(self.vocabulary.items(), key=lambda pair: pair[1])
+        if number >= self.hparams.n_vocab:
+            raise UserError(
+                f"The vocabulary has token {quoted(last)} with id {number}, but the model has "
+                f"{self.hparams.n_vocab} embeddings. Use the vocabulary and weights of one model."
+            )
 
     def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and value of each tensor, sorted by name, read when its turn comes."""
@@ -58,7 +71,8 @@ def open_model_folder(model: ModelFolder) -> PortableModel:
     """Return the model of a model folder or run, without reading its weights.
 
     Raises:
-        UserError: a file is missing, or checkpoint and `hparams.json` are of two models.
+        UserError: a file is missing; or checkpoint, `hparams.json` and vocabulary are of two
+            models.
     """
     tokenizer = model.tokenizer()
     read = bundle.tensor_reader(model.checkpoint, model.hparams, model.path / HPARAMS_FILE)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.convert.shared import OverwriteOptions, TargetOptions, new_model_folder
+from gpt2.commands.convert.shared import (
+    OverwriteOptions,
+    TargetOptions,
+    new_model_folder,
+    write_new_model,
+)
 from gpt2.commands.flags import Command, Values, options_of
-from gpt2.commands.signals import load_tensorflow
-from gpt2.commands.terminal import shown
 from gpt2.interop.gguf import open_gguf
-from gpt2.interop.weights import write_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,7 @@ def run(values: Values) -> None:
     """Check the file, then write its model."""
     folder = new_model_folder(values)
     model = open_gguf(Path(values.file))
-    load_tensorflow()
-    write_model(folder, model, values.overwrite)
-    print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
+    write_new_model(folder, model, values)
 
 
 COMMAND = Command(

@@ -8,15 +8,17 @@ from pathlib import Path
 from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.convert.shared import OverwriteOptions, TargetOptions, new_model_folder
+from gpt2.commands.convert.shared import (
+    OverwriteOptions,
+    TargetOptions,
+    new_model_folder,
+    write_new_model,
+)
 from gpt2.commands.flags import Command, Values, options_of
-from gpt2.commands.signals import load_tensorflow
-from gpt2.commands.terminal import notice, shown
+from gpt2.commands.terminal import notice
 from gpt2.interop import from_huggingface, hub
 from gpt2.interop.from_huggingface import ReadingOptions
 from gpt2.interop.hub_tokenizer import of_tokenizer
-from gpt2.interop.weights import write_model
-from gpt2.workspace import command_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +57,7 @@ def run(values: Values) -> None:
         notice,
     )
     model = from_huggingface.open_model(path, options)
-    write_model(folder, model, values.overwrite, load_tensorflow)
-    print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
-    print(f"Sample from it with: {command_line('unconditional')} --model_name {shown(folder)}")
+    write_new_model(folder, model, values)
 
 
 def _is_in_folder(path: Path) -> bool:

@@ -9,14 +9,17 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_folder, released_model
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.convert.shared import OverwriteOptions, TargetOptions, new_model_folder
+from gpt2.commands.convert.shared import (
+    OverwriteOptions,
+    TargetOptions,
+    new_model_folder,
+    write_new_model,
+)
 from gpt2.commands.flags import Command, Values, options_of
-from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import notice, shown
 from gpt2.errors import UserError, in_short
 from gpt2.hparams import HParams
 from gpt2.interop.tf1 import Tf1Checkpoint, open_tf1
-from gpt2.interop.weights import write_model
 from gpt2.tokenizer import ENCODER_FILE, MERGES_FILE, Tokenizer
 from gpt2.workspace import Workspace
 
@@ -52,13 +55,11 @@ def run(values: Values) -> None:
             f"The vocabulary has {len(model.vocabulary):,} tokens for {model.hparams.n_vocab:,} "
             "embeddings; the others are never produced by encoding text."
         )
-    load_tensorflow()
-    write_model(folder, model, values.overwrite)
+    write_new_model(folder, model, values)
     if checkpoint.left_out:
         count = len(checkpoint.left_out)
         print(f"Left out {count} tensors that are not weights:")
         print(f"  {in_short(', '.join(checkpoint.left_out))}")
-    print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
 
 
 def _tokenizer(values: Values, checkpoint: Tf1Checkpoint) -> Tokenizer:

@@ -11,10 +11,11 @@ from gpt2.checkpoint.resolve import find_model
 from gpt2.checkpoint.run import BEST
 from gpt2.checks import setting
 from gpt2.commands.flags import Values
-from gpt2.commands.terminal import notice
+from gpt2.commands.signals import load_tensorflow
+from gpt2.commands.terminal import notice, shown
 from gpt2.files import check_folder_writable, check_new_folder
-from gpt2.interop.weights import MODEL_FILES
-from gpt2.workspace import Workspace, is_plain_name
+from gpt2.interop.weights import MODEL_FILES, PortableModel, write_model
+from gpt2.workspace import Workspace, command_line, is_plain_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,16 @@ def new_folder(name: str | Path, replaceable: Collection[str], values: Values) -
     path = check_folder_writable(name)
     check_new_folder(path, replaceable if values.overwrite else ())
     return path
+
+
+def write_new_model(folder: Path, model: PortableModel, values: Values) -> None:
+    """Write the model folder and print where it is.
+
+    TensorFlow is loaded after the weights are written, as it takes as much memory as a model.
+    """
+    write_model(folder, model, values.overwrite, load_tensorflow)
+    print(f"Wrote {shown(folder)}, a model of {model.hparams.parameters:,} parameters")
+    print(f"Sample from it with: {command_line('unconditional')} --model_name {shown(folder)}")
 
 
 def model_name(model: ModelFolder) -> str:

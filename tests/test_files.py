@@ -440,3 +440,27 @@ def test_a_failed_rename_brings_the_replaced_folder_back(
         (folder / "a").write_text("new")
     assert (tmp_path / "new" / "a").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_end_at_once_leaves_nothing_unfinished_but_a_forks(tmp_path: Path) -> None:
+    """Ctrl+C after TensorFlow has been loaded runs no code of the writers."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from gpt2 import files
+from gpt2.commands.signals import prepare_tensorflow
+out = Path(sys.argv[1])
+prepare_tensorflow()
+with files.atomic_folder(out / "folder") as folder, files.atomic_write(out / "file") as file:
+    with files.atomic_write(folder / "inner") as inner:
+        if hasattr(os, "fork") and os.fork() == 0:
+            signal.raise_signal(signal.SIGINT)
+        if hasattr(os, "fork"):
+            os.wait()
+            assert len(list(out.iterdir())) == 2 and len(list(folder.iterdir())) == 1
+        signal.raise_signal(signal.SIGINT)
+"""
+    environment = os.environ | {"PYTHONPATH": str(SOURCES)}
+    done = waiting.run([sys.executable, "-c", program, tmp_path], env=environment)
+    assert done.returncode == 130 and "interrupted" in done.stderr, done
+    assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,8 @@ ABANDONED = 3600
 # Bytes; prompts and vocabularies are far smaller, and a wrong path may lead to a disk image.
 LARGEST_TEXT = 256 << 20
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{12}" + re.escape(PARTIAL))
-
+# Temporary files and folders that are being written, each with its process.
+_unfinished: set[tuple[int, Path]] = set()
 
 # UTF-32 before UTF-16, whose mark its own begins with.
 _BYTE_ORDER_MARKS = (
@@ -98,16 +99,44 @@ def atomic_write(path: Path, mode: str = "wb", **open_options: Any) -> Iterator[
         raise cannot_write(path, error) from error
 
 
-def _open_partial(
-    path: Path, stack: contextlib.ExitStack, mode: str, options: dict[str, Any]
-) -> tuple[Path, IO]:
-    """Return a new temporary file, which the end of the stack unlocks and deletes.
+def remove_unfinished() -> None:
+    """Delete the temporary files and folders of this process, before it ends at once.
+
+    A model folder may take gigabytes, and is else deleted only by the next writer beside it.
+    """
+    for process, partial in list(_unfinished):
+        if process == os.getpid():  # a fork has those of its parent too
+            with contextlib.suppress(OSError):
+                _remove(partial)
+
+
+def _new_partial(path: Path, stack: contextlib.ExitStack) -> Path:
+    """Return a unique temporary name, deleted at the end of the stack or of the process.
 
     The deletion is registered first, as a signal may end the block as soon as the file exists.
     """
+    partial = partial_path(path)
+    entry = (os.getpid(), partial)
+    _unfinished.add(entry)
+    stack.callback(_unfinished.discard, entry)
+    stack.callback(_remove, partial)
+    return partial
+
+
+def _remove(path: Path) -> None:
+    """Delete a temporary file or folder, if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _open_partial(
+    path: Path, stack: contextlib.ExitStack, mode: str, options: dict[str, Any]
+) -> tuple[Path, IO]:
+    """Return a new temporary file, which the end of the stack unlocks and deletes."""
     while True:
-        partial = partial_path(path)
-        stack.callback(partial.unlink, missing_ok=True)
+        partial = _new_partial(path, stack)
         file = open(partial, mode, **options)  # noqa: SIM115
         if os.name == "nt":  # an open file cannot be renamed there, so it is not locked
             return partial, file
@@ -143,10 +172,8 @@ def _remove_if_abandoned(partial: Path) -> None:
                 free = locks.lock_state(descriptor)
             if free is None:
                 free = time.time() - partial.stat().st_mtime > ABANDONED
-            if free and partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            elif free:
-                partial.unlink()
+            if free:
+                _remove(partial)
 
 
 @contextlib.contextmanager
@@ -218,8 +245,7 @@ def _set_aside(path: Path) -> Iterator[None]:
 def _make_partial(path: Path, stack: contextlib.ExitStack) -> Path:
     """Return a new temporary folder, which the end of the stack unlocks and deletes."""
     while True:
-        partial = partial_path(path)
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)  # first, as in _open_partial
+        partial = _new_partial(path, stack)
         partial.mkdir(parents=True)
         if os.name == "nt":  # folders cannot be locked there
             return partial

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +171,26 @@ def test_an_existing_folder_is_replaced_only_if_it_is_an_export(
         with pytest.raises(UserError, match="out cannot be written"):
             write_litert(tmp_path / "out", portable, "none", overwrite)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_and_a_name_that_tensorflow_cannot_write_leave_nothing(
+    portable: PortableModel, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def read(name: str) -> np.ndarray:  # called when the rest has been written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        return portable.read(name)
+
+    try:
+        with pytest.raises(UserError, match="out cannot be written: .* free disk space"):
+            write_saved_model(tmp_path / "out", dataclasses.replace(portable, read=read))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.raises(UserError, match="name in UTF-8"):
+        write_saved_model(tmp_path / os.fsdecode(b"\xff"), portable)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- LiteRT ---

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from gpt2 import files
 from gpt2.quiet import import_tensorflow
 
 INTERRUPTED = 130  # the exit code that shells give to a program ended by Ctrl+C
@@ -54,6 +55,7 @@ def prepare_tensorflow() -> None:
 
 
 def _exit_at_once(stderr: int) -> NoReturn:
+    files.remove_unfinished()
     with contextlib.suppress(OSError):  # nobody may read it
         os.write(stderr, b"\ninterrupted\n")
     os._exit(INTERRUPTED)

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import files, model
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short
 from gpt2.hparams import HParams
 from gpt2.interop.weights import SAVED_MODEL_FILES, PortableModel
 from gpt2.tokenizer import ENCODER_FILE, ENDOFTEXT, MERGES_FILE, write_vocabulary
@@ -62,7 +62,13 @@ def write_saved_model(path: Path, portable: PortableModel, overwrite: bool = Fal
             "generate": exported.generate,
             DEFAULT: exported.generate,
         }
-        tf.saved_model.save(exported, str(folder), signatures=signatures)
+        try:
+            tf.saved_model.save(exported, str(folder), signatures=signatures)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{path} cannot be written: {in_short(error.message)}. Check the folder, its "
+                "permissions and the free disk space."
+            ) from error
         for name in (ENCODER_FILE, MERGES_FILE):  # TensorFlow has copied them to assets/
             (assets / name).unlink()
         assets.rmdir()

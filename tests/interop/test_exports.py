@@ -184,7 +184,7 @@ def test_a_full_disk_and_a_name_that_tensorflow_cannot_write_leave_nothing(
         return portable.read(name)
 
     try:
-        with pytest.raises(UserError, match="out cannot be written: .* free disk space"):
+        with pytest.raises(UserError, match=r"out cannot be written: .* free disk space"):
             write_saved_model(tmp_path / "out", dataclasses.replace(portable, read=read))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

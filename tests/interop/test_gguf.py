@@ -13,7 +13,7 @@ import pytest
 from gpt2.errors import UserError
 from gpt2.hparams import HParams
 from gpt2.interop.gguf import TYPES, gguf_name, open_gguf, write_gguf
-from gpt2.interop.weights import PortableModel
+from gpt2.interop.weights import PortableModel, write_model
 from tests.interop.gguf_files import (
     ARRAY,
     BF16,
@@ -145,17 +145,26 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_vocabulary_that_llama_cpp_cannot_use_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (dataclasses.replace(_portable(), merges=[]), "no merges"),
+        (dataclasses.replace(_portable(), vocabulary={"a": 6}), "'a' with id 6.*6 embeddings"),
+    ],
+)
+def test_a_vocabulary_that_llama_cpp_cannot_use_is_refused(
+    tmp_path: Path, model: PortableModel, sentence: str
+) -> None:
     pytest.importorskip("gguf")
-    with pytest.raises(UserError, match="no merges"):
-        model = dataclasses.replace(_portable(), merges=[])
+    with pytest.raises(UserError, match=sentence):
         write_gguf(tmp_path / "out.gguf", model, "f32", "x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_model_has_a_vocabulary_beyond_its_embeddings() -> None:
+def test_a_model_folder_has_no_vocabulary_beyond_its_embeddings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'a' with id 6.*6 embeddings"):
-        dataclasses.replace(_portable(), vocabulary={"a": 6})
+        write_model(tmp_path / "m", dataclasses.replace(_portable(), vocabulary={"a": 6}))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def open_model(path: Path, options: ReadingOptions) -> PortableModel:
     sources = _Sources(checkpoint, hparams)
     vocabulary = _vocabulary(checkpoint.path.parent, options)
     model = PortableModel(hparams, vocabulary.tokens, vocabulary.merges, sources.read)
+    model.check_vocabulary()
     _tell_unused(vocabulary, hparams, options.notice)
     return model
 

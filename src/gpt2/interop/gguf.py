@@ -114,6 +114,7 @@ def write_gguf(
     load_package()
     import gguf
 
+    model.check_vocabulary()
     if not model.merges:
         raise UserError(
             "The vocabulary has no merges, without which llama.cpp does not load a model. Use a "

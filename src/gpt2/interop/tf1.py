@@ -68,7 +68,9 @@ class Tf1Checkpoint:
         Raises:
             UserError: it has an id beyond the embedding.
         """
-        return PortableModel(self.hparams, tokenizer.vocabulary, tokenizer.merges, self.read)
+        model = PortableModel(self.hparams, tokenizer.vocabulary, tokenizer.merges, self.read)
+        model.check_vocabulary()
+        return model
 
 
 def open_tf1(path: Path, n_head: int | None = None) -> Tf1Checkpoint:

@@ -35,6 +35,7 @@ def write(
             or a weight is too large for the type.
     """
     hparams = model.hparams
+    model.check_vocabulary()
     hub_tokenizer.check(model.vocabulary, model.merges)
     # transformers has the prefix; the head is the token embedding, which is stored once.
     names = {"transformer." + torch_name(name): name for name in hparams.tensor_shapes()}

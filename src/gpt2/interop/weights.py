@@ -38,13 +38,10 @@ class PortableModel:
 
     Attributes:
         hparams: the sizes.
-        vocabulary: id of each token, spelled as in `encoder.json`; all below `hparams.n_vocab`.
+        vocabulary: id of each token, spelled as in `encoder.json`.
         merges: pairs of tokens to merge, in order of priority.
         read: returns the tensor of one of the names in `hparams.tensor_shapes()`, float32 and of
             that shape; each call reads it from the file again. Raises `UserError` if it cannot.
-
-    Raises:
-        UserError: the vocabulary has an id beyond the embeddings.
     """
 
     hparams: HParams
@@ -52,8 +49,12 @@ class PortableModel:
     merges: list[tuple[str, str]]
     read: Callable[[str], np.ndarray]
 
-    def __post_init__(self) -> None:
-        """Check the ids of the vocabulary."""
+    def check_vocabulary(self) -> None:
+        """Check that each token has an embedding, which most formats demand.
+
+        Raises:
+            UserError: the vocabulary has an id beyond the embeddings.
+        """
         last, number = max(self.vocabulary.items(), key=lambda pair: pair[1])
         if number >= self.hparams.n_vocab:
             raise UserError(
@@ -71,8 +72,7 @@ def open_model_folder(model: ModelFolder) -> PortableModel:
     """Return the model of a model folder or run, without reading its weights.
 
     Raises:
-        UserError: a file is missing; or checkpoint, `hparams.json` and vocabulary are of two
-            models.
+        UserError: a file is missing, or checkpoint and `hparams.json` are of two models.
     """
     tokenizer = model.tokenizer()
     read = bundle.tensor_reader(model.checkpoint, model.hparams, model.path / HPARAMS_FILE)
@@ -93,8 +93,9 @@ def write_model(
             it takes as much memory as a model.
 
     Raises:
-        UserError: the folder exists or cannot be written.
+        UserError: the folder exists or cannot be written, or the vocabulary does not fit the model.
     """
+    model.check_vocabulary()
     with files.atomic_folder(path, MODEL_FILES if overwrite else ()) as folder:
         model.hparams.save(folder / HPARAMS_FILE)
         write_vocabulary(folder, model.vocabulary, model.merges)

@@ -65,7 +65,7 @@ REFUSED = {
     "from_tf1 none new": (1, "none: not a checkpoint"),
     "from_tf1 models new": (1, "no checkpoint in the folder models"),
     "from_tf1 models/117M new --n_head 3": (1, "divisible by n_head .3"),
-    "from_tf1 models/117M new --tokenizer nobody": (1, "no model 'nobody'"),
+    "from_tf1 models/117M new --vocabulary nobody": (1, "no model 'nobody'"),
     "from_tf1 models/117M 117M": (1, "117M.*already exists"),
     "from_tf1 models/117M models/117M --overwrite": (1, "117M: holds the checkpoint to convert"),
     "from_tf1 models/117M ''": (1, "output without a name"),

@@ -33,7 +33,7 @@ class Tf1Options:
         metavar="PATH",
         positional=True,
     )
-    tokenizer: str | None = setting(
+    vocabulary: str | None = setting(
         None,
         "model whose vocabulary to use (default: the one beside the checkpoint, or GPT-2's for "
         "50,257 tokens if a released model is there)",
@@ -64,8 +64,8 @@ def run(values: Values) -> None:
 
 def _tokenizer(values: Values, checkpoint: Tf1Checkpoint) -> Tokenizer:
     """Return the vocabulary that was given, lies beside the checkpoint, or is GPT-2's."""
-    if values.tokenizer:
-        return find_folder(values.tokenizer, values.models_dir, notice).tokenizer()
+    if values.vocabulary:
+        return find_folder(values.vocabulary, values.models_dir, notice).tokenizer()
     beside = checkpoint.prefix.parent
     if (beside / ENCODER_FILE).is_file() or (beside / MERGES_FILE).is_file():
         return ModelFolder(beside).tokenizer()
@@ -75,7 +75,7 @@ def _tokenizer(values: Values, checkpoint: Tf1Checkpoint) -> Tokenizer:
         return released.tokenizer()
     raise UserError(
         f"{beside}: there is no {ENCODER_FILE}. Copy {ENCODER_FILE} and {MERGES_FILE} there from "
-        "the model that this one was trained from, or give a model that has them with --tokenizer."
+        "the model that this one was trained from, or give a model that has them with --vocabulary."
     )
 
 
@@ -95,7 +95,7 @@ OpenAI's code have saved. Step counters and optimizer slots are left out.""",
         ],
         "if it cannot be found beside the checkpoint": [
             *options_of(HParams, "n_head", n_head=None),
-            *options_of(Tf1Options, "tokenizer"),
+            *options_of(Tf1Options, "vocabulary"),
         ],
     },
     run=run,

@@ -100,15 +100,21 @@ def _remove(folder: Path, written: str) -> None:
 
 # One line of each command that ends before TensorFlow is imported, and its exit code.
 QUICK = {
+    "demo --seed x": 2,
     "download 117M --verify --models_dir gone": 1,
     "encode gone.txt out.npz": 1,
+    "tokenize The --model_name gone": 1,
     "new-model new --dataset gone.txt": 1,
     "train --dataset gone.txt": 1,
+    "tune --dataset gone.txt": 2,
     "interactive --model_name gone": 1,
     "unconditional --model_name gone": 1,
     "conditional --prompts gone.txt": 1,
+    "serve --model_name gone": 1,
     "evaluate perplexity --dataset gone.txt": 1,
+    "convert info gone": 1,
     "plot training gone": 1,
+    "stories --check gone.txt": 1,
 }
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Serve models over HTTP, in the form of OpenAI's API: python src/serve.py --model_name run1"""
+"""Serve models, in the form of OpenAI's API and as a page: python src/serve.py --model_name run1"""
 
 from gpt2.commands.main import run_script
 

@@ -15,7 +15,7 @@ from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.loading import open_model
 from gpt2.hparams import HParams
 from gpt2.tokenizer import train_vocabulary
-from gpt2.web import server
+from gpt2.web import page, server
 from gpt2.web.api import Endpoint
 from gpt2.web.registry import ModelRegistry
 from gpt2.web.settings import Access, RequestLimits
@@ -76,13 +76,18 @@ def serving(
     limits: RequestLimits = RequestLimits(),  # noqa: B008
     slots: int = 8,
     load=load_numpy,
+    with_page: bool = False,
 ) -> Iterator[Served]:
     """Serve models in threads of this process."""
     bugs: list[BaseException] = []
     models = ModelRegistry(names, load, str(models_dir), slots, limits.most_waiting)
     listener = server.listen("127.0.0.1", 0)
     address = listener.getsockname()
-    app = server.protect(Endpoint(models, limits, bugs.append).app(), access, limits)
+    endpoint = Endpoint(models, limits, bugs.append)
+    app = endpoint.app()
+    if with_page:
+        page.mount(app, endpoint, str(models_dir))
+    app = server.protect(app, access, limits)
     stop, ready = threading.Event(), threading.Event()
     thread = threading.Thread(
         target=server.serve, args=(app, listener, models, stop.is_set, ready.set)

@@ -38,7 +38,7 @@ VERBS = {
     "interactive": Verb("interactive", "Type prompts and read completions."),
     "unconditional": Verb("unconditional", "Generate samples without a prompt."),
     "conditional": Verb("conditional", "Generate completions for a file of prompts."),
-    "serve": Verb("serve", "Serve models over HTTP, in the form of OpenAI's API."),
+    "serve": Verb("serve", "Serve a web page and an endpoint in the form of OpenAI's API."),
     "evaluate": Verb("evaluate", "Measure perplexity and diversity, compare models."),
     "convert": Verb("convert", "Convert models from and to other programs' formats."),
     "plot": Verb("plot", "Plot curves, attention and probabilities; write a report."),

@@ -1,4 +1,4 @@
-"""`serve`: an endpoint in OpenAI's form for models and runs."""
+"""`serve`: an endpoint in OpenAI's form and a web page for models and runs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gpt2.generation.engine_settings import EngineSettings
 from gpt2.web.settings import Access, RequestLimits, is_loopback
 
 PACKAGES = ("uvicorn", "starlette", "prometheus_client")
+INSTALL_PAGE = 'pip install "gradio==6.31.0"'
 INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20"'
 
 
@@ -89,7 +90,14 @@ def run(values: Values) -> None:
     for name in models.names:
         models.open(name)
     access = Access(values.host, values.auth, values.api_key, values.cors)
-    app = server.protect(Endpoint(models, limits, _report).app(), access, limits)
+    endpoint = Endpoint(models, limits, _report)
+    routes = endpoint.app()
+    has_page = importlib.util.find_spec("gradio") is not None
+    if has_page:
+        from gpt2.web import page
+
+        page.mount(routes, endpoint, values.models_dir)
+    app = server.protect(routes, access, limits)
     if values.watch:
         server.watch(models)
     if not is_loopback(values.host) and not (values.auth or values.api_key):
@@ -105,7 +113,8 @@ def run(values: Values) -> None:
             models,
             stop,
             ready=lambda: print(
-                f"Serving {escaped(models.list_names())} at {address}/v1 (Ctrl+C to stop)",
+                f"Serving {escaped(models.list_names())} at {address}/v1 (Ctrl+C to stop)\n"
+                + (f"Page: {address}" if has_page else f"For a page as well: {INSTALL_PAGE}"),
                 flush=True,
             ),
         )
@@ -129,7 +138,7 @@ def _report(error: BaseException) -> None:
 
 
 COMMAND = Command(
-    summary="Serve models over HTTP, in the form of OpenAI's API.",
+    summary="Serve a web page and an endpoint in the form of OpenAI's API.",
     groups={
         "models": [
             *options_of(ServeOptions, "model_name", "models_dir"),

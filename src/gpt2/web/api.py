@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -56,7 +57,7 @@ class Endpoint:
         self.models = models
         self.limits = limits
         self.metrics = Metrics(models)
-        self._report = report
+        self.report = report
 
     def app(self) -> Starlette:
         """Return the application; a page may be mounted on it."""
@@ -88,7 +89,7 @@ class Endpoint:
             except (ClientGone, ClientDisconnect):
                 response = Response(status_code=499)  # nginx's code; nobody reads it
             except Exception as error:
-                self._report(error)
+                self.report(error)
                 response = error_response(_internal_error())
             self.metrics.count_request(path, response.status_code)
             return response
@@ -98,22 +99,9 @@ class Endpoint:
     async def completions(self, request: HttpRequest) -> Response:
         """POST /v1/completions."""
         body = parse_json(await request.body())
-        while True:
-            served = await self._model(body)
-            wanted = await asyncio.to_thread(parse_completion, body, served.model, self.limits)
-            answer = Answer(wanted, served.name, served.model.tokenizer)
-            stream = wanted.options.stream
-            results = Results(wanted.generations, answer.chunk if stream else _when_finished)
-            try:
-                results.start(served.scheduler)
-                break
-            except Stopped as error:  # unless the model has just been replaced by a newer one
-                if self.models.stopped:
-                    raise _stopping() from error
-            except QueueFull as error:
-                raise ApiError(
-                    429, "The queue is full. Try again later.", None, "queue_full"
-                ) from error
+        describe = Answer.chunk if body.get("stream") else _when_finished
+        wanted, answer, results = await self.submit(body, self.models.names, describe)
+        stream = wanted.options.stream
         items = self._timed(results.items(request, self.limits.seconds))
         if stream:
             return StreamingResponse(
@@ -125,6 +113,38 @@ class Endpoint:
             async for _ in items:
                 pass
         return JSONResponse(answer.whole())
+
+    async def submit(
+        self,
+        body: dict[str, Any],
+        names: Sequence[str],
+        describe: Callable[[Answer, Generation], Any | None],
+    ) -> tuple[CompletionRequest, Answer, Results]:
+        """Submit a request to the scheduler of its model.
+
+        Args:
+            body: see `parse_completion`.
+            names: models that the request may name.
+            describe: see `Results`.
+
+        Raises:
+            ApiError: the request is not valid, or cannot be served now.
+        """
+        while True:
+            served = await self.model(body, names)
+            wanted = await asyncio.to_thread(parse_completion, body, served.model, self.limits)
+            answer = Answer(wanted, served.name, served.model.tokenizer)
+            results = Results(wanted.generations, functools.partial(describe, answer))
+            try:
+                results.start(served.scheduler)
+                return wanted, answer, results
+            except Stopped as error:  # unless the model has just been replaced by a newer one
+                if self.models.stopped:
+                    raise _stopping() from error
+            except QueueFull as error:
+                raise ApiError(
+                    429, "The queue is full. Try again later.", None, "queue_full"
+                ) from error
 
     async def _timed(self, items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         """Pass items on, and record when the first and the last one came."""
@@ -150,7 +170,7 @@ class Endpoint:
         except ClientGone:
             return
         except Exception as error:
-            self._report(error)
+            self.report(error)
             yield _event(_internal_error().body)
         yield b"data: [DONE]\n\n"
 
@@ -162,14 +182,14 @@ class Endpoint:
     async def show_model(self, request: HttpRequest) -> Response:
         """GET /v1/models/NAME."""
         name = request.path_params["name"]
-        self._check_name(name)
+        self._check_name(name, self.models.names)
         return JSONResponse(_model_object(name, self.models.get(name)))
 
     async def tokenize(self, request: HttpRequest) -> Response:
         """POST /tokenize: {"model", "prompt"} -> {"tokens", "count", "max_model_len"}."""
         body = parse_json(await request.body())
         check_names(body, ["model", "prompt"])
-        served = await self._model(body)
+        served = await self.model(body, self.models.names)
         text = text_field(body, "prompt")
         try:
             tokens = await asyncio.to_thread(served.model.tokenizer.encode, text)
@@ -182,7 +202,7 @@ class Endpoint:
         """POST /detokenize: {"model", "tokens"} -> {"prompt"}."""
         body = parse_json(await request.body())
         check_names(body, ["model", "tokens"])
-        served = await self._model(body)
+        served = await self.model(body, self.models.names)
         tokens = body.get("tokens")
         known = range(served.model.hparams.n_vocab)
         if not isinstance(tokens, list) or not all(
@@ -205,12 +225,19 @@ class Endpoint:
         """GET /metrics."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _model(self, body: dict[str, Any]) -> ServedModel:
-        """Return the model that a body names; without a name, the first one."""
-        name = body.get("model", self.models.names[0])
+    async def model(self, body: dict[str, Any], names: Sequence[str]) -> ServedModel:
+        """Return the model that a body names, loading it if necessary.
+
+        Args:
+            names: models that it may name; without a name, it is the first one.
+
+        Raises:
+            ApiError: it names another one, or the model cannot be loaded.
+        """
+        name = body.get("model", names[0])
         if not isinstance(name, str):
             raise ApiError(400, f"model must be a string, not {quoted(name)}.", "model")
-        self._check_name(name)
+        self._check_name(name, names)
         if self.models.stopped:
             raise _stopping()
         try:
@@ -220,11 +247,11 @@ class Endpoint:
         except UserError as error:
             raise ApiError(503, f"{name} cannot be loaded: {error}", "model") from error
 
-    def _check_name(self, name: str) -> None:
-        if name not in self.models.names:
+    def _check_name(self, name: str, names: Sequence[str]) -> None:
+        if name not in names:
             raise ApiError(
                 404,
-                f"There is no model {quoted(name)}. Use one of: {self.models.list_names()}.",
+                f"There is no model {quoted(name)}. Use one of: {', '.join(names)}.",
                 "model",
                 "model_not_found",
             )
@@ -260,16 +287,21 @@ class Results:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
                 self._loop.call_soon_threadsafe(self._queue.put_nowait, (item, generation.finished))
 
-    async def items(self, http: HttpRequest, seconds: float) -> AsyncIterator[Any]:
+    async def items(self, http: HttpRequest | None, seconds: float) -> AsyncGenerator[Any, None]:
         """Yield the items until all completions have ended; leaving early cancels the request.
+
+        Args:
+            http: the request whose client may go away; None if the caller notices that itself.
+            seconds: time limit.
 
         Raises:
             ApiError: a completion failed, or the time limit is reached.
             ClientGone: the client closed the connection.
         """
         end = self._loop.time() + seconds
-        gone = asyncio.create_task(_disconnected(http))
-        gone.add_done_callback(lambda _: self._queue.put_nowait((ClientGone(), True)))
+        gone = asyncio.create_task(_disconnected(http)) if http else None
+        if gone:
+            gone.add_done_callback(lambda _: self._queue.put_nowait((ClientGone(), True)))
         try:
             while self._left:
                 remaining = end - self._loop.time()
@@ -284,7 +316,8 @@ class Results:
             raise ApiError(504, message, None, "timeout") from error
         finally:
             self._request.cancelled = True
-            gone.cancel()
+            if gone:
+                gone.cancel()
 
 
 async def _disconnected(request: HttpRequest) -> None:
@@ -292,7 +325,7 @@ async def _disconnected(request: HttpRequest) -> None:
         pass
 
 
-def _when_finished(generation: Generation) -> Generation | None:
+def _when_finished(answer: Answer, generation: Generation) -> Generation | None:
     return generation if generation.finished else None
 
 

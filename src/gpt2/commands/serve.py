@@ -21,7 +21,7 @@ from gpt2.web.settings import Access, RequestLimits, is_loopback
 
 PACKAGES = ("uvicorn", "starlette", "prometheus_client")
 INSTALL_PAGE = 'pip install "gradio==6.31.0"'
-INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20"'
+INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20" "gradio==6.31.0"'
 
 
 @dataclasses.dataclass(frozen=True)

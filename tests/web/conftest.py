@@ -15,7 +15,7 @@ from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.loading import open_model
 from gpt2.hparams import HParams
 from gpt2.tokenizer import train_vocabulary
-from gpt2.web import page, server
+from gpt2.web import server
 from gpt2.web.api import Endpoint
 from gpt2.web.registry import ModelRegistry
 from gpt2.web.settings import Access, RequestLimits
@@ -86,6 +86,8 @@ def serving(
     endpoint = Endpoint(models, limits, bugs.append)
     app = endpoint.app()
     if with_page:
+        from gpt2.web import page  # importing Gradio takes seconds
+
         page.mount(app, endpoint, str(models_dir))
     app = server.protect(app, access, limits)
     stop, ready = threading.Event(), threading.Event()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import html
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -214,7 +215,15 @@ class Page:
         most = self._endpoint.limits.most_tokens
         model = self._build_model_menu(f"{name}-model")
         with gr.Row():
-            temperature = gr.Slider(0, 2, 1, step=0.05, label="Temperature", min_width=200)
+            temperature = gr.Slider(
+                0,
+                2,
+                1,
+                step=0.05,
+                label="Temperature",
+                min_width=200,
+                elem_id=f"{name}-temperature",
+            )
             top_k = gr.Number(40, label="top_k (0: off)", precision=0, minimum=0, min_width=120)
             top_p = gr.Slider(0, 1, 1, step=0.01, label="top_p (1: off)", min_width=200)
             penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", min_width=200)
@@ -297,10 +306,7 @@ class Page:
             elem_id="colored",
         )
         place = gr.Number(1, label="Token number", precision=0, minimum=1, elem_id="token-number")
-        alternatives = gr.Dataframe(
-            headers=["token", "probability"], datatype="str", interactive=False,
-            label="Most probable tokens in its place", elem_id="alternatives",
-        )  # fmt: skip
+        alternatives = gr.HTML(elem_id="alternatives")
         tokens = gr.State([])
         take.click(lambda value: value, written, text, api_visibility="private")
         _on(color.click, self._color, [model, text], [colored, status, tokens])
@@ -388,12 +394,19 @@ def _selected(event: gr.SelectData) -> int:
     return int(event.index) + 1
 
 
-def _alternatives(tokens: list[ColoredToken], place: float | None) -> list[Any]:
-    """Return the status and the table of a token, counted from 1."""
+def _alternatives(tokens: list[ColoredToken], place: float | None) -> tuple[str, str]:
+    """Return the status and, as HTML, the table of a token, counted from 1."""
     if place is None or not 1 <= place <= len(tokens):
-        return [f"Enter a token number from 1 to {len(tokens)}." if tokens else "", []]
+        return (f"Enter a token number from 1 to {len(tokens)}." if tokens else ""), ""
     token = tokens[int(place) - 1]
     if token.probability is None:
-        return ["The first token has no probability.", []]
-    rows = [[repr(text), f"{100 * value:.2f} %"] for text, value in token.alternatives]
-    return [f"Token {int(place)}, {token.text!r}: {100 * token.probability:.2f} %", rows]
+        return "The first token has no probability.", ""
+    rows = "".join(
+        f"<tr><td><code>{html.escape(repr(text))}</code></td><td>{100 * value:.2f} %</td></tr>"
+        for text, value in token.alternatives
+    )
+    table = (
+        "<table><caption>Most probable tokens in its place</caption>"
+        f"<tr><th>token</th><th>probability</th></tr>{rows}</table>"
+    )
+    return f"Token {int(place)}, {token.text!r}: {100 * token.probability:.2f} %", table

@@ -11,7 +11,7 @@ from gpt2.checkpoint.resolve import find_model, find_run
 from gpt2.errors import UserError
 from gpt2.pictures.style import THEMES, Theme, drawn, load_matplotlib
 from gpt2.training.run_log import HISTORY, read_curves
-from gpt2.workspace import Workspace
+from gpt2.workspace import Workspace, is_plain_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,8 @@ def attention_html(name: str, models_dir: str | None, text: str, layer: int, hea
 def runs_with_curves(models_dir: str | None) -> list[str]:
     """Return the names of the runs that have been trained with this toolkit."""
     histories = Workspace.find(models_dir).checkpoint.glob(f"*/{HISTORY}")
-    return sorted(history.parent.name for history in histories)
+    names = {history.parent.name for history in histories}
+    return sorted(filter(is_plain_name, names))
 
 
 def history_stamp(runs: list[str], models_dir: str | None) -> list[tuple[str, int]]:

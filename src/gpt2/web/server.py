@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import threading
@@ -137,6 +138,8 @@ def serve(
         # Still listening, so that new requests are answered: with status 503.
         await asyncio.to_thread(models.stop, FINISH_SECONDS)
         await asyncio.sleep(0.1)  # the last tokens are on their way
+        # Open pages hold a connection until it is cut, which uvicorn would report as an error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         server.should_exit = True
         await serving
 

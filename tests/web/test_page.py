@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install gradio==6.31.0")
+
 from gpt2.generation.language_model import LanguageModel
 from gpt2.training.run_log import HISTORY
 from gpt2.web.page_pictures import curves_html, runs_with_curves
@@ -56,6 +58,7 @@ def with_page(page_models: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser():
+    pytest.importorskip("playwright", reason="Playwright is not installed: pip install playwright")
     if not BROWSER and os.environ.get("CI") != "true":
         pytest.skip("there is no chromium; install it with: apt-get install chromium")
     assert BROWSER, "CI needs a browser: apt-get install chromium"

@@ -309,7 +309,7 @@ class Page:
         alternatives = gr.HTML(elem_id="alternatives")
         tokens = gr.State([])
         take.click(lambda value: value, written, text, api_visibility="private")
-        _on(color.click, self._color, [model, text], [colored, status, tokens])
+        _on(color.click, self._color, [model, text], [colored, status, tokens, alternatives])
         colored.select(_selected, None, place, api_visibility="private")
         place.change(
             _alternatives, [tokens, place], [status, alternatives], api_visibility="private"
@@ -321,8 +321,9 @@ class Page:
                 raise UserError("Enter a text first.")
             tokens = await color_tokens(self._endpoint, model, text)
         except Exception as error:
-            return [gr.skip(), self._sentence(error), gr.skip()]
-        return [[(token.text, token.name) for token in tokens], f"{len(tokens):,} tokens", tokens]
+            return [gr.skip(), self._sentence(error), gr.skip(), gr.skip()]
+        colored = [(token.text, token.name) for token in tokens]
+        return [colored, f"{len(tokens):,} tokens", tokens, ""]
 
     # --- Attention and Training ---
 
@@ -394,10 +395,12 @@ def _selected(event: gr.SelectData) -> int:
     return int(event.index) + 1
 
 
-def _alternatives(tokens: list[ColoredToken], place: float | None) -> tuple[str, str]:
+def _alternatives(tokens: list[ColoredToken], place: float | None) -> tuple[Any, Any]:
     """Return the status and, as HTML, the table of a token, counted from 1."""
+    if not tokens:  # the browser asks when it shows the number for the first time
+        return gr.skip(), gr.skip()
     if place is None or not 1 <= place <= len(tokens):
-        return (f"Enter a token number from 1 to {len(tokens)}." if tokens else ""), ""
+        return f"Enter a token number from 1 to {len(tokens)}.", ""
     token = tokens[int(place) - 1]
     if token.probability is None:
         return "The first token has no probability.", ""

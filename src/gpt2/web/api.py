@@ -277,6 +277,10 @@ class Results:
         """Submit the request; raises as `Scheduler.submit` does."""
         scheduler.submit(self._request)
 
+    def cancel(self) -> None:
+        """Free the slots of the request after the current step."""
+        self._request.cancelled = True
+
     def _update(self, generation: Generation) -> None:
         """Pass the news of a completion to the event loop."""
         try:
@@ -315,7 +319,7 @@ class Results:
             message = f"The request took longer than {seconds:g} seconds. Ask for fewer tokens."
             raise ApiError(504, message, None, "timeout") from error
         finally:
-            self._request.cancelled = True
+            self.cancel()
             if gone:
                 gone.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import math
@@ -17,6 +18,7 @@ from gpt2.web.api import Endpoint
 from gpt2.web.completion_response import Answer
 from gpt2.web.scheduler import Generation
 
+ABANDONED = 5.0  # seconds without a request for the next update, which Gradio makes at once
 SECONDS_BETWEEN_UPDATES = 0.1  # of the text in the browser
 LONGEST_SEED = 30  # digits
 ALTERNATIVES = 8  # most probable tokens that are shown for a token
@@ -170,7 +172,10 @@ async def write(
             counts[number] = tokens
             if time.perf_counter() - last_update >= SECONDS_BETWEEN_UPDATES:
                 last_update = time.perf_counter()
+                # Gradio may keep an iterator that it has cancelled, without closing it.
+                abandoned = asyncio.get_running_loop().call_later(ABANDONED, results.cancel)
                 yield now()
+                abandoned.cancel()
     yield now(finished=True)
 
 

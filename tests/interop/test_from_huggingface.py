@@ -534,3 +534,11 @@ def test_pickled_tables_of_characters_are_read_in_each_protocol(tmp_path: Path) 
         2.5,
         "x",
     ]
+
+
+def test_a_shard_with_a_name_too_long_for_a_file_is_missing(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "sharded", tmp_path / "sharded"))
+    change(folder / "model.safetensors.index.json", weight_map={"wte.weight": "x" * 5000})
+    with pytest.raises(UserError, match="missing; 0 of 1 files are there") as raised:
+        open_model(folder, ANY)
+    assert len(str(raised.value)) < 1000

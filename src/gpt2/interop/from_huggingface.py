@@ -14,6 +14,7 @@ with prefixes such as `transformer.`, a head that is the token embedding again, 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -217,7 +218,8 @@ def _read_shards(path: Path) -> dict[str, StoredTensor]:
     names = sorted(set(places.values()))
     if any(re.search(r"[/\\\0]", name) or name in ("", ".", "..") for name in names):
         raise UserError(f"{path}: weight_map names files of other folders. Copy the file again.")
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    # isfile is False also for a name that is too long for the file system.
+    missing = [name for name in names if not os.path.isfile(path.parent / name)]
     if missing:
         raise UserError(
             f"{path}: {in_short(', '.join(missing))} missing; {len(names) - len(missing)} of "

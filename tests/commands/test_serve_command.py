@@ -63,7 +63,7 @@ def test_ctrl_c_ends_running_completions_and_refuses_new_ones(home: Home, stream
         seconds = time.monotonic() - begin
         done = running.finish()
     if late.status_code == 200:  # it came before the server had noticed the signal
-        assert late.json()["choices"][0]["finish_reason"] == "stop"
+        assert '"finish_reason":"stop"' in late.text
     else:
         assert late.status_code == 503
         assert late.json()["error"]["type"] == "overloaded_error"

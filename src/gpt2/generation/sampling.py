@@ -168,20 +168,24 @@ def process_logits(
         return logits
     logits = logits.copy()
     for token, bias in settings.logit_bias.items():
-        logits[token] += bias
-    if settings.repetition_penalty != 1:
+        logits[token] += float(bias)
+    # As floats, because NumPy does not compute with integers that are larger than 64 bits.
+    penalty = float(settings.repetition_penalty)
+    if penalty != 1:
         # Keskar et al. 2019, "CTRL", section 4.1. A negative logit is multiplied, because dividing
         # it would make the token more probable.
         seen = np.unique([*prompt, *completion])
         logits[seen] = np.where(
             logits[seen] > 0,
-            logits[seen] / settings.repetition_penalty,
-            logits[seen] * settings.repetition_penalty,
+            logits[seen] / penalty,
+            logits[seen] * penalty,
         )
     if penalizes and len(completion):
         # As documented for OpenAI's completions API.
         tokens, counts = np.unique(completion, return_counts=True)
-        logits[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
+        logits[tokens] -= (
+            float(settings.presence_penalty) + float(settings.frequency_penalty) * counts
+        )
     logits[np.fromiter(suppressed, np.int64)] = -np.inf
     for token in _suppressed(settings, [*prompt, *completion]):
         logits[token] = -np.inf
@@ -246,7 +250,7 @@ def distribution(logits: np.ndarray, settings: SamplingSettings) -> tuple[np.nda
         tokens = largest_indices(logits, settings.top_k)
     kept_logits = logits[tokens].astype(np.float64)
     with np.errstate(over="ignore"):  # a tiny temperature gives minus infinity, so probability 0
-        probabilities = np.exp((kept_logits - kept_logits.max()) / settings.temperature)
+        probabilities = np.exp((kept_logits - kept_logits.max()) / float(settings.temperature))
     probabilities /= probabilities.sum()
     for truncate, value in (
         (nucleus, settings.top_p),

@@ -121,7 +121,7 @@ class Generation:
             self.completion.add_token(logits, model.tokenizer)
             if self._top is not None and len(self.completion.tokens) > length:
                 self.scores.append(score_token(logits, self.completion.tokens[-1], self._top))
-        except UserError as error:  # the logits are not finite, or no token may be generated
+        except Exception as error:  # which must not end the other completions
             self.error = error
 
     def end(self) -> None:

@@ -189,14 +189,15 @@ def train(values: Values, open_screen: Callable[..., Screen]) -> None:
             *_changes(values, run_folder, resumed, trainer_settings),
         ):
             notice(note)
-        first_batch = training.batch(0, size)
-        devices.check_same(
-            {
-                **{f"--{name}": value for name, value in vars(values).items()},
-                "dataset": (training.steps_per_epoch(1), first_batch.fingerprint()),
-                "checkpoint": (done, bundle.fingerprint(point.checkpoint)),
-            }
-        )
+        if cluster:
+            first_batch = training.batch(0, size)
+            devices.check_same(
+                {
+                    **{f"--{name}": value for name, value in vars(values).items()},
+                    "dataset": (training.steps_per_epoch(1), first_batch.fingerprint()),
+                    "checkpoint": (done, bundle.fingerprint(point.checkpoint)),
+                }
+            )
         resumed.progress.packing = dataset_settings.packed
         samples = workspace.samples_folder(values.run_name)
         loggers: list[Logger] = []

@@ -16,6 +16,7 @@ from gpt2.commands.convert.shared import (
 )
 from gpt2.commands.flags import Command, Values, options_of
 from gpt2.commands.terminal import notice
+from gpt2.hparams import HParams
 from gpt2.interop import from_huggingface, hub
 from gpt2.interop.from_huggingface import ReadingOptions
 from gpt2.interop.hub_tokenizer import of_tokenizer
@@ -33,9 +34,6 @@ class FromHfOptions:
     )
     vocabulary: str | None = setting(
         None, "take the vocabulary of this model, if there is no tokenizer", metavar="MODEL"
-    )
-    n_head: int | None = setting(
-        None, "attention heads, if no file says how many", low=1, high=2**16
     )
     approximate_gelu: bool = setting(
         False, "accept a model with exact GELU; OpenAI's tanh form differs by up to 0.0005"
@@ -79,9 +77,11 @@ Reads .safetensors and PyTorch's .bin and .pt without running what a pickle asks
             *options_of(inputs.ModelOptions, "models_dir"),
             *options_of(OverwriteOptions),
         ],
-        "what the files leave open": options_of(
-            FromHfOptions, "vocabulary", "n_head", "approximate_gelu"
-        ),
+        "what the files leave open": [
+            *options_of(FromHfOptions, "vocabulary"),
+            *options_of(HParams, "n_head", n_head=None),
+            *options_of(FromHfOptions, "approximate_gelu"),
+        ],
     },
     run=run,
 )

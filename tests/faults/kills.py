@@ -202,7 +202,7 @@ def making(
             check(room / made, fresh)
             beside = (room / made).parent.iterdir()
             strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
-            assert len(strays) <= 1, strays  # leftovers of one kill, never of two
+            assert len(strays) <= 1, strays  # at most the partial output of one kill
             found.resumed += 1
         fresh = not (resumes and killed)
     if not resumes:

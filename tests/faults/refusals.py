@@ -1,7 +1,7 @@
 """Makes each system call of a save fail, one after the other.
 
-The errors are real: `strace` makes the k-th call of a kind fail in the process that saves, which
-needs Linux and strace.
+`strace` injects real errors: the k-th system call of a given name fails in the process that saves.
+This needs Linux and strace.
 """
 
 from __future__ import annotations

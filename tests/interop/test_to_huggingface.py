@@ -1,4 +1,4 @@
-"""What is written for transformers is read by its own libraries, where they are installed."""
+"""Exported files load with the Hugging Face libraries, where these are installed."""
 
 from __future__ import annotations
 

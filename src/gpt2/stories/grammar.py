@@ -57,7 +57,7 @@ def _text(variable: str, facts: Mapping[str, str]) -> str:
 
 
 def number_of_stories(kind: str) -> int:
-    """Return how many different stories of a kind there are.
+    """Return the number of different stories of a kind.
 
     Of each choice of templates, only the tables count whose variables the templates mention.
     """

@@ -5,13 +5,17 @@ PYTHON = .venv/bin/python
 RUNTIME = $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 DEVELOPMENT = $(if $(filter .venv/%,$(PYTHON)),.venv/installed-dev)
 
-.PHONY: demo test lint docs fuzz faults interop bench guard
+.PHONY: demo test test-slow lint docs fuzz faults interop bench guard
 
 demo: $(RUNTIME)
 	$(PYTHON) examples/demo.py
 
 test: $(DEVELOPMENT)
-	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10 -m "not slow"
+
+# Tests of more than ten seconds: whole trainings, several processes, kills, memory.
+test-slow: $(DEVELOPMENT)
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10 -m slow
 
 lint: $(DEVELOPMENT)
 	$(PYTHON) -m ruff check .

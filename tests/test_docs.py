@@ -231,7 +231,10 @@ def is_quick(words: list[str]) -> bool:
 RUNS = dict(runs())
 
 
-@pytest.mark.parametrize("title", RUNS)
+@pytest.mark.parametrize(
+    "title",
+    [pytest.param(title, marks=[pytest.mark.slow] if title in FLOWS else []) for title in RUNS],
+)
 def test_the_commands_of_a_page_run(
     title: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,7 +218,7 @@ def test_every_page_of_the_docs_is_in_the_navigation() -> None:
 def test_the_checks_in_github_workflows_are_those_of_make() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("lint", "test"):
+    for target in ("lint", "test", "test-slow"):
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
         for command in re.findall(r"\$\(PYTHON\) (.*)", recipe):
             assert f"python {command}" in workflow

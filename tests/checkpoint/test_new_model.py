@@ -98,6 +98,7 @@ def german(seed: int, sentences: int) -> str:
     )
 
 
+@pytest.mark.slow
 def test_another_language_begins_lower_and_is_learnt_faster_from_a_trained_model():
     from gpt2.data.samplers import StreamSampler
     from gpt2.model import initial_weights

@@ -173,6 +173,7 @@ def put_checkpoint(source: Path, target: Path, name: str, data: bytes | None = N
     new.replace(target / "checkpoint")
 
 
+@pytest.mark.slow
 @needs_signals
 def test_a_new_checkpoint_is_served_without_dropping_requests(toolkit: Toolkit, stream) -> None:
     models = toolkit.root / "models"

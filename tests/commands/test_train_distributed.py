@@ -70,6 +70,7 @@ def losses(toolkit: Toolkit, run: str) -> dict[tuple[int, str], float]:
     }
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_losses_of_one_process(toolkit: Toolkit) -> None:
     flags = "--max_steps 4 --run_name two"
     with cluster(toolkit, flags, flags) as workers:
@@ -93,6 +94,7 @@ def step_of(worker: Running, step: int) -> bool:
     return f"\n[{step} | " in worker.out
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_worker_saves_once_and_ends_all(toolkit: Toolkit) -> None:
     flags = "--run_name stopped"
     with cluster(toolkit, flags, flags) as (chief, other):
@@ -106,6 +108,7 @@ def test_a_signal_to_any_worker_saves_once_and_ends_all(toolkit: Toolkit) -> Non
     assert "Saving" not in ended[1].out
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_named_and_the_run_resumes(toolkit: Toolkit) -> None:
     flags = "--run_name killed"
     with cluster(toolkit, flags, flags) as (chief, other):
@@ -134,6 +137,7 @@ def refused(toolkit: Toolkit, command: str) -> Done:
     return done
 
 
+@pytest.mark.slow
 def test_what_keeps_a_cluster_from_starting(toolkit: Toolkit) -> None:
     flags = "--run_name refused"
     own, peer = free_addresses(2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.commands.toolkit_copy import DATA, Toolkit
 
 RUN = (
@@ -17,6 +19,7 @@ def calls(toolkit: Toolkit, run: str) -> list[dict]:
     return json.loads(config)["calls"]
 
 
+@pytest.mark.slow
 def test_a_packed_run_resumes_exactly_and_stays_packed(toolkit: Toolkit) -> None:
     whole, first = (
         done.succeeds()
@@ -34,6 +37,7 @@ def test_a_packed_run_resumes_exactly_and_stays_packed(toolkit: Toolkit) -> None
     assert [call["packing"] for call in calls(toolkit, "cut")] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_continues_without_packing(toolkit: Toolkit) -> None:
     run = f"{RUN} --run_name old"
     first = toolkit.run(f"{run} --max_steps 2 --no_packing").succeeds()

@@ -86,6 +86,7 @@ def watched(home: Home) -> Watched:
     return Watched(done, b"".join(parts).decode("utf-8"), calls)
 
 
+@pytest.mark.slow
 def test_the_lines_of_2019_are_the_same_with_a_bar_on_the_terminal(watched: Watched) -> None:
     assert watched.done.code == 0, watched
     lines = re.findall(
@@ -193,6 +194,7 @@ def test_flags_that_contradict_each_other_or_the_model_are_an_error(
     assert not (home.toolkit.root / "checkpoint" / "senseless").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_names_changed_flags_and_both_learning_rates(home: Home) -> None:
     train = "python src/train.py --dataset text.npz --run_name changed"
     line = f"{train} --lr_schedule cosine --lora_rank 2"

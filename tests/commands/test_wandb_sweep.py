@@ -46,6 +46,7 @@ def test_train_takes_every_combination_of_the_sweep() -> None:
         assert parsed.max_steps >= parsed.val_every  # there is a metric
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the sweep's command needs a shell")
 def test_an_agent_gets_the_metric_of_the_sweep(toolkit: Toolkit) -> None:
     stand_in = toolkit.root / "stand_in"

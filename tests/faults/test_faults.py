@@ -30,6 +30,7 @@ def test_a_killed_training_resumes_to_bit_identical_weights(tmp_path: Path) -> N
     assert found["training"]["resumed"] == 1
 
 
+@pytest.mark.slow
 @forks
 def test_killed_commands_leave_no_incomplete_files(tmp_path: Path) -> None:
     cases = ["encode.py, a file", "encode.py, a folder", "download_model.py", "new_model.py"]

@@ -191,6 +191,7 @@ def test_the_graph_does_not_hold_copies_of_the_weights(golden: Golden) -> None:
     assert max(constants) < 200  # the smallest matrix of the golden model has 24 * 24 numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tensorflow", "litert"])
 def test_a_hundred_texts_are_made_by_one_graph_in_the_memory_of_three(
     name: str, tmp_path: Path

@@ -436,6 +436,7 @@ def test_a_stream_that_is_given_up_spoils_nothing(language_model: LanguageModel)
     assert tokens_of(again) == tokens_of(expected)
 
 
+@pytest.mark.slow
 def test_a_hundred_generations_leave_nothing_behind(language_model: LanguageModel) -> None:
     prompts = ["the cat", "", "and the bat, then the cat", "a"]
 

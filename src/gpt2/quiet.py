@@ -55,3 +55,5 @@ def import_tensorflow(find_devices: bool = True) -> None:
 
         if find_devices:
             tf.config.list_logical_devices()
+            # XLA of TensorFlow 2.16 and 2.18 writes such lines at the first compiled function.
+            tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()

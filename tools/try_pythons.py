@@ -35,6 +35,7 @@ BEFORE = (
     ("src/new_model.py", "tiny", "--dataset", "stories.txt", *SIZE),
     ("src/encode.py", "stories.txt", "stories.npz", "--model_name", "tiny"),
 )
+SELECTED = ("--dist", "worksteal", "-m", "not slow")  # as `make test` does
 TRAIN = ("src/train.py", "--dataset", "stories.npz", "--model_name", "tiny", "--sample_every", "1000")
 AFTER = (
     (*TRAIN, "--max_steps", "20"),
@@ -102,7 +103,7 @@ def try_flow(environment: Environment) -> None:
 def run_tests(environment: Environment, data: Path) -> str:
     """Run the test suite and return its last line's counts."""
     done = subprocess.run(
-        [environment.python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"],
+        [environment.python, "-m", "pytest", "-q", "-n", "2", *SELECTED],
         cwd=environment.clone,
         env=os.environ | {"GPT2_TEST_DATA": str(data)},
         stdout=subprocess.PIPE,
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--docs", metavar="FILE", help="a Markdown file, to renew its table")
     args = parser.parse_args(arguments)
     args.folder.mkdir(parents=True, exist_ok=True)
-    heads = ["Python", "TensorFlow", "NumPy", "system", "flow of 2019", "tests", "tried"]
+    heads = ["Python", "TensorFlow", "NumPy", "system", "commands of 2019", "make test", "date"]
     text = table(heads, [row(words, args.folder.resolve(), args.data) for words in args.versions])
     print(text)
     if args.docs:

@@ -36,7 +36,15 @@ BEFORE = (
     ("src/encode.py", "stories.txt", "stories.npz", "--model_name", "tiny"),
 )
 SELECTED = ("--dist", "worksteal", "-m", "not slow")  # as `make test` does
-TRAIN = ("src/train.py", "--dataset", "stories.npz", "--model_name", "tiny", "--sample_every", "1000")
+TRAIN = [
+    "src/train.py",
+    "--dataset",
+    "stories.npz",
+    "--model_name",
+    "tiny",
+    "--sample_every",
+    "1000",
+]
 AFTER = (
     (*TRAIN, "--max_steps", "20"),
     ("src/generate_unconditional_samples.py", "--model_name", "run1", "--nsamples", "2"),

@@ -49,7 +49,7 @@ def tf1_save(prefix, tensors):
 
 
 def test_a_checkpoint_of_tensorflow_1_is_read_as_its_data_file_has_it(toy):
-    tensors = dict(bundle.read_tensors(toy / "model.ckpt", TOY))
+    tensors = dict(bundle.Tensors(toy / "model.ckpt", TOY))
     assert list(tensors) == sorted(TOY.tensor_shapes())
     assert {name: array.shape for name, array in tensors.items()} == TOY.tensor_shapes()
     # TensorFlow 1 laid the tensors down one after the other, in the order of the names.
@@ -71,7 +71,7 @@ def test_the_released_117m_index_is_that_of_the_default_hparams(shared_data):
 def test_what_a_tf1_saver_writes_is_read(tmp_path):
     tensors = random_tensors(SMALL, 1)
     tf1_save(tmp_path / "model-7", tensors)
-    assert_same(dict(bundle.read_tensors(tmp_path / "model-7", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(tmp_path / "model-7", SMALL)), tensors)
 
 
 def test_a_checkpoint_in_several_data_files_is_read(tmp_path):
@@ -88,7 +88,7 @@ def test_a_checkpoint_in_several_data_files_is_read(tmp_path):
         destination_prefix=str(tmp_path / "model"),
     )
     assert [path.name[-5:] for path in bundle.data_files(tmp_path / "model")] == ["00002"] * 2
-    assert_same(dict(bundle.read_tensors(tmp_path / "model", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(tmp_path / "model", SMALL)), tensors)
 
 
 def test_other_tensors_beside_the_model_are_ignored(tmp_path):
@@ -100,7 +100,7 @@ def test_other_tensors_beside_the_model_are_ignored(tmp_path):
         "model/wte/Adam_1": np.zeros((13, 4), np.float32),
     }
     tf1_save(tmp_path / "model", tensors | extra)
-    assert_same(dict(bundle.read_tensors(tmp_path / "model", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(tmp_path / "model", SMALL)), tensors)
 
 
 # --- refusing ---
@@ -114,7 +114,7 @@ def test_a_damaged_tensor_is_named(toy):
         damaged[start + 1] ^= 0x10
         (toy / DATA).write_bytes(damaged)
         with pytest.raises(UserError, match=rf"the tensor {name} is damaged"):
-            dict(bundle.read_tensors(toy / "model.ckpt", TOY))
+            dict(bundle.Tensors(toy / "model.ckpt", TOY))
         start += 4 * int(np.prod(shape))
     assert start == len(whole) == 57420
 
@@ -140,7 +140,7 @@ def test_a_damaged_or_cut_index_is_refused_or_makes_no_difference(toy):
     seed = 20190214
     print("seed", seed)
     random = np.random.default_rng(seed)
-    expected = dict(bundle.read_tensors(toy / "model.ckpt", TOY))
+    expected = dict(bundle.Tensors(toy / "model.ckpt", TOY))
     whole = (toy / INDEX).read_bytes()
     refused = 0
     cut = [whole[:length] for length in range(0, len(whole), 13)]
@@ -151,7 +151,7 @@ def test_a_damaged_or_cut_index_is_refused_or_makes_no_difference(toy):
     for content in cut:
         (toy / INDEX).write_bytes(content)
         try:
-            found = dict(bundle.read_tensors(toy / "model.ckpt", TOY))
+            found = dict(bundle.Tensors(toy / "model.ckpt", TOY))
         except UserError:
             refused += 1
         else:
@@ -167,14 +167,14 @@ def test_weights_that_are_not_finite_are_named_by_their_tensor(tmp_path, name, v
     bundle.write_bundle(tmp_path / "model-3", tensors)
     bundle.check_against(tmp_path / "model-3", SMALL)  # no tensor is loaded
     with pytest.raises(UserError, match=rf"model-3: tensor {name} contains NaN or infinite"):
-        dict(bundle.read_tensors(tmp_path / "model-3", SMALL))
+        dict(bundle.Tensors(tmp_path / "model-3", SMALL))
 
 
 def test_large_finite_weights_are_read(tmp_path):
     tensors = random_tensors(SMALL, 21)
     tensors["model/wte"][:] = 3e38  # whose sum and squares overflow
     bundle.write_bundle(tmp_path / "model-3", tensors)
-    assert_same(dict(bundle.read_tensors(tmp_path / "model-3", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(tmp_path / "model-3", SMALL)), tensors)
 
 
 def test_a_page_saved_as_an_index_is_refused(toy):
@@ -187,7 +187,7 @@ def test_a_page_saved_as_an_index_is_refused(toy):
 def test_a_missing_file_is_named(toy, name):
     (toy / name).unlink()
     with pytest.raises(UserError, match=rf"{name} is missing"):
-        bundle.read_tensors(toy / "model.ckpt", TOY)
+        bundle.Tensors(toy / "model.ckpt", TOY)
 
 
 def test_another_size_is_named_by_its_hparams(shared_data, toy):
@@ -219,7 +219,7 @@ def test_another_size_is_named_by_its_hparams(shared_data, toy):
 def test_only_the_sizes_that_differ_are_named_whatever_hparams_claim(toy, changed, found, expected):
     sizes = {"n_vocab": 356, "n_ctx": 20, "n_embd": 15, "n_head": 5, "n_layer": 3} | changed
     with pytest.raises(UserError) as raised:
-        bundle.read_tensors(toy / "model.ckpt", HParams(**sizes))
+        bundle.Tensors(toy / "model.ckpt", HParams(**sizes))
     assert f"checkpoint with {found}, but " in str(raised.value)
     assert f" says {expected}." in str(raised.value)
 
@@ -284,7 +284,7 @@ def test_a_path_that_looks_like_a_glob_pattern_is_a_path(tmp_path, character):
     folder = tmp_path / f"my {character}run]"
     folder.mkdir()
     bundle.write_bundle(folder / "model", tensors)
-    assert_same(dict(bundle.read_tensors(folder / "model", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(folder / "model", SMALL)), tensors)
 
 
 # --- writing ---
@@ -297,7 +297,7 @@ def test_what_is_written_comes_back(tmp_path, folder):
     prefix.parent.mkdir()
     variables = {name: tf.Variable(array) for name, array in reversed(tensors.items())}
     bundle.write_bundle(prefix, variables)
-    assert_same(dict(bundle.read_tensors(prefix, SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(prefix, SMALL)), tensors)
 
 
 def test_a_checkpoint_holds_the_tensors_in_the_order_of_the_names_and_nothing_else(tmp_path):
@@ -319,7 +319,7 @@ def test_a_checkpoint_holds_the_tensors_in_the_order_of_the_names_and_nothing_el
 
 def test_the_same_tensors_make_the_index_that_tensorflow_1_made(toy, tmp_path):
     prefix = tmp_path / "model.ckpt"
-    bundle.write_bundle(prefix, dict(bundle.read_tensors(toy / "model.ckpt", TOY)))
+    bundle.write_bundle(prefix, dict(bundle.Tensors(toy / "model.ckpt", TOY)))
     assert (tmp_path / INDEX).read_bytes() == (toy / INDEX).read_bytes()
     assert (tmp_path / DATA).read_bytes() == (toy / DATA).read_bytes()
 
@@ -356,7 +356,7 @@ def test_rewriting_replaces_all_of_a_checkpoint(tmp_path):
     stale.write_bytes(b"of an older program")
     tensors = random_tensors(SMALL, 13)
     bundle.write_bundle(tmp_path / "model", tensors)
-    assert_same(dict(bundle.read_tensors(tmp_path / "model", SMALL)), tensors)
+    assert_same(dict(bundle.Tensors(tmp_path / "model", SMALL)), tensors)
     assert not stale.exists()
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -391,9 +391,9 @@ def test_a_write_that_the_system_cuts_short_leaves_the_old_checkpoint_and_nothin
         with largest_file(size), pytest.raises(UserError, match=r"model cannot be written: File"):
             bundle.write_bundle(prefix, new)
         assert len(list(tmp_path.iterdir())) == 3
-        assert_same(dict(bundle.read_tensors(prefix, SMALL)), old)
+        assert_same(dict(bundle.Tensors(prefix, SMALL)), old)
     bundle.write_bundle(prefix, new)
-    assert_same(dict(bundle.read_tensors(prefix, SMALL)), new)
+    assert_same(dict(bundle.Tensors(prefix, SMALL)), new)
 
 
 def test_a_disk_found_full_on_flushing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -408,7 +408,7 @@ def test_a_disk_found_full_on_flushing_leaves_the_old_checkpoint(tmp_path, monke
         with pytest.raises(UserError, match=r"model cannot be written: Disk quota exceeded"):
             bundle.write_bundle(tmp_path / "model", random_tensors(SMALL, 19))
     assert len(list(tmp_path.iterdir())) == 3
-    assert_same(dict(bundle.read_tensors(tmp_path / "model", SMALL)), old)
+    assert_same(dict(bundle.Tensors(tmp_path / "model", SMALL)), old)
 
 
 def test_staged_files_are_known_as_leftovers_by_their_name(tmp_path):
@@ -435,3 +435,14 @@ def test_a_streamed_checkpoint_is_the_same_as_tensorflows_byte_for_byte(
     for ending in (bundle.INDEX, bundle.DATA, bundle.META):
         one, other = (tmp_path / (name + ending) for name in ("tensorflow", "streamed"))
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_tensors_are_read_one_by_one(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = bundle._load
+    monkeypatch.setattr(bundle, "_load", lambda *words: read.append(words[2]) or original(*words))
+    tensors = bundle.Tensors(toy / "model.ckpt", TOY)
+    assert list(tensors) == list(TOY.tensor_shapes()) and len(tensors) == len(read) + len(tensors)
+    assert tensors["model/wpe"] is tensors["model/wpe"] and read == ["model/wpe"]
+    with pytest.raises(KeyError):
+        tensors["model/wpe/adam"]

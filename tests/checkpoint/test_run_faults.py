@@ -64,7 +64,7 @@ def in_force(run, before, step):
         assert not before
         return "old"
     prefix, found = current
-    tensors = dict(bundle.read_tensors(prefix, TINY))
+    tensors = dict(bundle.Tensors(prefix, TINY))
     # A state that there is belongs to the weights, and there always is one.
     state_prefix = run.state_of(prefix)
     facts = state.read_facts(state_prefix, prefix)
@@ -119,7 +119,7 @@ def test_a_kill_at_any_point_leaves_the_old_checkpoint_or_the_new_one(killed, mo
         assert in_force(run, before, step) == outcomes[-1]
         for later in (step, step + 1, step + 2):
             run.save(later, random_tensors(TINY, later), TINY)
-            tensors = dict(bundle.read_tensors(latest(run)[0], TINY))
+            tensors = dict(bundle.Tensors(latest(run)[0], TINY))
             assert_same(tensors, random_tensors(TINY, later))
         assert folder.listed_checkpoints(run.path) == [f"model-{step + 1}", f"model-{step + 2}"]
         left = {path.name.split(".")[0] for path in run.path.glob("[ms]*-*")}
@@ -139,7 +139,7 @@ def test_a_kill_at_any_time_leaves_a_whole_checkpoint(killed):
         run = RunFolder(folder / str(number))
         if latest(run) is not None:
             prefix, step = latest(run)
-            tensors = dict(bundle.read_tensors(prefix, TINY))
+            tensors = dict(bundle.Tensors(prefix, TINY))
             facts = state.read_facts(run.state_of(prefix), prefix)
             assert_same(tensors, random_tensors(TINY, facts["seed"]))
             first, again = random_tensors(TINY, step), random_tensors(TINY, step + 1000)

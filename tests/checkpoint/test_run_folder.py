@@ -39,7 +39,7 @@ def save(run, step, seed=None, hparams=TINY):
 
 def saved(run):
     """The tensors of the checkpoint in force."""
-    return dict(bundle.read_tensors(latest(run)[0], TINY))
+    return dict(bundle.Tensors(latest(run)[0], TINY))
 
 
 def steps_on_disk(run):

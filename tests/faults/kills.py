@@ -143,7 +143,7 @@ def _assert_complete(run: RunFolder) -> None:
         return
     prefix, _ = current
     hparams = ModelFolder(run.path).hparams
-    assert dict(bundle.read_tensors(prefix, hparams)).keys() == hparams.tensor_shapes().keys()
+    assert dict(bundle.Tensors(prefix, hparams)).keys() == hparams.tensor_shapes().keys()
     prefix_of_state = run.state_of(prefix)
     assert state.read_facts(prefix_of_state, prefix) is not None
     assert state.read_tensors(prefix_of_state)

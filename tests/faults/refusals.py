@@ -82,7 +82,7 @@ def _refuse_one(saver: Saver, calls: str, error: int, which: int, found: Refusal
 def current_seed(run: RunFolder) -> int:
     """Return the seed of the current checkpoint; check that it and its state are complete."""
     prefix, _ = latest(run)
-    tensors = dict(bundle.read_tensors(prefix, TINY))
+    tensors = dict(bundle.Tensors(prefix, TINY))
     prefix_of_state = run.state_of(prefix)
     seed = state.read_facts(prefix_of_state, prefix)["seed"]
     assert state.read_tensors(prefix_of_state)["adam/steps"] == seed

@@ -452,7 +452,7 @@ def _read_torch(path: Path) -> None:
 
 
 def _read_tensors(path: Path) -> None:
-    for name, array in bundle.read_tensors(path.parent / "m", TINY, Path("hparams.json")):
+    for name, array in bundle.Tensors(path.parent / "m", TINY, Path("hparams.json")).items():
         assert array.shape == TINY.tensor_shapes()[name]
 
 

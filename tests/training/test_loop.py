@@ -122,7 +122,7 @@ def test_events_come_in_order_and_the_last_step_is_saved(tmp_path: Path) -> None
         "model-5",
     ]
     assert last_step(training.run) == 5
-    saved = dict(bundle.read_tensors(training.run.prefix(5), training.hparams))
+    saved = dict(bundle.Tensors(training.run.prefix(5), training.hparams))
     for name, variable in training.trainer.weights.items():
         np.testing.assert_array_equal(saved[name], variable.numpy())
 

@@ -107,28 +107,14 @@ def check_against(prefix: Path, hparams: HParams, hparams_path: Path | None = No
     _check_data(prefix, index_)
 
 
-def read_tensors(
-    prefix: Path, hparams: HParams, hparams_path: Path | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Check a checkpoint, then return an iterator that loads its tensors, sorted by name.
-
-    It yields names and float32 arrays, matrices with their leading dimension of 1.
-
-    Raises:
-        UserError: see `check_against`; while loading: a tensor does not match its crc32c, or
-            contains NaN or infinite values.
-    """
-    read = tensor_reader(prefix, hparams, hparams_path)
-    return ((name, read(name)) for name in hparams.tensor_shapes())
-
-
 def tensor_reader(
     prefix: Path, hparams: HParams, hparams_path: Path | None = None
 ) -> Callable[[str], np.ndarray]:
     """Check a checkpoint, then return a function that loads a tensor by its name.
 
     Raises:
-        UserError: see `read_tensors`.
+        UserError: see `check_against`; while loading: a tensor does not match its crc32c, or
+            contains NaN or infinite values.
     """
     index_ = _index(prefix)
     _check_entries(prefix, index_.entries, hparams, hparams_path)
@@ -138,6 +124,30 @@ def tensor_reader(
         return _finite(prefix, name, _load(prefix, index_, name))
 
     return read
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """The tensors of a checkpoint by name, sorted; each is read when it is asked for.
+
+    They are float32 arrays, matrices with their leading dimension of 1. Only the last one is kept,
+    for models that are as large as the memory; `dict` reads all.
+    """
+
+    def __init__(self, prefix: Path, hparams: HParams, hparams_path: Path | None = None):
+        """Check the checkpoint; errors are those of `tensor_reader`, also when reading."""
+        self._read = functools.lru_cache(maxsize=1)(tensor_reader(prefix, hparams, hparams_path))
+        self._names = list(hparams.tensor_shapes())  # checked against the index
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _finite(prefix: Path, name: str, tensor: np.ndarray) -> np.ndarray:

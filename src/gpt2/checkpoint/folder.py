@@ -233,9 +233,12 @@ class ModelFolder:
         return prefix
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return the tensors of the checkpoint by name; see `bundle.read_tensors`."""
-        hparams = self.hparams
-        return dict(bundle.read_tensors(self.checkpoint, hparams, self.path / HPARAMS_FILE))
+        """Return the tensors of the checkpoint by name, all in memory; see `bundle.Tensors`."""
+        return dict(self.tensors())
+
+    def tensors(self) -> bundle.Tensors:
+        """Return the tensors of the checkpoint, read one by one; see `bundle.Tensors`."""
+        return bundle.Tensors(self.checkpoint, self.hparams, self.path / HPARAMS_FILE)
 
     def file(self, name: str) -> Path:
         """Return the path of a file after checking that it exists."""

@@ -15,6 +15,7 @@ than linearly, so that many small ones take only a second or two each.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,8 @@ def convert(
     """Write the programs of a model to a folder that exists.
 
     Args:
-        weights: see `gpt2.model`.
+        weights: see `gpt2.model`. Each program's are read when it is converted, so that they need
+            not be in memory together.
         quantize: "none" for float32 weights; "int8" for weights quantized per column, and
             activations quantized per row at run time (dynamic range quantization); "int4" for
             the layers' weights as `int4` describes, and the head in int8.
@@ -90,6 +92,7 @@ def convert(
         if quantize == "int4" and name in layers:
             program = int4.quantize_matrices(program)
         (folder / name).write_bytes(program)
+        gc.collect()  # a traced function is a cycle, and holds a copy of its weights
     np.save(folder / TOKENS, weights["model/wte"])
     np.save(folder / POSITIONS, weights["model/wpe"])
     progress(len(programs), len(programs))
@@ -113,8 +116,11 @@ def _programs(
         return model.final_norm(weights, x)
 
     def head_part(part: int) -> Callable:
-        rows = weights["model/wte"][part * HEAD_ROWS : (part + 1) * HEAD_ROWS]
-        return lambda x: model.head({"model/wte": rows}, x)
+        def program(x: tf.Tensor) -> tf.Tensor:
+            rows = weights["model/wte"][part * HEAD_ROWS : (part + 1) * HEAD_ROWS]
+            return model.head({"model/wte": rows}, x)
+
+        return program
 
     return {
         FIRST: (lambda x: model.before_attention(weights, 0, x), 1),

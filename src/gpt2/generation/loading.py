@@ -140,7 +140,7 @@ def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
             progress(Converting(entry, done, of))
 
         import_tensorflow()
-        litert_conversion.convert(model.weights(), hparams, folder, quantize, report)
+        litert_conversion.convert(model.tensors(), hparams, folder, quantize, report)
 
     names = litert_conversion.program_files(hparams)
     return LiteRTEngine(conversion_cache.find_or_convert(key, names, convert), hparams)

@@ -54,14 +54,14 @@ class ResumePoint:
             distribution: see `Trainer`.
 
         Raises:
-            UserError: see `bundle.read_tensors`; all checkpoints are damaged, or memory ran out.
+            UserError: see `bundle.Tensors`; all checkpoints are damaged, or memory ran out.
         """
         from gpt2.training.memory import enough_memory
         from gpt2.training.trainer import Trainer
 
         hparams, path = self.model.hparams, self.model.path / HPARAMS_FILE
         try:
-            weights = dict(bundle.read_tensors(self.checkpoint, hparams, path))
+            weights = dict(bundle.Tensors(self.checkpoint, hparams, path))
         except UserError as error:
             if self.earlier is None:
                 raise

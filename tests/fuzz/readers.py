@@ -34,7 +34,7 @@ from gpt2.evaluation.grid import Combination, CombinationFile, Origin
 from gpt2.evaluation.samples import read_samples
 from gpt2.generation.prompts import read_prompts
 from gpt2.hparams import HParams
-from gpt2.interop import from_huggingface, hub_tokenizer, torch_file
+from gpt2.interop import from_huggingface, hub_tokenizer, peft, torch_file
 from gpt2.interop.from_huggingface import ReadingOptions
 from gpt2.interop.gguf import open_gguf
 from gpt2.interop.stored import StoredTensor
@@ -349,7 +349,24 @@ def _interop_readers(encoder: bytes, merged: bytes) -> dict[str, Reader]:
     def beside(name: str) -> list[tuple[str, bytes]]:
         return [pair for pair in whole if pair[0] != name]
 
+    adapter = INTEROP.with_name("peft") / "plain"
+    adapter_config = (adapter / peft.CONFIG).read_bytes()
+    adapter_weights = (adapter / peft.WEIGHTS).read_bytes()
     return {
+        "adapter_config.json": Reader(
+            [adapter_config],
+            _read_adapter,
+            peft.CONFIG,
+            json_with("peft_type", *json.loads(adapter_config)),
+            beside=[(peft.WEIGHTS, adapter_weights)],
+        ),
+        "adapter": Reader(
+            [_safetensors(b"{}"), adapter_weights],
+            _read_adapter,
+            peft.WEIGHTS,
+            json_with("dtype", "shape", "data_offsets", "__metadata__").map(_safetensors),
+            beside=[(peft.CONFIG, adapter_config)],
+        ),
         "safetensors": Reader(
             [*map(_safetensors, (b"{}", b'{"a":{"dtype":"F32"}}')), weights],
             _read_hub_model,
@@ -437,6 +454,11 @@ def _read_hub_model(path: Path) -> None:
     for name, values in model.tensors():
         assert values.shape == model.hparams.tensor_shapes()[name]
         assert np.isfinite(values).all()
+
+
+def _read_adapter(path: Path) -> None:
+    base = from_huggingface.open_model(INTEROP / "transformers", ReadingOptions())
+    _read_weights(peft.open_adapter(path.parent, base.hparams).apply(base))
 
 
 def _read_torch(path: Path) -> None:

@@ -28,6 +28,28 @@ _RELEASED = {
 }
 
 
+def hub_name(model: str) -> str | None:
+    """Return the name on the hub of a released model, None for any other name.
+
+    Example:
+        >>> hub_name("117M"), hub_name("run1")
+        ('openai-community/gpt2', None)
+    """
+    return _RELEASED.get(model, _RELEASED.get(ALIASES.get(model, "")))
+
+
+def released_name(name: str) -> str | None:
+    """Return the name here of a released model of the hub, None for any other name.
+
+    Example:
+        >>> released_name("openai-community/gpt2"), released_name("gpt2-xl"), released_name("bert")
+        ('124M', '1558M', None)
+    """
+    names = {hub.rpartition("/")[2]: size for size, hub in _RELEASED.items()}
+    owner, _, model = name.rpartition("/")
+    return names.get(model) if owner in ("", "openai-community") else None
+
+
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
     """What a run's records say of one of its checkpoints; None and empty where they say nothing.
@@ -135,7 +157,7 @@ def _front_matter(name: str, facts: RunFacts) -> str:
         "pipeline_tag: text-generation",
         "tags: [gpt2, text-generation]",
     ]
-    base = facts.base and _RELEASED.get(facts.base, _RELEASED.get(ALIASES.get(facts.base, "")))
+    base = facts.base and hub_name(facts.base)
     if base:
         lines.append(f"base_model: {_json(base)}")
     if facts.val_loss is not None and facts.datasets:

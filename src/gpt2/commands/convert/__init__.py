@@ -6,6 +6,8 @@ import importlib
 _NAMES = (
     "to_hf",
     "from_hf",
+    "to_peft",
+    "from_peft",
     "from_tf1",
     "to_gguf",
     "from_gguf",

@@ -23,6 +23,9 @@ _SOURCES = Path(__file__).resolve().parent.parent
 # The root of the clone that this file lies in; None where the package is installed.
 CLONE = _SOURCES.parent if (_SOURCES.parent / "download_model.py").is_file() else None
 
+# Names that mean a device on Windows in every folder, also before a file ending.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.I)
+
 # The scripts of the clone whose names are not those of their verbs. A script `tokenize.py` in src/
 # would hide the module `tokenize` of Python's standard library from all others there.
 _SCRIPTS = {
@@ -114,6 +117,7 @@ def is_plain_name(name: str) -> bool:
     """Return whether `name` can be a single folder's name on every system."""
     return (
         bool(name.strip(" ."))
+        and not _DEVICES.fullmatch(name)
         and name == name.strip()
         and not name.endswith(".")
         and not re.search(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"/\\|?*]', name)
@@ -124,7 +128,8 @@ def check_name(name: str, kind: str) -> str:
     """Return `name` after checking that it is a plain folder name.
 
     Raises:
-        UserError: it is empty, or has a path separator or a character that a file system refuses.
+        UserError: it is empty, a device of Windows such as CON, or has a path separator or a
+            character that a file system refuses.
     """
     if not is_plain_name(name):
         raise UserError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,11 @@ def shown(path: Path) -> str:
         return escaped(min(os.path.relpath(path), str(path), key=len))
     except (ValueError, OSError):  # on another drive of Windows; no current folder
         return escaped(str(path))
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """Return the words of a command as they are typed in this system's shell."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 @contextlib.contextmanager
@@ -59,7 +66,10 @@ def for_terminal(text: str) -> str:
 
 
 def has_colors() -> bool:
-    """Return whether standard output is a terminal whose user wants colors."""
+    """Return whether standard output is a terminal whose user wants colors.
+
+    The console of Windows shows them, as tqdm initializes colorama there.
+    """
     return sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from gpt2.checks import LARGEST_COUNT, is_count, setting
 from gpt2.commands import inputs
 from gpt2.commands.flags import Command, Values, build, options_of, words_of
 from gpt2.commands.signals import StopSignal, load_tensorflow
-from gpt2.commands.terminal import byte_bar, duration, notice, shown
+from gpt2.commands.terminal import as_typed, byte_bar, duration, notice, shown
 from gpt2.commands.training_screen import Screen, print_plan
 from gpt2.data import datasets, templates, tokenization
 from gpt2.data.datasets import DatasetSettings, DocumentSet, TokenStream
@@ -503,7 +502,7 @@ def _last_line(reason: str, run_folder: RunFolder, progress: TrainingProgress) -
 def _resume_command(values: Values) -> str:
     """Return the command that resumes the run: this one, but not from another checkpoint."""
     words = words_of(COMMAND.options, values, without=("restore_from",))
-    return f"{command_line('train')} {shlex.join(words)}"
+    return f"{command_line('train')} {as_typed(words)}"
 
 
 def _sample_command(values: Values, workspace: Workspace) -> str:
@@ -514,7 +513,7 @@ def _sample_command(values: Values, workspace: Workspace) -> str:
         name = shown(run_folder.path)  # a model has the same name
     words = ["--model_name", f"{name}/best" if BestCheckpoint(run_folder).exists else name]
     words += ["--models_dir", values.models_dir] if values.models_dir else []
-    return f"{command_line('interactive')} {shlex.join(words)}"
+    return f"{command_line('interactive')} {as_typed(words)}"
 
 
 COMMAND = Command(

@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import itertools
 import math
-import shlex
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +18,7 @@ from gpt2.commands import train
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Option, Values, build, options_of, words_of
 from gpt2.commands.signals import StopSignal
-from gpt2.commands.terminal import formatted, notice, print_table, shown
+from gpt2.commands.terminal import as_typed, formatted, notice, print_table, shown
 from gpt2.data import tokenization
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError, escaped, quoted
@@ -345,10 +344,10 @@ def _show_results(
     without = ("sample_every",) if values.sample_every == NEVER else ()
     words = _words(values, parameters, vocabularies, f"{study.name}-best", without)
     print(f"\nBest trial: {study.name}-{best.number}, validation {measure} {best.value:.4f}")
-    print(escaped(f"Train with its settings: {command_line('train')} {shlex.join(words)}"))
+    print(escaped(f"Train with its settings: {command_line('train')} {as_typed(words)}"))
     model = ["--model_name", f"{study.name}-{best.number}/best"]
     model += ["--models_dir", values.models_dir] if values.models_dir else []
-    print(escaped(f"Sample with: {command_line('interactive')} {shlex.join(model)}"))
+    print(escaped(f"Sample with: {command_line('interactive')} {as_typed(model)}"))
     if importlib.util.find_spec("matplotlib"):
         from gpt2.tuning.plots import save_plots
 

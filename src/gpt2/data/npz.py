@@ -6,7 +6,7 @@ import math
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import UserError, in_short
+from gpt2.errors import UserError, cannot_read, in_short
 from gpt2.workspace import command_line
 
 _PIECE = 16 << 20  # bytes decompressed at a time
@@ -27,7 +27,11 @@ def compact_type(n_vocab: int) -> np.dtype:
     return np.dtype(np.uint16 if n_vocab <= 2**16 else np.int32)
 
 
-def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
+def write_parts(
+    path: Path,
+    parts: Iterable[tuple[np.ndarray, bool]],
+    comment: Callable[[], bytes] = lambda: b"",
+) -> int:
     """Write chunks of tokens and return the number of tokens.
 
     The file is byte for byte that of `numpy.savez_compressed` with 64-bit integers, as in 2019. An
@@ -36,6 +40,7 @@ def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
     Args:
         path: the file; replaced atomically.
         parts: tokens of a chunk, integers of shape [tokens], and whether they are its last.
+        comment: called at the end, for the archive's comment, which NumPy ignores.
 
     Raises:
         UserError: the file cannot be written.
@@ -62,7 +67,23 @@ def write_parts(path: Path, parts: Iterable[tuple[np.ndarray, bool]]) -> int:
         waiting.close()
         if writing:
             writing.result()
+        archive.comment = comment()
     return tokens
+
+
+def read_comment(path: Path) -> bytes:
+    """Return the comment of the archive; empty if the file is no archive.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment
+    except zipfile.BadZipFile:
+        return b""
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def _unnamed_file(folder: Path) -> IO[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import dataclasses
+import hashlib
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +20,13 @@ from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, Piece, ReaderSettings, rea
 from gpt2.data.sources import display_name, find_files
 from gpt2.data.templates import chat_template
 from gpt2.errors import UserError, quoted
+from gpt2.parts import Part
 from gpt2.processes import map_in_order
 from gpt2.tokenizer import ENDOFTEXT, Tokenizer
 from gpt2.tokenizer.words import last_seam
 
 __all__ = [
+    "ChunkShare",
     "TokenizedDocument",
     "check_ids",
     "find_files",
@@ -65,6 +68,42 @@ class ChunkPart(NamedTuple):
     ends: bool  # whether it is the last part of its chunk
 
 
+class ChunkShare:
+    """The chunks that one of several machines tokenizes; see `gpt2.parts`.
+
+    Where a chunk ends depends on all text before it, so every machine reads all text. That takes a
+    small fraction of the time of tokenization.
+
+    Attributes:
+        chunks: number of all chunks so far, those of other machines too.
+    """
+
+    def __init__(self, part: Part):
+        """Begin without chunks."""
+        self.chunks = 0
+        self._part = part
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the text of all chunks and of where they end."""
+        return self._digest.hexdigest()
+
+    def select(
+        self, texts: Iterable[tuple[str | np.ndarray, bool]]
+    ) -> Iterator[tuple[str | np.ndarray, bool]]:
+        """Yield the texts of the chunks of this machine."""
+        for text, ends in texts:
+            content = (
+                text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text.tobytes()
+            )
+            self._digest.update(f"{len(content)} {ends:d} ".encode())
+            self._digest.update(content)
+            if self._part.has(self.chunks):
+                yield text, ends
+            self.chunks += ends
+
+
 def read_chunks(
     files: list[Path], tokenizer: Tokenizer, n_vocab: int, **options: Any
 ) -> Iterator[np.ndarray]:
@@ -89,6 +128,7 @@ def read_parts(
     reading: ReaderSettings = UTF_8,
     legacy_endoftext: bool = False,
     workers: int = 1,
+    share: ChunkShare | None = None,
     progress: Callable[[int], object] = lambda size: None,
     notice: Callable[[str], object] = lambda sentence: None,
 ) -> Iterator[ChunkPart]:
@@ -108,6 +148,7 @@ def read_parts(
         reading: how files become documents.
         legacy_endoftext: see above.
         workers: number of processes, if there is much text; the tokens are the same.
+        share: yield only its chunks.
         progress: called with the number of bytes read since the last call.
         notice: called with sentences that the user may want to see.
 
@@ -146,7 +187,7 @@ def read_parts(
         if given or pending.size:
             yield pending.rest(), True
 
-    texts = parts_of_text()
+    texts = parts_of_text() if share is None else share.select(parts_of_text())
     for tokens, ends in _encoded(texts, tokenizer, n_vocab, legacy_endoftext, workers):
         yield ChunkPart(tokens, ends)
 

@@ -72,7 +72,7 @@ def in_order(facts: Mapping[Path, Mapping[str, Any]], expected: Mapping[str, Any
                 f"{path}: part {part}, but {first} is one of {count} parts. Merge parts of one "
                 "division."
             )
-        for name in known.keys() | own.keys():
+        for name in {**known, **own}:
             theirs = own.get(name)
             other, where = known.get(name, (None, f"in {first}"))
             if name != KEY and theirs != other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,195 @@ def test_flags_that_do_not_go_together_are_refused(corpus: Toolkit) -> None:
     done = corpus.run_in_one_process(*(f"{ENCODE} {flags}" for flags in MISUSE))
     for sentence, each in zip(MISUSE.values(), done, strict=True):
         each.says(2, sentence)
+
+
+# --- evaluate ---
+
+EVALUATE = "python src/evaluate.py"
+MODEL = "--model_name short"
+SCORED = {
+    "strided": f"perplexity {MODEL} --dataset long.txt --window 16 --stride 5 --json",
+    "lambada": f"perplexity {MODEL} --dataset passages.jsonl --recipe lambada --json",
+    "cloze": f"perplexity {MODEL} --dataset questions.txt --recipe cbt-cn --json",
+    "score": f"score {MODEL} --file passages.jsonl --json",
+}
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Toolkit) -> Toolkit:
+    """The trained toolkit, with test sets of several batches, evaluated whole and in parts."""
+    stories = list(write_stories(130, seed=5))
+    root = trained.root
+    (root / "long.txt").write_text("\n".join(stories[:60]))
+    passages = [{"text": " ".join(story.split()[:9])} for story in stories]
+    (root / "passages.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in passages))
+    question = "1 A cat .\n2 The XXXXX ran {} .\tcat\t\tcat|dog|fox\n\n"
+    questions = map(question.format, ("home", "away", "off", "in a circle", "up"))
+    (root / "questions.txt").write_text("".join(questions))
+    lines = []
+    for name, command in SCORED.items():
+        lines += [f"{command} {name}-whole.json"]
+        lines += parts_of(3, command, f"{name}-part-{{}}.jsonl")
+        lines += [f"{command} {name}-merged.json --merge {name}-part-*.jsonl"]
+    lines += parts_of(5, SCORED["lambada"], "many-{}.jsonl")
+    lines += [f"{SCORED['lambada']} many.json --merge many-*.jsonl"]
+    for done in trained.run_in_one_process(*(f"{EVALUATE} {line}" for line in lines)):
+        assert done.code == 0, done
+    return trained
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_merged_parts_of_an_evaluation_are_the_figures_of_the_whole(
+    scored: Toolkit, name: str
+) -> None:
+    whole, merged = (scored.root / f"{name}-{kind}.json" for kind in ("whole", "merged"))
+    assert whole.read_bytes() == merged.read_bytes()
+    numbers = [batches(scored.root / f"{name}-part-{number}.jsonl") for number in (1, 2, 3)]
+    assert [item % 3 for part in numbers for item in part] == [
+        index for index, part in enumerate(numbers) for _ in part
+    ]
+    together = sorted(item for part in numbers for item in part)
+    assert together == list(range(len(together)))
+    assert len(together) >= 3
+
+
+def test_parts_without_a_batch_are_valid(scored: Toolkit) -> None:
+    assert (scored.root / "many.json").read_bytes() == (
+        scored.root / "lambada-whole.json"
+    ).read_bytes()
+    assert batches(scored.root / "many-5.jsonl") == []
+
+
+def batches(path: Path) -> list[int]:
+    """The numbers of the batches in a part."""
+    records = map(json.loads, path.read_text().splitlines())
+    return [record["batch"] for record in records if record["batch"] is not None]
+
+
+def test_a_killed_part_is_refused_until_it_has_been_resumed(scored: Toolkit) -> None:
+    root = scored.root
+    whole = (root / "strided-part-2.jsonl").read_bytes()
+    for number in (1, 3):
+        shutil.copy(root / f"strided-part-{number}.jsonl", root / f"cut-{number}.jsonl")
+    part = root / "cut-2.jsonl"
+    part.write_bytes(whole[: whole.index(b"\n", whole.index(b"\n") + 1) + 50])
+    merge = f"{EVALUATE} {SCORED['strided']} cut.json --merge cut-*.jsonl"
+    unfinished, resumed, merged = scored.run_in_one_process(
+        merge, f"{EVALUATE} {SCORED['strided']} {part.name} --shard 2/3", merge
+    )
+    unfinished.says(1, r"cut-2\.jsonl: unfinished part 2/3, without batch 5")
+    assert "(1 existed already)" in resumed.out
+    assert part.read_bytes() == whole
+    assert merged.code == 0
+    assert (root / "cut.json").read_bytes() == (root / "strided-whole.json").read_bytes()
+
+
+def test_parts_of_other_evaluations_are_refused(scored: Toolkit) -> None:
+    command = SCORED["strided"]
+    shutil.copy(scored.root / "strided-part-1.jsonl", scored.root / "copy.jsonl")
+    shutil.copy(scored.root / "long.txt", scored.root / "other.txt")
+    with open(scored.root / "other.txt", "a") as file:
+        file.write("!")
+    other = command.replace("long.txt", "other.txt")
+    before = scored.contents()
+    parts = "strided-part-"
+    refused = {
+        f"{command} x.json --stride 7 --merge {parts}*.jsonl": r"stride is 5, but 7 expected",
+        f"{other} x.json --merge {parts}*.jsonl": r"bytes is '?\d+'?, but '?\d+'? expected",
+        f"{command} x.json --merge {parts}[12].jsonl": r"Part 3/3 is missing",
+        f"{command} x.json --merge [sc][to]*[1py].jsonl": r"part 1/3, as copy\.jsonl",
+        f"{command} x.json --merge strided-whole.json": r"strided-whole\.json: not a part",
+        f"{command} {parts}1.jsonl --merge {parts}*": r"one of the parts to merge",
+        f"{command} {parts}1.jsonl --shard 2/3": r"shard '1/3', not '2/3'",
+        f"{command} {parts}1.jsonl --shard 1/4": r"shard '1/3', not '1/4'",
+        f"{command} long.txt --shard 1/3": r"long\.txt.*not ",
+        f"perplexity {MODEL} --dataset none.txt --json y.jsonl --shard 1/2": "none.txt is not a",
+    }
+    done = scored.run_in_one_process(*(f"{EVALUATE} {line}" for line in refused))
+    for sentence, each in zip(refused.values(), done, strict=True):
+        each.says(1, sentence)
+    misuse = {
+        f"perplexity {MODEL} --dataset long.txt --shard 1/2": "--shard needs --json FILE",
+        f"score {MODEL} --text a --json x.json --shard 1/2": "need --file",
+        f"{command} x.json --shard 3/2": "not '3/2'",
+    }
+    done = scored.run_in_one_process(*(f"{EVALUATE} {line}" for line in misuse))
+    for sentence, each in zip(misuse.values(), done, strict=True):
+        each.says(2, sentence)
+    assert scored.contents() == before
+
+
+# --- samples ---
+
+PROMPTS = "python src/generate_conditional_samples.py --prompts prompts.txt --nsamples 2 --length 6"
+GRID = f"{EVALUATE} grid --temperature 0.7,1 --nsamples 5 --length 6"
+
+
+def lines(path: Path) -> list[str]:
+    return sorted(path.read_text().splitlines())
+
+
+def test_merged_samples_are_those_of_one_machine(toolkit: Toolkit) -> None:
+    root, command = toolkit.root, f"{PROMPTS} --seed 3"
+    (root / "prompts.txt").write_text("The\nA\nimport\nIf\nWhile\n")
+    done = toolkit.run_in_one_process(
+        f"{command} --out whole.jsonl",
+        *(f"{command} --out part-{i}.jsonl --shard {i}/3" for i in (1, 2, 3)),
+        f"{PROMPTS} --out merged.jsonl --merge part-*.jsonl",
+        f"{command} --out texts/ --merge part-*.jsonl",
+        f"{command} --out seven-7.jsonl --shard 7/7",  # has no prompt
+        f"{command} --out half.jsonl --shard 1/2",
+        f"{command} --out x.jsonl --merge part-[12].jsonl",
+        f"{command} --out x.jsonl --merge [hp]a*.jsonl",
+        f"{PROMPTS} --seed 4 --out x.jsonl --merge part-*.jsonl --temperature 0.5",
+        f"{command} --out part-1.jsonl --merge part-*.jsonl",
+        f"{command} --out x.jsonl --merge prompts.txt",
+    )
+    assert [each.code for each in done] == [0] * 8 + [1] * 5
+    assert lines(root / "merged.jsonl") == lines(root / "whole.jsonl")
+    numbers = [json.loads(line)["number"] for line in (root / "merged.jsonl").open()]
+    assert numbers == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert len(list((root / "texts").glob("*.txt"))) == 5
+    assert (root / "seven-7.jsonl").read_text() == ""
+    refused = done[-5:]
+    refused[0].says(1, r"2 of 10 samples are in no part, the first of them sample 0 of prompt 3")
+    refused[1].says(1, r"part-1\.jsonl line 1: .* is in half\.jsonl, too")
+    refused[2].says(1, r"part-1\.jsonl line 1: .*temperature 1\.0, not 0\.5")
+    refused[3].says(1, r"part-1\.jsonl: one of the parts to merge")
+    refused[4].says(1, r"prompts\.txt line 1: not a sample")
+    assert not (root / "x.jsonl").exists()
+
+
+def test_a_merged_grid_is_that_of_one_machine(toolkit: Toolkit) -> None:
+    root = toolkit.root
+    done = toolkit.run_in_one_process(
+        f"{GRID} --out whole --json whole.json",
+        *(f"{GRID} --out part-{i} --shard {i}/3" for i in (1, 2, 3)),
+        *(f"{GRID} --out many-{i} --shard {i}/12" for i in (1, 11)),
+        f"{GRID} --out merged --json merged.json --merge part-*",
+        f"{GRID} --out x --merge part-[13]",
+        f"{GRID} --out x --merge [mp]a[nr]*-1",
+        f"{GRID} --out x --seed 5 --merge part-*",
+        f"{GRID} --out x --merge whole.json",
+        f"{GRID} --shard 1/2",
+    )
+    assert [each.code for each in done] == [0] * 7 + [1] * 4 + [2]
+    assert (root / "merged.json").read_bytes() == (root / "whole.json").read_bytes()
+    names = [path.name for path in (root / "whole").iterdir()]
+    assert len(names) == 2
+    for name in names:
+        assert lines(root / "merged" / name) == lines(root / "whole" / name)
+    assert list((root / "many-11").iterdir()) == []  # there are ten samples
+    refused = done[7:]
+    refused[0].says(1, r"3 of 10 samples are in no part, the first of them sample 1 of temp")
+    refused[1].says(1, r"part-1/temp.*: sample 0 is in many-1/temp.*, too")
+    refused[2].says(1, r"part-1/temp.* line 1: .*seed 1, not 5")
+    refused[3].says(1, r"whole\.json: not a part")
+    refused[4].says(2, "--shard needs --out FOLDER")
+    assert list((root / "x").iterdir()) == []
+
+
+# --- parts ---
 
 
 def test_the_parts_share_all_items() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -20,6 +19,7 @@ from gpt2.checks import check_count, is_count, setting
 from gpt2.commands import exits, sampling_options
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, options_of
+from gpt2.commands.parts import PartOptions, check_parts, part_of, paths_of_parts
 from gpt2.commands.streams import check_output
 from gpt2.commands.terminal import for_terminal, notice, shown
 from gpt2.errors import UserError, quoted
@@ -66,11 +66,6 @@ class ConditionalOptions:
     )
     template: str = setting(
         "", "format of examples and prompts, for example 'Q: {question}\\nA: {answer}'"
-    )
-    shard: str = setting(
-        "",
-        "process only the I-th of N parts of the prompts, to use several machines",
-        metavar="I/N",
     )
     overwrite: bool = setting(False, "delete the existing samples of the output and start over")
 
@@ -124,8 +119,7 @@ def check(values: Values) -> None:
         raise UsageError("--examples needs --template")
     if values.prompts == values.examples == "-":
         raise UsageError("--prompts and --examples cannot both be standard input")
-    if values.shard:
-        parse_shard(values.shard)
+    check_parts(values)
 
 
 def run(values: Values) -> None:
@@ -138,12 +132,21 @@ def run(values: Values) -> None:
         raise UserError(f"{values.prompts or '--prompt'} has no prompt to complete.")
     if values.seed is None and not values.overwrite:
         values.seed = earlier_seed(records_path(values.out))
+    parts: list[Path] = []
+    if values.merge:
+        parts = paths_of_parts(values, records_path(values.out))
+        seeds = (earlier_seed(path) for path in parts)
+        values.seed = next((seed for seed in seeds if seed is not None), values.seed)
     model = sampling_options.open_model(values)
+    if values.merge:
+        merge(texts, parts, values, lambda text: sampling_options.encode(model, text, values))
+        problems.exit()
+        return
     with open_output(values) as output:
         numbers = matched(texts, output, values.prompts or "--prompt")
         text_of = {numbers[position]: text for position, text in texts.items()}
-        part, parts = parse_shard(values.shard) if values.shard else (1, 1)
-        todo = [position for position in texts if position % parts == part % parts]
+        part = part_of(values)
+        todo = [position for position in texts if part is None or part.has(position - 1)]
         total = len(todo) * values.nsamples
 
         def requests() -> Iterator[tuple[int, Sequence[int]]]:
@@ -183,6 +186,78 @@ def run(values: Values) -> None:
     problems.exit()
 
 
+def merge(
+    texts: Mapping[int, str],
+    parts: Sequence[Path],
+    values: Values,
+    encode: Callable[[str], object],
+) -> None:
+    """Write the samples of all parts in the order of the prompts.
+
+    Args:
+        texts: prompts by their position in the file, from 1.
+        encode: raises `UserError` for a prompt that the model cannot take, which has no samples.
+
+    Raises:
+        UserError: a sample is in no part or in two, or a part has other settings or prompts.
+    """
+    found, earlier = read_parts(parts, values)
+    numbers = matched(texts, Output(lambda record: None, earlier), values.prompts or "--prompt")
+    wanted = [
+        (numbers[position], sample)
+        for position, text in texts.items()
+        for sample in range(values.nsamples)
+        if (numbers[position], sample) in found or _can_be_encoded(text, encode)
+    ]
+    missing = [item for item in wanted if item not in found]
+    if missing:
+        number, sample = missing[0]
+        raise UserError(
+            f"{values.merge}: {len(missing):,} of {len(wanted):,} samples are in no part, the "
+            f"first of them sample {sample} of prompt {number}. A part is missing or unfinished: "
+            "repeat its command, which resumes, then merge again."
+        )
+    with open_output(values) as output:
+        matched(texts, output, values.prompts or "--prompt")
+        for item in wanted:
+            if item not in output.done:
+                output.add(found[item][1])
+
+
+def read_parts(
+    parts: Sequence[Path], values: Values
+) -> tuple[dict[tuple[int, int], tuple[Path, Record]], dict[int, tuple[str | None, str]]]:
+    """Return the records of all parts by number and sample, and their prompts as in `Output`.
+
+    Raises:
+        UserError: a sample is in two parts, or a part has other settings.
+    """
+    found: dict[tuple[int, int], tuple[Path, Record]] = {}
+    earlier: dict[int, tuple[str | None, str]] = {}
+    settings = sampling_options.recorded_settings(values)
+    for path in parts:
+        advice = "Merge parts that were made by the same command."
+        file = RecordFile(path, settings, lambda record: (sample_of(record), record), advice=advice)
+        for at, (sample, record) in enumerate(file.records, start=1):
+            item = (sample.number, sample.sample)
+            if item in found:
+                raise UserError(
+                    f"{path} line {at}: sample {sample.sample} of prompt {sample.number} is in "
+                    f"{found[item][0]}, too. Give each part once, and parts of one division."
+                )
+            found[item] = (path, {name: record[name] for name in record if name != "settings"})
+            earlier[sample.number] = (sample.prompt, f"{path} line {at}")
+    return found, earlier
+
+
+def _can_be_encoded(text: str, encode: Callable[[str], object]) -> bool:
+    try:
+        encode(text)
+    except UserError:
+        return False
+    return True
+
+
 def record_of(completion: Completion, number: int, prompt: str, values: Values) -> Record:
     """Return the record of a finished sample.
 
@@ -206,6 +281,7 @@ COMMAND = Command(
     details="The samples are written as JSON lines. If the output file exists, generation resumes.",
     groups={
         "input and output": options_of(ConditionalOptions),
+        "several machines": options_of(PartOptions),
         **sampling_options.sampler_options(batch_size=8),
     },
     run=run,
@@ -304,19 +380,6 @@ def assign_numbers(texts: Mapping[int, str], earlier: Mapping[int, str | None]) 
     taken.update(numbers.values())
     free = (number for number in itertools.count(1) if number not in taken)
     return numbers | {position: next(free) for position in new if position not in numbers}
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Return part and number of parts.
-
-    Example:
-        >>> parse_shard("1/4")
-        (1, 4)
-    """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--shard must be a part such as 1/4 or 4/4, not {quoted(text)}")
-    return int(found[1]), int(found[2])
 
 
 def records_path(out: str) -> Path | None:

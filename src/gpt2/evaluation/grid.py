@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,22 +107,39 @@ class CombinationFile:
     A sample depends on the seed and its number only, not on which samples exist already.
     """
 
-    def __init__(self, folder: Path, combination: Combination, origin: Origin):
+    def __init__(
+        self,
+        folder: Path,
+        combination: Combination,
+        origin: Origin,
+        included: Callable[[int], bool] = lambda number: True,
+    ):
         """Read the samples that exist.
+
+        Args:
+            included: whether the sample of a number is to be generated here.
 
         Raises:
             UserError: they have another origin, or the file was not written by a grid.
         """
         self.combination = combination
         self.path = folder / f"{combination.name}.jsonl"
-        self._origin = origin
+        self._origin, self._included = origin, included
         settings = dataclasses.asdict(origin)
         self._file = RecordFile(self.path, settings, _Sample.read, key="origin")
         self._samples = {sample.number: sample for sample in self._file.records}
 
+    def count(self, nsamples: int) -> int:
+        """Return how many samples are to be generated here, including those that exist."""
+        return sum(map(self._included, range(nsamples)))
+
     def missing(self, nsamples: int) -> list[int]:
         """Return the numbers of the samples that are still to be generated."""
-        return [number for number in range(nsamples) if number not in self._samples]
+        return [
+            number
+            for number in range(nsamples)
+            if number not in self._samples and self._included(number)
+        ]
 
     def texts(self, nsamples: int) -> list[str]:
         """Return the texts of the first `nsamples` samples, as far as they exist."""
@@ -153,18 +170,53 @@ class CombinationFile:
         with self._file:
             for completion in model.completions(prompts, settings, batch_size):
                 if completion.finish_reason:
-                    self._save(completion)
+                    self._save(
+                        _Sample(
+                            completion.number,
+                            completion.text,
+                            len(completion.tokens),
+                            completion.finish_reason,
+                            round(completion.logprob, 4),
+                        )
+                    )
                 yield completion
 
-    def _save(self, completion: Completion) -> None:
+    def missing_in(self, parts: Sequence[CombinationFile], nsamples: int) -> list[int]:
+        """Return the numbers of the samples that neither this file nor a part has.
+
+        Args:
+            parts: files of the same combination.
+
+        Raises:
+            UserError: two parts have the same sample.
+        """
+        owner: dict[int, CombinationFile] = {}
+        for part in parts:
+            for number in part._samples:
+                if number in owner:
+                    raise UserError(
+                        f"{part.path}: sample {number} is in {owner[number].path}, too. Give each "
+                        "part once, and parts of one division."
+                    )
+                owner[number] = part
+        return [number for number in self.missing(nsamples) if number not in owner]
+
+    def merge(self, parts: Sequence[CombinationFile], nsamples: int) -> None:
+        """Write the missing samples from parts, in the order of their numbers."""
+        samples = {number: each for part in parts for number, each in part._samples.items()}
+        with self._file:
+            for number in self.missing(nsamples):
+                self._save(samples[number])
+
+    def _save(self, sample: _Sample) -> None:
         record = {
-            "number": completion.number,
+            "number": sample.number,
             "prompt": self._origin.prompt,
-            "text": completion.text,
-            "tokens": len(completion.tokens),
-            "finish_reason": completion.finish_reason,
-            "logprob": round(completion.logprob, 4),
+            "text": sample.text,
+            "tokens": sample.tokens,
+            "finish_reason": sample.finish_reason,
+            "logprob": sample.logprob,
             "settings": dataclasses.asdict(self.combination),
         }
         self._file.append(record)
-        self._samples[completion.number] = _Sample.read(record)
+        self._samples[sample.number] = _Sample.read(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import tensorflow as tf
 from gpt2 import forward, model
 from gpt2.data.samplers import Batch
 from gpt2.errors import not_finite
+from gpt2.evaluation.batch_parts import Batches, all_batches
 from gpt2.evaluation.windows import Window, WindowSettings
 from gpt2.forward import graph
 from gpt2.hparams import HParams
@@ -50,6 +52,7 @@ class Scorer:
         hparams: HParams,
         batch_size: int | None = None,
         stop_tokens: Sequence[int] = (),
+        batches: Batches = all_batches,
     ):
         """Prepare.
 
@@ -58,7 +61,9 @@ class Scorer:
             batch_size: windows of full length in a batch; there are more of shorter ones, with as
                 many tokens together. It does not change the results.
             stop_tokens: ids that `Scores.content_ranks` does not count.
+            batches: decides which batches are computed here, and has the others.
         """
+        self._batches = batches
         # A graph refers to tensors, but embeds a copy of an array at each use.
         self._weights = {name: tf.convert_to_tensor(weight) for name, weight in weights.items()}
         self._hparams = hparams
@@ -118,7 +123,11 @@ class Scorer:
         for row, ending in zip(tokens, endings, strict=True):
             row[1 : 1 + len(ending)] = ending
         prefix = np.asarray(beginning[:-1], np.int32)[None]
-        nats = _finite(self._read_endings(tf.constant(prefix), tf.constant(tokens)).numpy())
+
+        def read() -> np.ndarray:
+            return _finite(self._read_endings(tf.constant(prefix), tf.constant(tokens)).numpy())
+
+        nats = self._batches(read, (tokens.shape[0], tokens.shape[1] - 1))
         return [row[: len(ending)] for row, ending in zip(nats, endings, strict=True)]
 
     def _score_group(
@@ -135,7 +144,8 @@ class Scorer:
             tokens = np.zeros((shape[0], shape[1] + 1), np.int32)
             for inputs, (number, (start, _, end)) in zip(tokens, batch, strict=False):
                 inputs[: end - start + 1] = texts[number][start : end + 1]
-            found = _finite(self._read(tokens)).reshape(4, *shape)
+            read = functools.partial(self._read, tokens)
+            found = self._batches(read, (4, shape[0] * shape[1])).reshape(4, *shape)
             for row, (number, (start, counted, end)) in enumerate(batch):
                 results[number][:, counted:end] = found[:, row, counted - start : end - start]
                 progress(end - counted)
@@ -150,7 +160,7 @@ class Scorer:
         if tokens.shape not in self._graphs:
             spec = tf.TensorSpec(tokens.shape, tf.int32)
             self._graphs[tokens.shape] = graph(self._read_batch).get_concrete_function(spec)
-        return self._graphs[tokens.shape](tf.constant(tokens)).numpy()
+        return _finite(self._graphs[tokens.shape](tf.constant(tokens)).numpy())
 
     def _read_batch(self, tokens: tf.Tensor) -> tf.Tensor:
         """Return the four arrays of `Scores`, stacked: int32 [B, T + 1] -> float32 [4, N]."""

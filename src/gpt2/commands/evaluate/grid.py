@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,20 @@ from gpt2.commands.evaluate.shared import (
     reader_options,
     write_output,
 )
+from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, options_of, several
+from gpt2.commands.parts import PartOptions, check_parts, part_of, paths_of_parts
 from gpt2.commands.sampling_options import SampleOptions, load_model, show_notices
 from gpt2.commands.signals import StopSignal
 from gpt2.commands.terminal import notice, shown, token_bar
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.tokenization import find_files
+from gpt2.errors import UserError, escaped
 from gpt2.evaluation.grid import Combination, CombinationFile, Origin, combinations
 from gpt2.generation.completions import LONGEST, MOST_SAMPLES
 from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.sampling import SamplingSettings
+from gpt2.parts import Part, not_a_part
 from gpt2.workspace import Workspace
 
 VARIED = [field.name for field in dataclasses.fields(Combination)]
@@ -63,10 +67,21 @@ def run(values: Values) -> None:
     files.make_folder(files.check_folder_writable(folder))
     fingerprint = bundle.fingerprint(model.checkpoint)
     origin = Origin(fingerprint, values.quantize, values.prompt, values.seed)
-    grid = [CombinationFile(folder, combination, origin) for combination in varied]
-    _print_plan(grid, values.nsamples, folder)
+    part = part_of(values)
+    grid = [
+        CombinationFile(folder, combination, origin, _included(part, place * values.nsamples))
+        for place, combination in enumerate(varied)
+    ]
+    if values.merge:
+        _merge(grid, origin, values, folder)
+    else:
+        _print_plan(grid, values.nsamples, folder)
     if any(file.missing(values.nsamples) for file in grid):
         _generate(grid, values, model, engine)
+    if part:
+        _stop_if_incomplete(grid, values.nsamples)
+        print(f"part {part}: finished in {escaped(str(folder))}")
+        return
     rows = _measure(grid, values, model, reading)
     columns = _varied_columns(rows)
     print_diversity(columns, rows, copied=bool(values.dataset), perplexity=True)
@@ -74,6 +89,50 @@ def run(values: Values) -> None:
     described = {"model": values.model_name, "checkpoint": fingerprint, "prompt": values.prompt}
     described |= {"seed": values.seed, "dataset": values.dataset or None}
     write_output(values, described | {"rows": rows})
+
+
+def check(values: Values) -> None:
+    """Check `--shard` and `--merge`, and that a part has a folder of its own."""
+    check_parts(values)
+    if values.shard and not values.out:
+        raise UsageError("--shard needs --out FOLDER, a folder of its own for each part")
+
+
+def _included(part: Part | None, first: int) -> Callable[[int], bool]:
+    """Return which samples of a combination belong to a part.
+
+    Args:
+        first: number of its sample 0 among the samples of all combinations.
+    """
+    return lambda number: part is None or part.has(first + number)
+
+
+def _merge(grid: Sequence[CombinationFile], origin: Origin, values: Values, folder: Path) -> None:
+    """Write the samples of all parts to the files of the grid.
+
+    Raises:
+        UserError: a sample is in no part or in two, or a part has another origin.
+    """
+    folders = paths_of_parts(values, folder)
+    for path in folders:
+        if not path.is_dir():
+            raise not_a_part(path)
+    parts = [[CombinationFile(path, file.combination, origin) for path in folders] for file in grid]
+    missing = [
+        (file, number)
+        for file, same in zip(grid, parts, strict=True)
+        for number in file.missing_in(same, values.nsamples)
+    ]
+    if missing:
+        file, number = missing[0]
+        total = _count(grid, values.nsamples)
+        raise UserError(
+            f"{values.merge}: {len(missing):,} of {total:,} samples are in no part, the first of "
+            f"them sample {number} of {file.path.name}. A part is missing or unfinished: repeat "
+            "its command, which resumes, then merge again."
+        )
+    for file, same in zip(grid, parts, strict=True):
+        file.merge(same, values.nsamples)
 
 
 def _combinations(values: Values, model: ModelFolder) -> list[Combination]:
@@ -92,13 +151,17 @@ def _default_folder(values: Values, model: ModelFolder) -> Path:
 
 
 def _print_plan(grid: Sequence[CombinationFile], nsamples: int, folder: Path) -> None:
-    total = len(grid) * nsamples
+    total = _count(grid, nsamples)
     existing = total - _count_missing(grid, nsamples)
     note = f"{existing:,} of {total:,} samples exist already"
     notice(
         f"{len(grid):,} combination{'s' * (len(grid) > 1)} of {nsamples:,} samples in "
         f"{shown(folder)}; {note if existing else 'if interrupted, the same command resumes'}."
     )
+
+
+def _count(grid: Sequence[CombinationFile], nsamples: int) -> int:
+    return sum(file.count(nsamples) for file in grid)
 
 
 def _count_missing(grid: Sequence[CombinationFile], nsamples: int) -> int:
@@ -145,7 +208,7 @@ def _varied_columns(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
 def _stop_if_incomplete(grid: Sequence[CombinationFile], nsamples: int) -> None:
     """End as interrupted if samples are missing, as their metrics are not the final ones."""
     if missing := _count_missing(grid, nsamples):
-        total = len(grid) * nsamples
+        total = _count(grid, nsamples)
         raise KeyboardInterrupt(
             f"interrupted; {total - missing:,} of {total:,} samples exist. The same command "
             "resumes."
@@ -172,8 +235,10 @@ COMMAND = Command(
             *options_of(GridOptions, "prompt", "nsamples", "seed", "out"),
             *options_of(SampleOptions, "batch_size", batch_size=10),
         ],
+        "several machines": options_of(PartOptions),
         "metrics": [*options_of(TrainingTextOptions), *options_of(OutputOptions)],
         "how the files are read": reader_options(),
     },
     run=run,
+    check=check,
 )

@@ -12,8 +12,11 @@ from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.evaluate.shared import (
     HeldOutOptions,
+    batches_of,
     check_output,
+    check_parts_and_output,
     evaluation_options,
+    file_facts,
     open_scorer,
     reader_options,
     window_of,
@@ -21,11 +24,13 @@ from gpt2.commands.evaluate.shared import (
 )
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, options_of
+from gpt2.commands.parts import PartOptions
 from gpt2.commands.terminal import print_values, token_bar
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
 from gpt2.evaluation import cloze, lambada
 from gpt2.evaluation import perplexity as perplexities
+from gpt2.evaluation.batch_parts import Batches, all_batches
 from gpt2.evaluation.detokenizers import detokenizer as find_detokenizer
 from gpt2.evaluation.recipes import PAPER, RECIPES, Recipe
 from gpt2.evaluation.texts import TextEncoder
@@ -64,6 +69,7 @@ class Task:
     model: ModelFolder
     window: WindowSettings
     reading: ReaderSettings
+    batches: Batches = all_batches
 
     @property
     def encoder(self) -> TextEncoder:
@@ -72,7 +78,8 @@ class Task:
 
 
 def check(values: Values) -> None:
-    """Check that a recipe is given without the flags that it decides itself."""
+    """Check that a recipe is given without the flags that it decides itself, and the parts."""
+    check_parts_and_output(values)
     if values.recipe and (values.unit or values.detokenizer):
         raise UsageError(
             f"--recipe {values.recipe} has its own unit and detokenizer; omit --normalize and "
@@ -87,8 +94,14 @@ def run(values: Values) -> None:
     reading = build(ReaderSettings, values)
     model = inputs.open_model(values)
     window = window_of(values, model)
-    task = Task(values.dataset, recipe, model, window, reading)
-    measured = measure(task)
+    text: dict[str, object] = {}
+    if values.shard or values.merge:
+        text = {"recipe": recipe.name, "detokenizer": recipe.detokenizer}
+        text |= file_facts(values.dataset)
+    with batches_of(values, model, window, text) as batches:
+        measured = measure(Task(values.dataset, recipe, model, window, reading, batches))
+    if values.shard:
+        return
     result = {
         "model": values.model_name,
         "dataset": values.dataset,
@@ -138,7 +151,7 @@ def _measure_text(task: Task) -> dict[str, Any]:
         ]
     if not texts:
         raise UserError(f"{task.dataset} contains no text.")
-    scorer = open_scorer(task.model)
+    scorer = open_scorer(task.model, task.batches)
     with token_bar(sum(text.predicted for text in texts)) as progress:
         found = perplexities.measure(scorer, texts, task.window, progress)
     result = {"normalize": recipe.measure} | found.numbers()
@@ -155,7 +168,7 @@ def _measure_lambada(task: Task) -> dict[str, Any]:
     texts = map(detokenize, recipe.read(task.dataset, task.reading))
     passages = lambada.read_passages(texts, task.encoder, task.window.window, task.dataset)
     stop_tokens = lambada.stop_tokens(task.model.tokenizer())
-    scorer = open_scorer(task.model, stop_tokens=stop_tokens)
+    scorer = open_scorer(task.model, task.batches, stop_tokens=stop_tokens)
     with tqdm(total=len(passages), unit="passage") as bar:
         found = lambada.measure(scorer, passages, bar.update)
     return dataclasses.asdict(found)
@@ -166,7 +179,7 @@ def _measure_cloze(task: Task) -> dict[str, Any]:
     encoder, length = task.encoder, task.window.window
     detokenize = find_detokenizer(task.recipe.detokenizer)
     questions = list(cloze.read_questions(task.dataset, task.reading))
-    scorer = open_scorer(task.model)
+    scorer = open_scorer(task.model, task.batches)
     with tqdm(total=len(questions), unit="question") as bar:
         found = cloze.measure(scorer, questions, encoder, length, detokenize, bar.update)
     return dataclasses.asdict(found) | {"accuracy": found.accuracy}
@@ -198,6 +211,7 @@ COMMAND = Command(
             *options_of(PerplexityOptions),
             *evaluation_options(),
         ],
+        "several machines": options_of(PartOptions),
         "how the files are read": reader_options(),
     },
     run=run,

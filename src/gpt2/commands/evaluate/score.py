@@ -17,13 +17,18 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import exits, inputs
 from gpt2.commands.evaluate.shared import (
+    batches_of,
     check_output,
+    check_parts_and_output,
     evaluation_options,
+    file_facts,
     open_scorer,
     reader_options,
     window_of,
 )
+from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, exactly_one, options_of
+from gpt2.commands.parts import PartOptions
 from gpt2.commands.terminal import (
     has_colors,
     in_color,
@@ -34,6 +39,7 @@ from gpt2.commands.terminal import (
 )
 from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError
+from gpt2.evaluation.batch_parts import Batches
 from gpt2.evaluation.perplexity import Perplexity
 from gpt2.evaluation.texts import ScoredText, TextEncoder, documents
 from gpt2.evaluation.windows import WindowSettings
@@ -60,6 +66,14 @@ class ScoreOptions:
     )
 
 
+def check(values: Values) -> None:
+    """Check that there is one input, and that a file is divided into parts."""
+    exactly_one("text", "file")(values)
+    check_parts_and_output(values)
+    if values.text and (values.shard or values.merge):
+        raise UsageError("--shard and --merge need --file; one text is not divided")
+
+
 def run(values: Values) -> None:
     """Score each text, print the results and write them to --json."""
     check_output(values)
@@ -70,13 +84,17 @@ def run(values: Values) -> None:
     several = len(originals) > 1
     texts = _encode(originals, _name(values), model)
     records = []
-    for record in _score(texts, model, window):
-        records.append(record)
-        if several and not values.json:
-            tqdm.write(files.to_json(record))  # print() would break the progress bar
-    if not several:
+    facts = file_facts(values.file) if values.shard or values.merge else {}
+    with batches_of(values, model, window, facts) as batches:
+        for record in _score(texts, model, window, batches):
+            if values.shard:
+                continue
+            records.append(record)
+            if several and not values.json:
+                tqdm.write(files.to_json(record))  # print() would break the progress bar
+    if not several and not values.shard:
         _print(records[0], model.tokenizer())
-    if values.json:
+    if values.json and not values.shard:
         lines = (f"{files.to_json(record)}\n" for record in records)
         files.write_text(Path(values.json), "".join(lines))
     if len(texts) < len(originals):
@@ -124,11 +142,11 @@ def _encode(originals: Sequence[str], name: str, model: ModelFolder) -> dict[int
 
 
 def _score(
-    texts: dict[int, ScoredText], model: ModelFolder, window: WindowSettings
+    texts: dict[int, ScoredText], model: ModelFolder, window: WindowSettings, batches: Batches
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each text, with a progress bar."""
     tokenizer = model.tokenizer()
-    scorer = open_scorer(model)
+    scorer = open_scorer(model, batches)
     with token_bar(sum(text.predicted for text in texts.values())) as progress:
         scores = scorer.score((text.tokens for text in texts.values()), window, progress)
         for (number, text), found in zip(texts.items(), scores, strict=True):
@@ -214,9 +232,10 @@ COMMAND = Command(
         "evaluation": [
             *evaluation_options(),
         ],
+        "several machines": options_of(PartOptions),
         "how the files are read": reader_options("lines"),
     },
     run=run,
-    check=exactly_one("text", "file"),
+    check=check,
     first="text",
 )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2 import files
+from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
+from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Option, Values, options_of
+from gpt2.commands.parts import check_parts, part_of, paths_of_parts, vocabulary_digest
 from gpt2.commands.signals import load_tensorflow
 from gpt2.commands.terminal import byte_bar, notice, print_table
 from gpt2.data import tokenization
 from gpt2.data.readers import ReaderSettings
-from gpt2.errors import UserError
+from gpt2.errors import UserError, escaped
+from gpt2.evaluation.batch_parts import Batches, MergedBatches, PartBatches, all_batches
 from gpt2.evaluation.diversity import Diversity, measure
 from gpt2.evaluation.windows import WindowSettings
+from gpt2.training.run_log import data_in_short
+from gpt2.version import __version__
 
 if TYPE_CHECKING:
     from gpt2.evaluation.scoring import Scorer
@@ -113,8 +120,69 @@ def write_output(values: Values, result: Mapping[str, object]) -> None:
         files.write_json(Path(values.json), result)
 
 
-def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
+def check_parts_and_output(values: Values) -> None:
+    """Check `--shard` and `--merge`, and that a part has a file."""
+    check_parts(values)
+    if values.shard and not values.json:
+        raise UsageError("--shard needs --json FILE, to which the part is written")
+
+
+@contextlib.contextmanager
+def batches_of(
+    values: Values, model: ModelFolder, window: WindowSettings, text: Mapping[str, object]
+) -> Iterator[Batches]:
+    """Yield which batches are computed here: all, those of `--shard`, or none with `--merge`.
+
+    Args:
+        text: what decides the texts besides the model's vocabulary, by name.
+
+    Raises:
+        UserError: a part is of another evaluation, missing or given twice.
+    """
+    if not (values.shard or values.merge):
+        yield all_batches
+        return
+    facts = {
+        "version": __version__,
+        "model": bundle.fingerprint(model.checkpoint),
+        "vocabulary": vocabulary_digest(model),
+        **dataclasses.asdict(window),
+        **text,
+        **{
+            option.flag.removeprefix("--"): getattr(values, option.name, None)
+            for option in reader_options("lines")
+        },
+    }
+    if values.merge:
+        output = Path(values.json) if values.json else None
+        yield MergedBatches(paths_of_parts(values, output), facts)
+        return
+    part = part_of(values)
+    assert part is not None
+    with PartBatches(Path(values.json), part, facts) as batches:
+        yield batches
+    print(
+        f"part {part}: {batches.existing + batches.computed:,} batches in "
+        f"{escaped(values.json)} ({batches.existing:,} existed already)"
+    )
+
+
+def file_facts(path: str) -> dict[str, object]:
+    """Return number, size and sha256 of the files of a dataset.
+
+    Raises:
+        UserError: one cannot be read, or it is standard input, which only one machine has.
+    """
+    if path == "-":
+        raise UserError("standard input cannot be divided into parts. Name a file.")
+    facts = data_in_short(tokenization.find_files(path))
+    return {name: facts[name] for name in ("files", "bytes", "sha256")}
+
+
+def open_scorer(model: ModelFolder, batches: Batches = all_batches, **options: Any) -> Scorer:
     """Import TensorFlow and load a model into a scorer; see `Scorer` for the options.
+
+    The weights are not read if all batches have been computed already.
 
     Raises:
         UserError: the checkpoint is corrupted or does not match `hparams.json`.
@@ -122,7 +190,8 @@ def open_scorer(model: ModelFolder, **options: Any) -> Scorer:
     load_tensorflow()
     from gpt2.evaluation.scoring import Scorer
 
-    return Scorer(model.weights(), model.hparams, **options)
+    weights = {} if isinstance(batches, MergedBatches) else model.weights()
+    return Scorer(weights, model.hparams, batches=batches, **options)
 
 
 def measure_diversity(

@@ -275,8 +275,9 @@ def test_a_merged_grid_is_that_of_one_machine(toolkit: Toolkit) -> None:
         f"{GRID} --out x --seed 5 --merge part-*",
         f"{GRID} --out x --merge whole.json",
         f"{GRID} --shard 1/2",
+        f"{GRID} --shard 1/2 --out y --json y.json",
     )
-    assert [each.code for each in done] == [0] * 7 + [1] * 4 + [2]
+    assert [each.code for each in done] == [0] * 7 + [1] * 4 + [2] * 2
     assert (root / "merged.json").read_bytes() == (root / "whole.json").read_bytes()
     names = [path.name for path in (root / "whole").iterdir()]
     assert len(names) == 2
@@ -289,6 +290,7 @@ def test_a_merged_grid_is_that_of_one_machine(toolkit: Toolkit) -> None:
     refused[2].says(1, r"part-1/temp.* line 1: .*seed 1, not 5")
     refused[3].says(1, r"whole\.json: not a part")
     refused[4].says(2, "--shard needs --out FOLDER")
+    refused[5].says(2, "--shard and --json cannot be combined")
     assert list((root / "x").iterdir()) == []
 
 

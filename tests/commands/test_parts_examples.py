@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gpt2.stories.grammar import write_stories
+from gpt2.tokenizer import train_vocabulary, write_vocabulary
 from tests.commands.toolkit_copy import Toolkit
 from tests.support.documents import ROOT
 
@@ -64,18 +65,23 @@ def test_the_script_for_slurm_merges_what_its_arrays_write(toolkit: Toolkit) -> 
 @pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None, reason="Apache Beam is not installed"
 )
-def test_the_pipeline_for_beam_writes_what_encode_writes(encoding_toolkit: Toolkit) -> None:
-    root = encoding_toolkit.root
-    (root / "texts").mkdir()
-    (root / "texts" / "a.txt").write_text("\n".join(write_stories(9, seed=2)))
-    shutil.copy(ROOT / "examples" / "cluster" / "beam_encode.py", root)
-    assert encoding_toolkit.run("python src/encode.py texts whole.npz").code == 0
-    done = subprocess.run(
-        [sys.executable, "beam_encode.py", "texts", "tokens.npz", "--parts", "3"],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert (root / "tokens.npz").read_bytes() == (root / "whole.npz").read_bytes()
-    assert len(list(root.glob("tokens.npz.part-*.npz"))) == 3
+def test_the_pipeline_for_beam_writes_what_encode_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "117M"
+    folder.mkdir(parents=True)
+    write_vocabulary(folder, *train_vocabulary([], 257))
+    (tmp_path / "texts").mkdir()
+    for number in range(4):
+        text = "\n".join(write_stories(150, seed=number))
+        (tmp_path / "texts" / f"{number}.txt").write_text(text)
+    pipeline = str(ROOT / "examples" / "cluster" / "beam_encode.py")
+    for words in (
+        ["-m", "gpt2", "encode", "texts", "whole.npz"],
+        [pipeline, "texts", "tokens.npz", "--parts", "3"],
+    ):
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "tokens.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert len(list(tmp_path.glob("tokens.npz.part-*.npz"))) == 3

@@ -96,6 +96,8 @@ def check(values: Values) -> None:
     check_parts(values)
     if values.shard and not values.out:
         raise UsageError("--shard needs --out FOLDER, a folder of its own for each part")
+    if values.shard and values.json:
+        raise UsageError("--shard and --json cannot be combined; the results come with --merge")
 
 
 def _included(part: Part | None, first: int) -> Callable[[int], bool]:

@@ -9,10 +9,12 @@ import io
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +44,7 @@ PARSED_ONLY = {
     "tune": "trains many times; has tests of its own",
 }
 FILE_COMMANDS, PROJECTS = ("mkdir", "cp"), "examples/projects/"
+SVG = "{http://www.w3.org/2000/svg}"
 TYPED = "Mila was\n/quit\n"
 
 
@@ -106,6 +109,18 @@ def test_a_wrong_command_in_a_page_is_found(tmp_path: Path) -> None:
             check(words)
     with pytest.raises(AssertionError):
         check(["make", "coffee"])
+
+
+def test_the_commands_in_the_picture_of_a_session_are_valid() -> None:
+    content = (ROOT / "docs" / "session.svg").read_text(encoding="utf-8")
+    assert "url(" not in content, "the picture needs a file from elsewhere"
+    picture = ElementTree.fromstring(content)
+    lines = ["".join(text.itertext()).replace("\xa0", " ") for text in picture.iter(f"{SVG}text")]
+    shown = "\n".join(lines).replace("\\\n", " ")
+    commands = [shlex.split(line[2:]) for line in shown.splitlines() if line.startswith("$ ")]
+    assert len(commands) == 3
+    for words in commands:
+        check(words)
 
 
 def test_the_verbs_that_are_only_parsed_are_few() -> None:

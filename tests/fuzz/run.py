@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -29,6 +28,8 @@ MORE_MEMORY = 512 << 20  # bytes
 def limit_memory() -> None:
     """Limit the memory of this process to `MORE_MEMORY` more than it has."""
     if sys.platform == "linux":
+        import resource
+
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + MORE_MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from gpt2.generation.attention import ROWS
 from gpt2.generation.completions import Completion
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import ids_without_token
-from gpt2.web.scheduler import PART, Generation, QueueFull, Request, Scheduler, Stopped
+from gpt2.web.scheduler import LARGE_PART, PART, Generation, QueueFull, Request, Scheduler, Stopped
 from tests.web.conftest import load_numpy_at
 
 LONG = [number % 290 for number in range(900)]
@@ -65,17 +66,17 @@ def recorded_calls(scheduler: Scheduler) -> list[tuple[str, int]]:
     """Return a list that will hold each call of the engine and its number of tokens."""
     calls: list[tuple[str, int]] = []
     engine = scheduler.model.engine
-    prefill, decode = engine.prefill, engine.decode
+    prefill, decode = engine.prefill_slices, engine.decode
 
-    def record_prefill(slot, tokens, start):
+    def record_prefill(slot, tokens, start, scored):
         calls.append(("prefill", len(tokens)))
-        return prefill(slot, tokens, start)
+        return prefill(slot, tokens, start, scored)
 
     def record_decode(tokens, slots):
         calls.append(("decode", len(tokens)))
         return decode(tokens, slots)
 
-    engine.prefill, engine.decode = record_prefill, record_decode
+    engine.prefill_slices, engine.decode = record_prefill, record_decode
     return calls
 
 
@@ -147,6 +148,110 @@ def test_a_text_waits_for_a_part_of_one_prompt_at_most(client: Client) -> None:
     prompts = [place for place, (name, size) in enumerate(calls) if name == "prefill"]
     assert [calls[place][1] for place in prompts] == [1, 7, PART, 200 - PART, 90]
     assert {calls[place - 1][0] for place in prompts[1:]} == {"decode"}
+
+
+DECODE_STEP = 10.0  # seconds of `Clock`
+
+
+class Clock:
+    """A clock that goes on when the engine works: a decode step takes `DECODE_STEP`."""
+
+    def __init__(self, model: LanguageModel, slice_seconds):
+        self.now = 0.0
+        self.decoded: list[float] = []  # when each decode step ended
+        engine = model.engine
+        prefill, decode = engine.prefill_slices, engine.decode
+
+        def timed_prefill(*arguments):
+            slices = prefill(*arguments)
+            while True:
+                self.now += slice_seconds()
+                try:
+                    next(slices)
+                except StopIteration as end:
+                    return end.value
+                yield
+
+        def timed_decode(tokens, slots):
+            self.now += DECODE_STEP
+            self.decoded.append(self.now)
+            return decode(tokens, slots)
+
+        engine.prefill_slices, engine.decode = timed_prefill, timed_decode
+
+    def __call__(self) -> float:
+        return self.now
+
+
+SCORED = {"top": 2, "of_prompt": True}
+
+
+@pytest.mark.parametrize("options", [{}, SCORED], ids=["plain", "scored"])
+@pytest.mark.parametrize("longest", [0.1, 1.0, 4.0, 7.0, 12.0])
+def test_a_long_prompt_delays_a_running_text_by_less_than_two_decode_steps(
+    models_dir: Path, alone: LanguageModel, longest: float, options: dict
+) -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    chooser = random.Random(seed)
+    model = load_numpy_at(models_dir / "small")
+    clock = Clock(model, lambda: chooser.uniform(longest / 2, longest))
+    client = Client(Scheduler(model, slots=4, most_waiting=10, clock=clock))
+    running, joining = client.generation([5], length=300), client.generation(LONG, **options)
+    joined = []
+
+    def join(generation: Generation) -> None:
+        if len(generation.completion.tokens) == 10:
+            joined.append(client.submit(joining))
+
+    assert client.submit(running, grown=join).wait(60)
+    assert joined[0].wait(60)
+    gaps = np.diff(clock.decoded)
+    assert gaps.max() < 3 * DECODE_STEP
+    assert client.scheduler.counters.prompt_tokens == len(LONG) + 1
+    for generation, prompt in ((running, [5]), (joining, LONG)):
+        settings = alone.settings(length=300 if generation is running else 20, seed=1)
+        (expected,) = alone.samples(prompt, 1, settings)
+        assert generation.completion.tokens == expected.tokens
+    # The prompt gets about as much time as the text: more than half a step in each of its own.
+    delayed = gaps[gaps > DECODE_STEP]
+    assert delayed[:-1].mean() > 1.4 * DECODE_STEP or longest < 1
+    client.scheduler.close()
+    assert client.scheduler.join(60)
+
+
+def test_a_long_prompt_is_processed_in_large_parts_while_nothing_runs(client: Client) -> None:
+    calls = recorded_calls(client.scheduler)
+    client.run(client.generation(LONG, length=1))
+    assert calls == [("prefill", LARGE_PART), ("prefill", len(LONG) - LARGE_PART)]
+
+
+def test_a_prompt_that_is_given_up_halfway_leaves_the_others_as_they_are(
+    models_dir: Path, alone: LanguageModel
+) -> None:
+    model = load_numpy_at(models_dir / "small")
+    clock = Clock(model, lambda: DECODE_STEP)  # a slice in each step
+    client = Client(Scheduler(model, slots=2, most_waiting=10, clock=clock))
+    running = client.generation([5], length=100)
+    events = []
+
+    def react(generation: Generation) -> None:
+        length = len(generation.completion.tokens)
+        if length == 10:
+            events.append(client.submit(client.generation(LONG)))
+        elif length == 17:  # within a part of the prompt
+            events[0].request.cancelled = True
+            later = client.generation(LONG[:200])
+            events.extend([client.submit(later), later])
+
+    assert client.submit(running, grown=react).wait(60)
+    _, event, later = events
+    assert event.wait(60)
+    for generation, prompt, length in ((running, [5], 100), (later, LONG[:200], 20)):
+        (expected,) = alone.samples(prompt, 1, alone.settings(length=length, seed=1))
+        assert generation.completion.tokens == expected.tokens
+    client.scheduler.close()
+    assert client.scheduler.join(60)
 
 
 def test_a_cancelled_request_frees_its_slots_and_leaves_the_queue(client: Client) -> None:
@@ -297,14 +402,13 @@ def test_logits_that_are_not_finite_fail_their_completion_only(
     client: Client, options: dict
 ) -> None:
     engine = client.scheduler.model.engine
-    methods = {name: getattr(engine, name) for name in ("prefill", "score")}
+    prefill = engine.prefill_slices
 
     def broken(*arguments):
-        for name, method in methods.items():
-            setattr(engine, name, method)
-        return methods["score" if "of_prompt" in options else "prefill"](*arguments) * np.nan
+        engine.prefill_slices = prefill
+        return np.nan * (yield from prefill(*arguments))
 
-    engine.prefill = engine.score = broken
+    engine.prefill_slices = broken
     failed = client.generation([5, 6], **options)
     client.run(failed)
     works = client.generation([5, 6], **options)

@@ -7,14 +7,16 @@ one position of; attention reads the filled part and copies nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
 from gpt2.generation import attention
+from gpt2.generation.engine import result_of
 from gpt2.hparams import HParams
 
 Product = Callable[..., Sequence[np.ndarray]]  # of arrays [N, C], N rows
+Slices = Generator[None, None, np.ndarray]  # a computation that may be interrupted where it yields
 
 
 class CachedEngine:
@@ -73,16 +75,31 @@ class CachedEngine:
         self.lengths[slot] = length
         return length
 
-    # Logits that are not finite are refused where they are used; warnings would come before that.
-    @np.errstate(all="ignore")
     def prefill(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """See `Engine.prefill`."""
-        return self._logits(self._prefill(slot, tokens, start)[-1][-1:])[0]
+        return result_of(self.prefill_slices(slot, tokens, start))[0]
 
-    @np.errstate(all="ignore")
     def score(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """See `Engine.score`."""
-        return self._logits(np.concatenate(self._prefill(slot, tokens, start)))
+        return result_of(self.prefill_slices(slot, tokens, start, scored=True))
+
+    def prefill_slices(
+        self, slot: int, tokens: Sequence[int], start: int = 0, scored: bool = False
+    ) -> Slices:
+        """See `Engine.prefill_slices`. A slice is a product or the attention of a layer.
+
+        Slices of fewer tokens would be shorter, too, but change how attention is rounded.
+        """
+        slices = self._prefill(slot, tokens, start, scored)
+        while True:
+            # Logits that are not finite are refused where they are used; warnings would come before
+            # that. Between slices, the state of the caller holds.
+            with np.errstate(all="ignore"):
+                try:
+                    next(slices)
+                except StopIteration as end:
+                    return end.value
+            yield
 
     @np.errstate(all="ignore")
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
@@ -122,21 +139,21 @@ class CachedEngine:
         shape = [2, hparams.n_layer, slots, hparams.n_head, hparams.n_ctx, head_size]
         return np.zeros(shape, np.float32)
 
-    def _prefill(self, slot: int, tokens: Sequence[int], start: int) -> list[np.ndarray]:
-        """Run a prompt from `start` on through the layers: ids [T] -> chunks of [T, C]."""
+    def _prefill(self, slot: int, tokens: Sequence[int], start: int, scored: bool) -> Slices:
+        """Run a prompt from `start` on: ids [T] -> logits [T, V], or [1, V] of the last token."""
         self.lengths[slot] = start
         prompt = self._prompts[slot][:start]
         if len(prompt) == start and start % attention.ROWS == 0:
             prompt = [*prompt, *tokens]
         self._prompts[slot] = []  # in case of an interruption
-        chunks = [
-            self._prefill_chunk(slot, np.array(tokens[first : first + self.CHUNK]))
-            for first in range(0, len(tokens), self.CHUNK)
-        ]
+        chunks = []
+        for first in range(0, len(tokens), self.CHUNK):
+            chunk = np.array(tokens[first : first + self.CHUNK])
+            chunks.append((yield from self._prefill_chunk(slot, chunk)))
         self._prompts[slot] = prompt
-        return chunks
+        return (yield from self._logits(np.concatenate(chunks) if scored else chunks[-1][-1:]))
 
-    def _prefill_chunk(self, slot: int, tokens: np.ndarray) -> np.ndarray:
+    def _prefill_chunk(self, slot: int, tokens: np.ndarray) -> Slices:
         """Run part of a prompt through the layers: ids [T] -> [T, C]."""
         start = int(self.lengths[slot])
         end = start + len(tokens)
@@ -150,7 +167,7 @@ class CachedEngine:
             )
 
         self.lengths[slot] = end
-        return self._run(self._tokens[tokens] + self._positions[start:end], attend)
+        return (yield from self._run(self._tokens[tokens] + self._positions[start:end], attend))
 
     def _append(self, tokens: np.ndarray, slots: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Run tokens at given positions of slots, and return the logits after each: [T, V]."""
@@ -167,21 +184,28 @@ class CachedEngine:
             values[layer][at[0], :, at[1]] = qkv[:, 2]
             return attention.decode_attention(qkv[:, 0], keys[layer], values[layer], slots, lengths)
 
-        logits = self._logits(self._run(self._tokens[tokens] + self._positions[places], attend))
+        x = result_of(self._run(self._tokens[tokens] + self._positions[places], attend))
+        logits = result_of(self._logits(x))
         self.lengths[slots] = lengths  # of equal slots, the last one counts
         return logits
 
-    def _run(self, x: np.ndarray, attend: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, x: np.ndarray, attend: Callable[[int, np.ndarray], np.ndarray]) -> Slices:
         """Run the layers, with attention in between: [N, C] -> [N, C]."""
         (qkv,) = self._first(x)
         for layer, product in enumerate(self._layers):
-            x, *following = product(x, attend(layer, qkv))
+            yield
+            attended = attend(layer, qkv)
+            yield
+            x, *following = product(x, attended)
             if following:
                 (qkv,) = following
         return x
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
-        parts = [part(x)[0] for part in self._head]
+    def _logits(self, x: np.ndarray) -> Slices:
+        parts = []
+        for part in self._head:
+            yield
+            parts.append(part(x)[0])
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Generator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -51,6 +53,25 @@ class Engine(Protocol):
     def score(self, slot: int, tokens: Sequence[int], start: int = 0) -> np.ndarray:
         """Do what `prefill` does, but return the logits after each token, float32 [T, V]."""
 
+    def prefill_slices(
+        self, slot: int, tokens: Sequence[int], start: int = 0, scored: bool = False
+    ) -> Generator[None, None, np.ndarray]:
+        """Do what `prefill` does, or `score`, in many short slices.
+
+        Between two slices other slots may be decoded, and nothing else. If the generator is not run
+        to its end, the slot has to be prefilled again.
+
+        Args:
+            scored: whether to return the logits after each token instead of those of the last one.
+
+        Yields:
+            None, between two slices.
+
+        Returns:
+            The logits, float32 [T, V] or [1, V]; the same as without decoding in between, to the
+            bit.
+        """
+
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """Run one decode step: append one token to each sequence, ids int [B].
 
@@ -85,3 +106,12 @@ def prefill_prompt(engine: Engine, slot: int, tokens: Sequence[int]) -> np.ndarr
     """
     start = engine.reuse(slot, tokens)
     return engine.prefill(slot, tokens[start:], start)
+
+
+def result_of(slices: Generator[object, None, Result]) -> Result:
+    """Run a generator to its end and return its result."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return end.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -57,6 +57,16 @@ class TensorFlowEngine:
         """See `Engine.score`."""
         self.lengths[slot] = start
         return self.extend(slot, tokens)
+
+    def prefill_slices(
+        self, slot: int, tokens: Sequence[int], start: int = 0, scored: bool = False
+    ) -> Generator[None, None, np.ndarray]:
+        """See `Engine.prefill_slices`. The whole graph is one slice."""
+        logits = (
+            self.score(slot, tokens, start) if scored else self.prefill(slot, tokens, start)[None]
+        )
+        yield
+        return logits
 
     def decode(self, tokens: np.ndarray, slots: Sequence[int] | None = None) -> np.ndarray:
         """See `Engine.decode`. Consecutive slots are one pass."""

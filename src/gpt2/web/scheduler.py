@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
 
@@ -23,9 +25,12 @@ from gpt2.generation.engine import Engine
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.token_scores import TokenScore, score_token
 
-# Prompt tokens in one step: few while a text is running, which has to wait for them. Parts of a
-# prompt begin at multiples of `ROWS`, so that its logits are those of the whole prompt, to the bit.
+# Prompt tokens that are processed together: few while a text is running. Parts of a prompt begin at
+# multiples of `ROWS`, so that its logits are those of the whole prompt, to the bit.
 PART, LARGE_PART = ROWS, 4 * ROWS
+# Time for the slices of a part between two decode steps, as a multiple of the last one's: running
+# texts wait for less than 3 decode steps, with a slice that takes longer than expected.
+PREFILL_SHARE = 1.25
 
 
 class QueueFull(Exception):
@@ -66,6 +71,7 @@ class Generation:
         self._scores_prompt = of_prompt and top is not None
         self.context: list[int] = []
         self._position: int | None = None  # how many of these are in the KV cache
+        self._slices: Generator[None, None, int] | None = None  # of the part that has begun
 
     @property
     def wants_scores(self) -> bool:
@@ -88,25 +94,42 @@ class Generation:
         self.context = self.completion.context(n_ctx)
         self._position = None
 
-    def prefill(self, engine: Engine, most: int, model: LanguageModel) -> int:
+    def prefill(
+        self, engine: Engine, most: int, model: LanguageModel, pause: Callable[[], bool]
+    ) -> int:
         """Process a part of the prompt, and add the first token after the last part.
 
         Args:
-            most: the largest number of tokens to process.
+            most: the largest number of tokens of a part.
+            pause: asked between two slices of the computation whether to return; the next call
+                continues.
 
         Returns:
-            The number of tokens.
+            The number of tokens of the part if it is finished, otherwise 0.
         """
+        self._slices = self._slices or self._prefill(engine, most, model)
+        while True:
+            try:
+                next(self._slices)
+            except StopIteration as end:
+                self._slices = None
+                return end.value
+            if pause():
+                return 0
+
+    def _prefill(
+        self, engine: Engine, most: int, model: LanguageModel
+    ) -> Generator[None, None, int]:
         if self._position is None:
             self._position = 0 if self._scores_prompt else engine.reuse(self.slot, self.context)
             self.reused = max(self.reused, self._position)
+            yield  # the KV cache may have been copied
         start = self._position
         tokens = self.context[start : start + most]
+        logits = yield from engine.prefill_slices(self.slot, tokens, start, self._scores_prompt)
         if self._scores_prompt:
-            logits = engine.score(self.slot, tokens, start)
-            self._score_prompt(logits, self.context[start + 1 : start + len(tokens) + 1])
-        else:
-            logits = engine.prefill(self.slot, tokens, start)[None]
+            following = self.context[start + 1 : start + len(tokens) + 1]
+            yield from self._score_prompt(logits, following)
         self._position += len(tokens)
         if self.decoding:
             self._scores_prompt = False
@@ -129,10 +152,13 @@ class Generation:
         self._scores_prompt = False
         self.completion.stop()
 
-    def _score_prompt(self, logits: np.ndarray, following: list[int]) -> None:
+    def _score_prompt(
+        self, logits: np.ndarray, following: list[int]
+    ) -> Generator[None, None, None]:
         try:
             for row, token in zip(logits, following, strict=False):  # none follows the last row
                 self.prompt_scores.append(score_token(row, token, self._top or 0))
+                yield
         except UserError as error:
             self.error = error
 
@@ -170,18 +196,26 @@ class Counters:
 class Scheduler:
     """Runs the requests of one model in a thread of its own."""
 
-    def __init__(self, model: LanguageModel, slots: int, most_waiting: int):
+    def __init__(
+        self,
+        model: LanguageModel,
+        slots: int,
+        most_waiting: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         """Start the thread.
 
         Args:
             model: nothing else may use its engine from here on.
             slots: completions that are generated at once.
             most_waiting: requests that may wait for a slot.
+            clock: returns the time in seconds.
         """
         self.model = model
         self.slots = slots
         self.counters = Counters()
         self._most_waiting = most_waiting
+        self._clock = clock
         self._engine = model.engine
         self._engine.reset(slots)
         self._contexts: list[list[int]] = [[] for _ in range(slots)]  # the last one in each slot
@@ -292,13 +326,16 @@ class Scheduler:
             return None
 
     def _step(self) -> None:
-        """Extend all running completions by a token, and process a part of the next prompt."""
+        """Extend all running completions by a token, and process some of the next prompt."""
         decoding = [generation for generation in self._running if generation.decoding]
+        start = self._clock()
         self._decode(sorted(decoding, key=lambda generation: generation.slot))
-        prompts = (generation for generation in self._running if not generation.decoding)
-        if generation := next(prompts, None):
-            self._prefill(generation, PART if decoding else LARGE_PART)
-        self.counters.steps += bool(decoding or generation)
+        seconds = self._clock() - start
+        prompts = [generation for generation in self._running if not generation.decoding]
+        if prompts:
+            is_awaited = len(prompts) < len(self._running)
+            self._prefill(prompts[0], PREFILL_SHARE * seconds if is_awaited else math.inf)
+        self.counters.steps += bool(decoding or prompts)
 
     def _decode(self, generations: list[Generation]) -> None:
         """Add a token to completions, except to those whose context is full: they begin again."""
@@ -316,9 +353,19 @@ class Scheduler:
             generation.add_token(logits, self.model)
             self._report(generation, length)
 
-    def _prefill(self, generation: Generation, most: int) -> None:
+    def _prefill(self, generation: Generation, seconds: float) -> None:
+        """Process a part of a prompt, or at least a slice of it: as much as that time allows."""
+        end, last = self._clock() + seconds, self._clock()
+
+        def pause() -> bool:
+            nonlocal last
+            before, last = last, self._clock()
+            return last + (last - before) > end  # the next slice may take as long as this one
+
         length, reused = len(generation.completion.tokens), generation.reused
-        self.counters.prompt_tokens += generation.prefill(self._engine, most, self.model)
+        most = LARGE_PART if seconds == math.inf else PART
+        processed = generation.prefill(self._engine, most, self.model, pause)
+        self.counters.prompt_tokens += processed
         self.counters.reused_tokens += generation.reused - reused
         if generation.decoding or generation.finished:
             self._report(generation, length)

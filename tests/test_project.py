@@ -49,6 +49,11 @@ def test_requirements_extras_txt_equals_the_extras_in_pyproject() -> None:
     }
 
 
+def test_the_tests_have_the_packages_of_the_page() -> None:
+    web = set(project()["project"]["optional-dependencies"]["web"])
+    assert web <= requirements("requirements-dev.txt")
+
+
 def test_the_version_is_a_plain_string_and_the_newest_in_the_changelog() -> None:
     assert project()["tool"]["setuptools"]["dynamic"]["version"] == {
         "attr": "gpt2.version.__version__"

@@ -281,6 +281,12 @@ class Results:
         """Free the slots of the request after the current step."""
         self._request.cancelled = True
 
+    def stop(self) -> None:
+        """Cancel the request, and end `items` as if all completions had ended."""
+        self.cancel()
+        self._left = 0
+        self._queue.put_nowait((None, False))  # wakes it up
+
     def _update(self, generation: Generation) -> None:
         """Pass the news of a completion to the event loop."""
         try:
@@ -307,7 +313,7 @@ class Results:
         if gone:
             gone.add_done_callback(lambda _: self._queue.put_nowait((ClientGone(), True)))
         try:
-            while self._left:
+            while self._left > 0:
                 remaining = end - self._loop.time()
                 item, finished = await asyncio.wait_for(self._queue.get(), max(remaining, 0))
                 if isinstance(item, Exception):

@@ -7,6 +7,7 @@ the browser needs comes from this server.
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import html
 import os
@@ -26,6 +27,7 @@ from gpt2.web.page_writing import (
     PROBABILITY_CLASSES,
     ColoredToken,
     PageSettings,
+    Stop,
     Writing,
     color_tokens,
     write,
@@ -130,6 +132,9 @@ class Page:
         self._models = endpoint.models
         self._models_dir = models_dir
         self._model_menus: list[gr.Dropdown] = []
+        # What each tab of a browser is generating, by the session that Gradio gives it. Gradio's
+        # own way to cancel an event can lose the iterator, which then generates to its end.
+        self._running: dict[str | None, set[Stop]] = collections.defaultdict(set)
 
     def build(self) -> gr.Blocks:
         """Return the page."""
@@ -153,6 +158,7 @@ class Page:
                 outputs=[*self._model_menus, menu],
                 api_visibility="private",
             )
+            blocks.unload(self._stop)
         blocks.queue(
             max_size=self._endpoint.limits.most_waiting,
             default_concurrency_limit=None,  # the scheduler has its own limits
@@ -164,24 +170,26 @@ class Page:
 
     def _build_writing(self) -> gr.Textbox:
         prompt = _prompt_box("write-prompt")
-        gr.Examples([[text] for text in EXAMPLES], [prompt], label="Examples")
+        # gr.Examples needs a route that runs functions without the queue, which is hidden.
+        examples = gr.Dataset(
+            components=[prompt], samples=[[text] for text in EXAMPLES], label="Examples"
+        )
+        _on(examples.click, lambda sample: sample[0], [examples], [prompt])
         with gr.Row():
-            generate = gr.Button("Generate", variant="primary", elem_id="generate")
-            stop = gr.Button("Stop", elem_id="stop")
-            proceed = gr.Button("Continue", elem_id="continue")
-            again = gr.Button("Regenerate", elem_id="regenerate")
-            download = gr.Button("Download", elem_id="download")
+            generate = _button("Generate", "generate", variant="primary")
+            stop = _button("Stop", "stop")
+            proceed = _button("Continue", "continue")
+            again = _button("Regenerate", "regenerate")
+            download = _button("Download", "download")
         output, status, state = self._build_output("write")
         with gr.Accordion("Settings", open=True):
             settings = self._build_settings("write")
         inputs, outputs = [prompt, *settings], [output, status, state]
-        running = [
-            _on(generate.click, self._generate, inputs, outputs),
-            _on(prompt.submit, self._generate, inputs, outputs),
-            _on(proceed.click, self._continue, [state, *settings], outputs),
-            _on(again.click, self._regenerate, [state, *settings], outputs),
-        ]
-        stop.click(None, cancels=running, api_visibility="private")
+        _on(generate.click, self._generate, inputs, outputs)
+        _on(prompt.submit, self._generate, inputs, outputs)
+        _on(proceed.click, self._continue, [state, *settings], outputs)
+        _on(again.click, self._regenerate, [state, *settings], outputs)
+        _on(stop.click, self._stop, [], [])
         download.click(None, output, js=DOWNLOAD, api_visibility="private")
         return output
 
@@ -190,15 +198,14 @@ class Page:
         with gr.Row():
             generate = gr.Button("Generate both", variant="primary", elem_id="compare")
             stop = gr.Button("Stop")
-        running = []
+        _on(stop.click, self._stop, [], [])
         with gr.Row():
             for side in ("left", "right"):
                 with gr.Column(min_width=280):
                     outputs = self._build_output(side)
                     inputs = [prompt, *self._build_settings(side)]
                     for event in (generate.click, prompt.submit):
-                        running.append(_on(event, self._generate, inputs, outputs))
-        stop.click(None, cancels=running, api_visibility="private")
+                        _on(event, self._generate, inputs, outputs)
 
     def _build_output(self, name: str) -> list[Any]:
         return [
@@ -252,32 +259,55 @@ class Page:
         self._model_menus.append(menu)
         return menu
 
-    async def _generate(self, prompt: str, *settings: Any) -> AsyncIterator[list[Any]]:
-        async for update in self._updates(prompt, PageSettings(*settings)):
+    async def _generate(
+        self, request: gr.Request, prompt: str, *settings: Any
+    ) -> AsyncIterator[list[Any]]:
+        async for update in self._updates(request, prompt, PageSettings(*settings)):
             yield update
 
-    async def _continue(self, before: Writing, *settings: Any) -> AsyncIterator[list[Any]]:
+    async def _continue(
+        self, request: gr.Request, before: Writing, *settings: Any
+    ) -> AsyncIterator[list[Any]]:
         if not before.texts:
             yield [gr.skip(), "Generate a text first.", gr.skip()]
             return
-        async for update in self._updates(before.prompt, PageSettings(*settings), before):
+        wanted = PageSettings(*settings)
+        async for update in self._updates(request, before.prompt, wanted, before):
             yield update
 
-    async def _regenerate(self, before: Writing, *settings: Any) -> AsyncIterator[list[Any]]:
+    async def _regenerate(
+        self, request: gr.Request, before: Writing, *settings: Any
+    ) -> AsyncIterator[list[Any]]:
         """Generate with a random seed, because the same seed would give the same text."""
         wanted = dataclasses.replace(PageSettings(*settings), seed="")
-        async for update in self._updates(before.prompt, wanted):
+        async for update in self._updates(request, before.prompt, wanted):
             yield update
 
+    async def _stop(self, request: gr.Request) -> None:
+        """End what a tab is generating: Stop was pressed, or the tab was closed."""
+        for stop in self._running[request.session_hash]:
+            stop()
+
     async def _updates(
-        self, prompt: str, settings: PageSettings, before: Writing | None = None
+        self,
+        request: gr.Request,
+        prompt: str,
+        settings: PageSettings,
+        before: Writing | None = None,
     ) -> AsyncIterator[list[Any]]:
         """Yield values of the text, the status and the state."""
+        stop = Stop()
+        running = self._running[request.session_hash]
+        running.add(stop)
         try:
-            async for writing in write(self._endpoint, prompt, settings, before):
+            async for writing in write(self._endpoint, prompt, settings, stop, before):
                 yield [writing.shown, writing.status, writing]
         except Exception as error:
             yield [gr.skip(), self._sentence(error), gr.skip()]
+        finally:
+            running.discard(stop)
+            if not running:
+                self._running.pop(request.session_hash, None)
 
     def _sentence(self, error: Exception) -> str:
         """Return what to show for an error; a bug is also reported."""
@@ -384,6 +414,11 @@ def _prompt_box(name: str) -> gr.Textbox:
     )
 
 
+def _button(label: str, name: str, **options: Any) -> gr.Button:
+    """Return a button so narrow that phones show several in a row."""
+    return gr.Button(label, elem_id=name, min_width=100, size="md", **options)
+
+
 def _on(event: Any, action: Any, inputs: list[Any], outputs: list[Any], **options: Any) -> Any:
     """Call an action when an event happens, and show no spinner over its outputs."""
     return event(
@@ -405,11 +440,24 @@ def _alternatives(tokens: list[ColoredToken], place: float | None) -> tuple[Any,
     if token.probability is None:
         return "The first token has no probability.", ""
     rows = "".join(
-        f"<tr><td><code>{html.escape(repr(text))}</code></td><td>{100 * value:.2f} %</td></tr>"
+        f"<tr><td><code>{html.escape(_in_quotes(text))}</code></td>"
+        f"<td>{100 * value:.2f} %</td></tr>"
         for text, value in token.alternatives
     )
     table = (
         "<table><caption>Most probable tokens in its place</caption>"
         f"<tr><th>token</th><th>probability</th></tr>{rows}</table>"
     )
-    return f"Token {int(place)}, {token.text!r}: {100 * token.probability:.2f} %", table
+    quoted = _in_quotes(token.text)
+    return f"Token {int(place)}, {quoted}: {100 * token.probability:.2f} %", table
+
+
+def _in_quotes(text: str) -> str:
+    r"""Return a token on one line; other control characters are escaped already.
+
+    Example:
+        >>> print(_in_quotes(" a\n"))
+        ' a\n'
+    """
+    line = text.replace("\n", "\\n").replace("\t", "\\t")
+    return f"'{line}'"

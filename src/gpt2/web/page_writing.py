@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import math
@@ -14,11 +13,10 @@ from typing import Any
 from gpt2 import randomness
 from gpt2.errors import UserError, escaped, quoted
 from gpt2.tokenizer import Tokenizer
-from gpt2.web.api import Endpoint
+from gpt2.web.api import Endpoint, Results
 from gpt2.web.completion_response import Answer
 from gpt2.web.scheduler import Generation
 
-ABANDONED = 5.0  # seconds without a request for the next update, which Gradio makes at once
 SECONDS_BETWEEN_UPDATES = 0.1  # of the text in the browser
 LONGEST_SEED = 30  # digits
 ALTERNATIVES = 8  # most probable tokens that are shown for a token
@@ -137,12 +135,38 @@ class Writing:
         return f"{self.tokens:,} tokens, {speed}, seed {self.seed}"
 
 
+class Stop:
+    """Ends samples where they are, also those that are still waiting for their model."""
+
+    def __init__(self) -> None:
+        """Prepare it for one call of `write`."""
+        self._requested = False
+        self._results: Results | None = None
+
+    def __call__(self) -> None:
+        """End the samples. Call this in the event loop."""
+        self._requested = True
+        if self._results:
+            self._results.stop()
+
+    def watch(self, results: Results) -> None:
+        """Take what is to be ended."""
+        self._results = results
+        if self._requested:
+            results.stop()
+
+
 async def write(
-    endpoint: Endpoint, prompt: str, settings: PageSettings, before: Writing | None = None
+    endpoint: Endpoint,
+    prompt: str,
+    settings: PageSettings,
+    stop: Stop,
+    before: Writing | None = None,
 ) -> AsyncIterator[Writing]:
-    """Yield samples while they grow; closing the iterator ends them.
+    """Yield samples while they grow; closing the iterator ends them, too.
 
     Args:
+        stop: may be called at any time; the last item then has all that was generated.
         before: samples to continue with more tokens; None for new ones.
 
     Raises:
@@ -161,6 +185,7 @@ async def write(
     start = time.perf_counter()
     last_update = -math.inf
     _, _, results = await endpoint.submit(body, names, _progress)
+    stop.watch(results)
 
     def now(finished: bool = False) -> Writing:
         seconds = time.perf_counter() - start
@@ -172,10 +197,7 @@ async def write(
             counts[number] = tokens
             if time.perf_counter() - last_update >= SECONDS_BETWEEN_UPDATES:
                 last_update = time.perf_counter()
-                # Gradio may keep an iterator that it has cancelled, without closing it.
-                abandoned = asyncio.get_running_loop().call_later(ABANDONED, results.cancel)
                 yield now()
-                abandoned.cancel()
     yield now(finished=True)
 
 

@@ -3,8 +3,11 @@
 
 python benchmarks/serving.py --model_name 124M --quantize int8 --docs docs/benchmarks/serving.md
 
-A server of this project is started, and so many clients at once send it requests over loopback, one
-after the other each. With --llama PYTHON --gguf FILE, llama.cpp's server gets the same requests.
+A server of this project is started, and so many clients at once send it requests over loopback,
+one after the other each. With --llama PYTHON --gguf FILE, llama.cpp's server gets the same
+requests; the servers take turns. Some requests are then sent once more, alone, and their texts
+compared. The second table has the longest time between two tokens of a text while a long prompt
+joins.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ import random
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +35,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = "the of and to in that was his he it with is for as had you not be her on at by which"
 START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+COMPARED = 20  # requests of each row that are sent once more
+LONG_PROMPT = 900  # tokens
+GAP_TOKENS = 200  # of the text that it joins
 PATIENCE = 120.0  # seconds for an answer, or for a server to start
 
 
@@ -44,6 +51,7 @@ class Measured:
         tokens: of all completions.
         seconds: how long it took.
         errors: one line for each request that failed.
+        memory: of the server in bytes, once a second.
     """
 
     texts: list[tuple[int, str]] = dataclasses.field(default_factory=list)
@@ -51,6 +59,19 @@ class Measured:
     tokens: int = 0
     seconds: float = 0.0
     errors: list[str] = dataclasses.field(default_factory=list)
+    memory: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, other: Measured) -> None:
+        """Take what came of the same load at another time."""
+        for field in dataclasses.fields(self):
+            both = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, both)
+
+    def memory_in(self, tenth: int) -> float:
+        """Return the mean memory in a tenth of the time, from 0; of 10 minutes, in a minute."""
+        count = len(self.memory)
+        part = self.memory[count * tenth // 10 : count * (tenth + 1) // 10] or self.memory[-1:]
+        return sum(part) / max(len(part), 1)
 
     def first_token(self, share: float) -> float:
         """Return a quantile of the time to the first token, in seconds."""
@@ -91,9 +112,17 @@ def large_requests(count: int, model: str, words: int, tokens: int) -> list[dict
 
 
 async def measure(
-    url: str, requests: Sequence[dict[str, Any]], clients: int, seconds: float
+    url: str,
+    requests: Sequence[dict[str, Any]],
+    clients: int,
+    seconds: float,
+    process: int | None = None,
 ) -> Measured:
-    """Send requests for some seconds, and wait for the last answers."""
+    """Send requests for some seconds, and wait for the last answers.
+
+    Args:
+        process: id of the server, to record its memory.
+    """
     found, numbers = Measured(), itertools.count()
     start = time.perf_counter()
 
@@ -106,13 +135,60 @@ async def measure(
             except Exception as error:
                 found.errors.append(f"request {number}: {error!r}")
 
+    async def watch_memory(server: int) -> None:
+        while True:
+            found.memory.append(resident(server))
+            await asyncio.sleep(1)
+
+    watching = asyncio.create_task(watch_memory(process)) if process else None
     await asyncio.gather(*(client() for _ in range(clients)))
+    if watching:
+        watching.cancel()
     found.seconds = time.perf_counter() - start
     return found
 
 
-async def _stream(url: str, body: dict[str, Any], number: int, found: Measured) -> None:
-    """Send one request and read its answer to the end."""
+async def different_alone(
+    url: str, requests: Sequence[dict[str, Any]], texts: Sequence[tuple[int, str]]
+) -> int:
+    """Return how many of the first requests have another text when they are sent alone."""
+    alone = Measured()
+    for number in range(min(COMPARED, len(requests))):
+        await asyncio.wait_for(_stream(url, requests[number], number, alone), PATIENCE)
+    expected = dict(alone.texts)
+    return sum(text != expected.get(number % len(requests), text) for number, text in texts)
+
+
+async def gaps(url: str, model: str, tokens: int) -> list[float]:
+    """Return the seconds between the tokens of a text that a long prompt joins halfway."""
+    [body] = large_requests(1, model, 10, tokens)
+    [joining] = large_requests(1, model, 1, 1)
+    joining["prompt"] = [random.randrange(1000) for _ in range(LONG_PROMPT)]
+    times: list[float] = []
+    joined: list[asyncio.Task[None]] = []
+
+    def arrived() -> None:
+        times.append(time.perf_counter())
+        if len(times) == 20:
+            joined.append(asyncio.create_task(_stream(url, joining, 0, Measured())))
+
+    await asyncio.wait_for(_stream(url, body, 0, Measured(), arrived), PATIENCE)
+    await joined[0]
+    return [after - before for before, after in itertools.pairwise(times)]
+
+
+async def _stream(
+    url: str,
+    body: dict[str, Any],
+    number: int,
+    found: Measured,
+    arrived: Callable[[], object] = lambda: None,
+) -> None:
+    """Send one request and read its answer to the end.
+
+    Args:
+        arrived: called for each token.
+    """
     address = urlsplit(url)
     content = json.dumps(body | {"stream": True}).encode()
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -130,6 +206,7 @@ async def _stream(url: str, body: dict[str, Any], number: int, found: Measured) 
             if "error" in event:
                 raise ValueError(event["error"]["message"])
             first = first or time.perf_counter() - begin
+            arrived()
             for choice in event["choices"]:
                 text += choice["text"]
                 reason = choice["finish_reason"] or reason
@@ -156,6 +233,7 @@ async def _events(reader: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]
 def this_server(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """Run this project's server; yields its address and process id."""
     words = ["--model_name", args.model_name, "--quantize", args.quantize, "--port", "0"]
+    words += ["--models_dir", args.models_dir] if args.models_dir else []
     command = [sys.executable, str(ROOT / "src" / "serve.py"), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -195,12 +273,14 @@ def resident(process: int) -> int:
     return 0
 
 
-def row(name: str, clients: int, found: Measured, before: int, after: int) -> str:
+def row(name: str, clients: int, found: Measured, different: str) -> str:
     """Return a line of the table."""
+    before, after = found.memory_in(1), found.memory_in(9)
     return (
         f"| {name} | {clients} | {found.tokens / found.seconds:,.0f} | "
         f"{1e3 * found.first_token(0.5):,.0f} | {1e3 * found.first_token(0.95):,.0f} | "
-        f"{len(found.texts):,} | {len(found.errors)} | {before / 1e6:,.0f} | {after / 1e6:,.0f} |"
+        f"{len(found.texts):,} | {len(found.errors)} | {different} | "
+        f"{before / 1e6:,.0f} | {after / 1e6:,.0f} |"
     )
 
 
@@ -209,20 +289,49 @@ def table(args: argparse.Namespace) -> list[str]:
     requests = large_requests(1000, args.model_name, args.words, args.tokens)
     lines = [
         "| server | clients | tokens/s | first token p50 (ms) | p95 (ms) | answers | errors | "
-        "memory before (MB) | after (MB) |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "other text alone | memory in the second tenth (MB) | in the last (MB) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     with contextlib.ExitStack() as stack:
         servers = {f"**gpt2 serve, {args.quantize}**": stack.enter_context(this_server(args))}
         if args.llama:
             servers["llama_cpp.server"] = stack.enter_context(llama_server(args))
         for clients in args.clients:
-            for name, (url, process) in servers.items():
+            results = {name: Measured() for name in servers}
+            for _, (name, (url, process)) in itertools.product(range(args.rounds), servers.items()):
                 asyncio.run(measure(url, requests, clients, 2.0))  # warm up
-                before = resident(process)
-                found = asyncio.run(measure(url, requests, clients, args.seconds))
-                lines.append(row(name, clients, found, before, resident(process)))
+                seconds = args.seconds / args.rounds
+                found = asyncio.run(measure(url, requests, clients, seconds, process))
+                results[name].add(found)
+            for name, found in results.items():
+                different = (
+                    ""
+                    if name == "llama_cpp.server"
+                    else str(asyncio.run(different_alone(servers[name][0], requests, found.texts)))
+                )
+                lines.append(row(name, clients, found, different))
                 print(lines[-1], *found.errors[:3], sep="\n", flush=True)
+        lines += ["", *gap_table(args, servers)]
+    return lines
+
+
+def gap_table(args: argparse.Namespace, servers: dict[str, tuple[str, int]]) -> list[str]:
+    """Measure how long a text waits while a long prompt joins."""
+    lines = [
+        "| server | between two tokens, median (ms) | longest, while a prompt of "
+        f"{LONG_PROMPT} tokens joins (ms) | (decode steps) |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    found: dict[str, list[list[float]]] = {name: [] for name in servers}
+    for _, (name, (url, _process)) in itertools.product(range(args.rounds), servers.items()):
+        found[name].append(asyncio.run(gaps(url, args.model_name, GAP_TOKENS)))
+    for name, runs in found.items():
+        step = statistics.median(runs[0][:18])  # before the prompt joins
+        longest = statistics.median(max(run[18:]) for run in runs)
+        lines.append(
+            f"| {name} | {1e3 * step:,.1f} | {1e3 * longest:,.1f} | {longest / step:.1f} |"
+        )
+        print(lines[-1], flush=True)
     return lines
 
 
@@ -234,9 +343,11 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_name", default="124M")
+    parser.add_argument("--models_dir", help="folder of the models (default: models)")
     parser.add_argument("--quantize", default="int8")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 32])
     parser.add_argument("--seconds", type=float, default=20, help="600 for the long form")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each server")
     parser.add_argument("--words", type=int, default=60, help="of each prompt")
     parser.add_argument("--tokens", type=int, default=64, help="of each completion")
     parser.add_argument("--llama", help="Python interpreter that has llama-cpp-python[server]")

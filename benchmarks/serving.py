@@ -38,6 +38,7 @@ START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 COMPARED = 20  # requests of each row that are sent once more
 LONG_PROMPT = 900  # tokens
 GAP_TOKENS = 200  # of the text that it joins
+GAP_RUNS = 5  # of which the table has the median
 PATIENCE = 120.0  # seconds for an answer, or for a server to start
 
 
@@ -323,7 +324,7 @@ def gap_table(args: argparse.Namespace, servers: dict[str, tuple[str, int]]) -> 
         "| --- | ---: | ---: | ---: |",
     ]
     found: dict[str, list[list[float]]] = {name: [] for name in servers}
-    for _, (name, (url, _process)) in itertools.product(range(args.rounds), servers.items()):
+    for _, (name, (url, _process)) in itertools.product(range(GAP_RUNS), servers.items()):
         found[name].append(asyncio.run(gaps(url, args.model_name, GAP_TOKENS)))
     for name, runs in found.items():
         step = statistics.median(runs[0][:18])  # before the prompt joins

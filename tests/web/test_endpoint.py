@@ -101,7 +101,11 @@ def test_a_stream_joins_to_the_whole_answer(client: openai.OpenAI, options: dict
         assert texts[choice.index] == choice.text
         assert reasons[choice.index] == choice.finish_reason
         for name, column in choice.logprobs.to_dict().items():
-            assert tokens[choice.index, name] == column
+            # Logits are rounded in another order in another batch, and which completions share a
+            # decode step depends on time.
+            for streamed, value in zip(tokens[choice.index, name], column, strict=True):
+                is_number = isinstance(value, float | dict)
+                assert streamed == (pytest.approx(value, abs=1e-4) if is_number else value)
     counts = ("prompt_tokens", "completion_tokens", "total_tokens")
     assert [getattr(usage, name) for name in counts] == [
         getattr(whole.usage, name) for name in counts

@@ -4,23 +4,37 @@ import gpt2
 
 model = gpt2.load("117M")
 print(model.generate("Once upon a time", length=100, top_k=40)[0].text)
+
+`encode`, `train` and `evaluate` do what the commands do, and return results that a notebook shows.
+Of the library, only these three show progress bars.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gpt2.errors import UserError
 from gpt2.version import __version__
 
 # TensorFlow computes the large matrix products; threads only slow down NumPy's small ones. OpenBLAS
 # reads this when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-__all__ = ["__version__", "load"]
+__all__ = ["UserError", "__version__", "encode", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
+    from gpt2.api import encode, evaluate, train
     from gpt2.generation.language_model import LanguageModel
+
+
+def __getattr__(name: str) -> Any:
+    """Import the functions of `gpt2.api` when they are first used, as most programs use none."""
+    if name in ("encode", "evaluate", "train"):
+        from gpt2 import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(

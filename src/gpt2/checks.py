@@ -128,6 +128,21 @@ def check_fields(settings: Any) -> None:
             check_value(declared.flag or field.name, value, kind, declared)
 
 
+def settings_from(settings: type, values: Mapping[str, Any], **others: Any) -> Any:
+    """Return settings made of the values of the same names.
+
+    Args:
+        settings: their dataclass.
+        values: by name; names that the settings do not have are ignored.
+        others: fields that are not among the values, or have another value there.
+
+    Raises:
+        UserError: see the settings.
+    """
+    names = {field.name for field in dataclasses.fields(settings) if field.init} - others.keys()
+    return settings(**{name: values[name] for name in names & values.keys()}, **others)
+
+
 def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
     """Check one value; see `check_fields`."""
     if declared.choices is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def not_finite() -> UserError:
         "The model's logits are not finite numbers: its weights are corrupted, or training "
         "diverged. Use another checkpoint."
     )
+
+
+def shown(path: Path) -> str:
+    """Return a path for messages: from the current folder if that is shorter, and escaped."""
+    try:
+        return escaped(min(os.path.relpath(path), str(path), key=len))
+    except (ValueError, OSError):  # on another drive of Windows; no current folder
+        return escaped(str(path))
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

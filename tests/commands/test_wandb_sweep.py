@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gpt2.commands import train
+from gpt2.training.session import training_settings
 from tests.commands.test_train_watching import WANDB
 from tests.commands.toolkit_copy import REPOSITORY, Toolkit
 
@@ -41,7 +42,7 @@ def test_train_takes_every_combination_of_the_sweep() -> None:
     for values in itertools.product(*lists):
         parameters = dict(zip(names, values, strict=True))
         parsed = train.COMMAND.parse(arguments(parameters), "train.py")
-        train.training_settings(parsed)
+        training_settings(vars(parsed))
         assert {name: getattr(parsed, name) for name in names} == parameters
         assert parsed.max_steps >= parsed.val_every  # there is a metric
 

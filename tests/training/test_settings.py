@@ -21,6 +21,7 @@ from gpt2.errors import UserError
 from gpt2.generation.completions import LONGEST
 from gpt2.hparams import HParams
 from gpt2.training.memory import estimate
+from gpt2.training.session import training_settings
 from gpt2.training.settings import LoopSettings, TrainerSettings, learning_rate
 
 SIZES = HParams(n_vocab=50, n_ctx=8, n_embd=16, n_head=2, n_layer=12)
@@ -136,7 +137,7 @@ def test_extreme_numbers_are_refused_in_a_sentence_or_can_be_computed_with(optio
         kept = [word for word in others if not word.startswith(f"{option.flag}=")]
         try:
             values = train.COMMAND.parse(["--dataset=x", f"{option.flag}={number}", *kept], "train")
-            settings, loop = train.training_settings(values)
+            settings, loop = training_settings(vars(values))
             settings.trained_tensors(hparams)
             build(DatasetSettings, values, line_by_line=values.lines)
         except (UserError, UsageError) as error:

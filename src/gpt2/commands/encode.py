@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2 import files, processes
+from gpt2 import processes
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import is_count, setting
@@ -18,11 +18,11 @@ from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, options_of
 from gpt2.commands.parts import PartOptions, check_parts, part_of, paths_of_parts, vocabulary_digest
 from gpt2.commands.terminal import byte_bar, notice
-from gpt2.data import npz, shards, tokenization
+from gpt2.data import npz, tokenization
+from gpt2.data.encoding import Output, encode_files, with_tokens
 from gpt2.data.readers import ReaderSettings
-from gpt2.data.sources import is_among
-from gpt2.data.tokenization import ChunkPart
-from gpt2.errors import UserError, escaped
+from gpt2.data.tokenization import ChunkPart, ChunkShare, TokenizationSettings
+from gpt2.errors import escaped
 from gpt2.parts import KEY, in_order, not_a_part
 
 
@@ -53,73 +53,53 @@ def run(values: Values) -> None:
     """Tokenize the files, or merge the parts that several machines have tokenized."""
     reading = build(ReaderSettings, values)
     workers = processes.check_count(values.workers)
-    out, in_folder = _output(values.out_npz)
+    output = Output.of(values.out_npz)
     model = find_folder(values.model_name, values.models_dir, notice)
     tokenizer = model.tokenizer()
     n_vocab = model.n_vocab(tokenizer)
     if values.merge:
-        merged = _merged(values, model, n_vocab, out)
-        tokens = (
-            shards.write_parts(out, merged, n_vocab) if in_folder else npz.write_parts(out, merged)
-        )
-        _print_result(out, tokens)
+        merged = _merged(values, model, n_vocab, output.path)
+        _print_result(output, output.write(merged, n_vocab))
         return
     paths = tokenization.find_files(values.in_text)
-    if is_among(out, paths):
-        raise UserError(f"{out} is one of the input files and would be lost. Write elsewhere.")
+    output.check_inputs(paths)
     part = part_of(values)
-    share = tokenization.ChunkShare(part) if part else None
+    share = ChunkShare(part) if part else None
     print("Reading files", flush=True)
     with byte_bar(paths) as progress:
-        parts = tokenization.read_parts(
+        tokens = encode_files(
+            values.in_text,
             paths,
+            output,
             tokenizer,
             n_vocab,
-            combine=values.combine,
-            reading=reading,
-            legacy_endoftext=values.legacy_endoftext,
+            reading,
+            build(TokenizationSettings, values),
             workers=workers,
             share=share,
+            comment=lambda: _comment(values, model, share) if share else b"",
             progress=progress,
             notice=notice,
         )
-        if share:
-            facts = {KEY: str(part)} | _settings(values, model)
-            tokens = npz.write_parts(out, parts, lambda: _comment(facts, share))
-            _print_result(out, tokens)
-            return
-        parts = _with_tokens(parts, values)
-        if in_folder:
-            tokens = shards.write_parts(out, parts, n_vocab)
-        else:
-            tokens = npz.write_parts(out, parts)
-    _print_result(out, tokens)
+    _print_result(output, tokens)
 
 
-def _print_result(out: Path, tokens: int) -> None:
-    print("Writing", escaped(str(out)))
+def _print_result(output: Output, tokens: int) -> None:
+    print("Writing", escaped(str(output.path)))
     print(f"{tokens:,} tokens")
-
-
-def _with_tokens(parts: Iterable[ChunkPart], values: Values) -> Iterator[ChunkPart]:
-    """Yield parts of chunks; raises `UserError` if none has a token."""
-    return inputs.not_empty(
-        parts,
-        f"{values.in_text} contains no text to encode.",
-        counts=lambda part: len(part.tokens) > 0,
-    )
 
 
 def _settings(values: Values, model: ModelFolder) -> dict[str, Any]:
     """Return everything besides the text that decides the tokens, by name."""
-    options = [*inputs.reader_options(), *options_of(inputs.TokenizationOptions)]
+    options = [*inputs.reader_options(), *options_of(TokenizationSettings)]
     settings = {option.flag: getattr(values, option.name) for option in options}
     # As they are read back from the file of a part.
     return json.loads(json.dumps({"vocabulary": vocabulary_digest(model)} | settings))
 
 
-def _comment(facts: Mapping[str, Any], share: tokenization.ChunkShare) -> bytes:
-    """Return the facts of a part, as the comment of its file."""
+def _comment(values: Values, model: ModelFolder, share: ChunkShare) -> bytes:
+    """Return what a part was made from, as the comment of its file."""
+    facts = {KEY: str(part_of(values)), **_settings(values, model)}
     return json.dumps({**facts, "text": share.digest, "chunks": share.chunks}).encode()
 
 
@@ -140,7 +120,7 @@ def _merged(values: Values, model: ModelFolder, n_vocab: int, out: Path) -> Iter
                 raise not_a_part(paths[number % len(readers)])
             yield ChunkPart(tokens, True)
 
-    return _with_tokens(chunks(), values)
+    return with_tokens(chunks(), values.in_text)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -153,18 +133,6 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _output(name: str) -> tuple[Path, bool]:
-    """Return the path of the output after checking it, and whether it is a folder of shards."""
-    if name.endswith(("/", os.sep)):
-        return files.check_folder_writable(name), True
-    out = Path(name)
-    # As numpy.savez does, which wrote it in 2019. Devices and folders are refused by their names.
-    if name not in ("", "-") and out.suffix != ".npz" and (out.is_file() or not out.exists()):
-        out = out.with_name(f"{out.name}.npz")
-        name = str(out)
-    return files.check_writable(name), False
-
-
 COMMAND = Command(
     summary="Tokenize text files into a dataset.",
     groups={
@@ -172,7 +140,7 @@ COMMAND = Command(
         "several machines": options_of(PartOptions),
         "tokenization": [
             *inputs.model_options("117M"),
-            *options_of(inputs.TokenizationOptions),
+            *options_of(TokenizationSettings),
             *options_of(inputs.WorkerOptions),
         ],
         "how the files are read": inputs.reader_options(),

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt2.checks import Setting, check_value, field_types, setting_of
+from gpt2.checks import Setting, check_value, field_types, setting_of, settings_from
 from gpt2.commands.exits import UsageError
 from gpt2.errors import UserError, quoted
 
@@ -255,9 +255,7 @@ def build(settings: type, values: Values, **others: Any) -> Any:
     Raises:
         UserError: see the settings.
     """
-    names = {field.name for field in dataclasses.fields(settings) if field.init} - others.keys()
-    given = {name: value for name, value in vars(values).items() if name in names}
-    return settings(**given, **others)
+    return settings_from(settings, vars(values), **others)
 
 
 @dataclasses.dataclass(frozen=True)

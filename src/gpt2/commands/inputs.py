@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from gpt2 import processes
@@ -13,7 +12,6 @@ from gpt2.checks import setting
 from gpt2.commands.flags import Option, Values, options_of
 from gpt2.commands.terminal import notice
 from gpt2.data.readers import ReaderSettings
-from gpt2.errors import UserError
 
 Item = TypeVar("Item")
 
@@ -28,18 +26,6 @@ class ModelOptions:
         metavar="MODEL",
     )
     models_dir: str | None = setting(None, "folder of the models (default: models)", metavar="PATH")
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizationOptions:
-    """How text becomes chunks of tokens."""
-
-    combine: int = setting(
-        50000, "join documents into chunks of at least N characters", metavar="N", low=1
-    )
-    legacy_endoftext: bool = setting(
-        False, "encode <|endoftext|> as ordinary text, as in 2019, instead of as one token"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +52,3 @@ def reader_options(*names: str) -> list[Option]:
 def open_model(values: Values) -> ModelFolder:
     """Return the model that `--model_name` and `--models_dir` stand for; see `find_model`."""
     return find_model(values.model_name, values.models_dir, notice)
-
-
-def not_empty(
-    items: Iterable[Item], sentence: str, counts: Callable[[Item], object] = lambda item: True
-) -> Iterator[Item]:
-    """Yield the items.
-
-    Args:
-        counts: whether an item has any content.
-
-    Raises:
-        UserError: none counts; says the sentence, before anything is written.
-    """
-    empty = True
-    for item in items:
-        empty = empty and not counts(item)
-        yield item
-    if empty:
-        raise UserError(sentence)

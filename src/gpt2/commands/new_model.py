@@ -133,7 +133,7 @@ def _learn_vocabulary(
     held_out: list[str] = []
     with byte_bar(paths) as progress:
         texts = tokenization.read_texts(paths, reading=reading, progress=progress, notice=notice)
-        texts = inputs.not_empty(
+        texts = tokenization.not_empty(
             texts, f"{values.dataset} contains no text to learn a vocabulary from."
         )
         vocabulary, merges = train_vocabulary(

@@ -16,16 +16,9 @@ from tqdm import tqdm
 from gpt2.commands.streams import check_output
 from gpt2.data.sources import total_size
 from gpt2.errors import escaped
+from gpt2.errors import shown as shown
 
 _PLAIN = "\x1b[0m"  # ends a color
-
-
-def shown(path: Path) -> str:
-    """Return a path for messages: from the current folder if that is shorter, and escaped."""
-    try:
-        return escaped(min(os.path.relpath(path), str(path), key=len))
-    except (ValueError, OSError):  # on another drive of Windows; no current folder
-        return escaped(str(path))
 
 
 def as_typed(words: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError, escaped, quoted
 from gpt2.hparams import HParams
 from gpt2.tokenizer.compression import bytes_per_token
+from gpt2.training.session import training_settings
 from gpt2.training.settings import LoopSettings, TrainerSettings
 from gpt2.tuning.objective import verb_command, verb_environment
 from gpt2.tuning.space import Dimension, fixed, parse_dimension
@@ -172,7 +173,7 @@ def _check_trainings(values: Values) -> None:
             "no validation. Give a smaller --val_every."
         )
     for corner in itertools.product(*(dimension.values for dimension in space.values())):
-        train.training_settings(_training_values(values, dict(zip(space, corner, strict=True))))
+        training_settings(vars(_training_values(values, dict(zip(space, corner, strict=True)))))
 
 
 def _space(values: Values) -> dict[str, Dimension]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from gpt2.checks import check_fields, setting
 from gpt2.data import npz
 from gpt2.data.readers import BYTE_ORDER_MARK, UTF_8, Piece, ReaderSettings, read_pieces
 from gpt2.data.sources import display_name, find_files
@@ -27,16 +28,19 @@ from gpt2.tokenizer.words import last_seam
 
 __all__ = [
     "ChunkShare",
+    "TokenizationSettings",
     "TokenizedDocument",
     "check_ids",
     "find_files",
     "for_vocabulary",
+    "not_empty",
     "read_chunks",
     "read_documents",
     "read_parts",
     "read_texts",
 ]
 
+Item = TypeVar("Item")
 Tag = TypeVar("Tag")
 
 PART = 2**19  # characters tokenized at a time, approximately
@@ -48,12 +52,47 @@ LONGEST_CHUNK = 2**24
 ALONE = 32  # parts (about 16 MB) tokenized in this process before worker processes are started
 
 
+@dataclasses.dataclass(frozen=True)
+class TokenizationSettings:
+    """How text becomes chunks of tokens."""
+
+    combine: int = setting(
+        50000, "join documents into chunks of at least N characters", metavar="N", low=1
+    )
+    legacy_endoftext: bool = setting(
+        False, "encode <|endoftext|> as ordinary text, as in 2019, instead of as one token"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values; raises `UserError`."""
+        check_fields(self)
+
+
 class TokenizedDocument(NamedTuple):
     """The tokens of a document, `<|endoftext|>` last, and the name of its file."""
 
     tokens: np.ndarray  # [tokens], of `npz.compact_type`
     source: str
     completions: np.ndarray | None = None  # bool [tokens], whether each is part of a completion
+
+
+def not_empty(
+    items: Iterable[Item], sentence: str, counts: Callable[[Item], object] = lambda item: True
+) -> Iterator[Item]:
+    """Yield the items.
+
+    Args:
+        counts: whether an item has any content.
+
+    Raises:
+        UserError: none counts; says the sentence, before anything is written.
+    """
+    empty = True
+    for item in items:
+        empty = empty and not counts(item)
+        yield item
+    if empty:
+        raise UserError(sentence)
 
 
 def for_vocabulary(reading: ReaderSettings, tokenizer: Tokenizer) -> ReaderSettings:

@@ -271,3 +271,56 @@ class LoopSettings:
             UserError: they need a larger vocabulary.
         """
         self.sampling.check_vocabulary(hparams.n_vocab)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Which run is trained, on what, and from where."""
+
+    dataset: str = setting(
+        help="dataset: text or the output of encode; a file, folder, or glob pattern",
+        metavar="PATH",
+    )
+    model_name: str | None = setting(
+        None, "model to start from (default: 124M; a resumed run has its own)", metavar="MODEL"
+    )
+    seed: int | None = setting(
+        None,
+        "random seed (default: a random one; a resumed run has its own)",
+        low=0,
+        high=math.inf,
+    )
+    restore_from: str = setting(
+        "latest",
+        '"latest", "fresh", or a checkpoint: its folder, its prefix, or its .index file',
+        metavar="WHERE",
+    )
+    run_name: str = setting("run1", "name of the run: its folder under checkpoint/", metavar="RUN")
+    wandb: str | None = setting(
+        None, "also log to this Weights & Biases project (pip install wandb)", metavar="PROJECT"
+    )
+    distribute: str = setting(
+        "auto",
+        "share each batch among several devices: the workers of TF_CONFIG or SLURM, all GPUs of "
+        "this machine, or off; auto does so where there are several",
+        choices=("auto", "off", "mirrored", "multi_worker"),
+    )
+    val_dataset: str | None = setting(
+        None, "validation set, as for --dataset (default: the training set)", metavar="PATH"
+    )
+    val_split: float | None = setting(
+        None,
+        "use this fraction of the dataset, at its end, as the validation set",
+        metavar="FRACTION",
+        above=0,
+        below=1,
+    )
+    models_dir: str | None = None  # see `Workspace.find`
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: a value is invalid.
+        """
+        check_fields(self)

@@ -82,7 +82,7 @@ def _count(dataset: str, files: list[Path], model: ModelFolder, reading: ReaderS
         chunks = tokenization.read_chunks(
             files, tokenizer, n_vocab, reading=reading, progress=progress
         )
-        chunks = inputs.not_empty(chunks, f"{dataset} contains no text.")
+        chunks = tokenization.not_empty(chunks, f"{dataset} contains no text.")
         # Every document follows <|endoftext|>, the first one too.
         start = [] if tokenizer.endoftext is None else [np.array([tokenizer.endoftext])]
         return Counts((chunk for part in (start, chunks) for chunk in part), n_vocab)

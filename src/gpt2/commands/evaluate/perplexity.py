@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
-from gpt2.checkpoint.folder import ModelFolder
-from gpt2.checks import setting
 from gpt2.commands import inputs
 from gpt2.commands.evaluate.shared import (
     HeldOutOptions,
@@ -25,56 +25,10 @@ from gpt2.commands.evaluate.shared import (
 from gpt2.commands.exits import UsageError
 from gpt2.commands.flags import Command, Values, build, options_of
 from gpt2.commands.parts import PartOptions
-from gpt2.commands.terminal import print_values, token_bar
+from gpt2.commands.terminal import print_values
 from gpt2.data.readers import ReaderSettings
-from gpt2.errors import UserError
-from gpt2.evaluation import cloze, lambada
-from gpt2.evaluation import perplexity as perplexities
 from gpt2.evaluation.batch_parts import Batches, all_batches
-from gpt2.evaluation.detokenizers import detokenizer as find_detokenizer
-from gpt2.evaluation.recipes import PAPER, RECIPES, Recipe
-from gpt2.evaluation.texts import TextEncoder
-from gpt2.evaluation.windows import WindowSettings
-from gpt2.hparams import RELEASED
-
-
-@dataclasses.dataclass(frozen=True)
-class PerplexityOptions:
-    """What perplexity takes besides the model, the text, the window and the reader's settings."""
-
-    recipe: str | None = setting(
-        None,
-        "evaluate as in the GPT-2 paper; the dataset is then the file of that test set",
-        choices=tuple(RECIPES),
-    )
-    unit: str | None = setting(
-        None,
-        "unit of the perplexity (default: token)",
-        choices=perplexities.UNITS,
-        flag="normalize",
-    )
-    detokenizer: str | None = setting(
-        None,
-        "undo the tokenization of old test sets: none, wikitext, ptb or lambada (default: none)",
-        metavar="NAME",
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """The dataset, the recipe, and the model that is evaluated."""
-
-    dataset: str
-    recipe: Recipe
-    model: ModelFolder
-    window: WindowSettings
-    reading: ReaderSettings
-    batches: Batches = all_batches
-
-    @property
-    def encoder(self) -> TextEncoder:
-        """The encoder of the model."""
-        return TextEncoder(self.model.tokenizer(), self.model.hparams)
+from gpt2.evaluation.task import PerplexitySettings, Task
 
 
 def check(values: Values) -> None:
@@ -89,7 +43,7 @@ def check(values: Values) -> None:
 
 def run(values: Values) -> None:
     """Evaluate the model, print the results and write them to --json."""
-    recipe = _recipe(values)
+    recipe = build(PerplexitySettings, values).chosen
     check_output(values)
     reading = build(ReaderSettings, values)
     model = inputs.open_model(values)
@@ -98,106 +52,31 @@ def run(values: Values) -> None:
     if values.shard or values.merge:
         text = {"recipe": recipe.name, "detokenizer": recipe.detokenizer}
         text |= file_facts(values.dataset)
+    task = Task(values.dataset, recipe, model, window, reading)
     with batches_of(values, model, window, text) as batches:
-        measured = measure(Task(values.dataset, recipe, model, window, reading, batches))
+        measured = measure(task, batches)
     if values.shard:
         return
-    result = {
-        "model": values.model_name,
-        "dataset": values.dataset,
-        "recipe": recipe.name,
-        "source": recipe.source,
-        "detokenizer": recipe.detokenizer,
-        "window": window.window,
-        "stride": window.stride,
-        **measured,
-        **_published(recipe, model),
-    }
+    result = {"model": values.model_name, **task.facts(), **measured, **task.published()}
     unit = f"perplexity_per_{recipe.measure}"  # on the screen, "perplexity" says the same
     print_values({name: value for name, value in result.items() if name != unit})
     write_output(values, result)
 
 
-def measure(task: Task) -> dict[str, Any]:
+def measure(task: Task, batches: Batches = all_batches) -> dict[str, Any]:
     """Return the metrics of the task's recipe by name, showing a progress bar.
 
     Raises:
         UserError: the dataset cannot be read as the recipe reads it, or the model not be loaded.
     """
-    measures = {"lambada": _measure_lambada, "cloze": _measure_cloze}
-    return measures.get(task.recipe.measure, _measure_text)(task)
+    return task.measure(functools.partial(open_scorer, batches=batches), _bar)
 
 
-def _recipe(values: Values) -> Recipe:
-    """Return the named recipe, or one made of the flags."""
-    if values.recipe:
-        return RECIPES[values.recipe]
-    detokenizer = values.detokenizer or "none"
-    find_detokenizer(detokenizer)  # raises if there is no such detokenizer
-    return Recipe("none", "the given flags", values.unit or "token", detokenizer=detokenizer)
-
-
-def _measure_text(task: Task) -> dict[str, Any]:
-    """Return the perplexity and bits per byte of running text."""
-    recipe, encoder = task.recipe, task.encoder
-    detokenize = find_detokenizer(recipe.detokenizer)
-    if recipe.read is None:
-        change = recipe.change or (None if recipe.detokenizer == "none" else detokenize)
-        texts = [encoder.read(task.dataset, task.reading, change, recipe.line_ends)]
-    else:
-        texts = [
-            encoder.text([document], task.dataset, detokenize, recipe.line_ends)
-            for document in recipe.read(task.dataset, task.reading)
-        ]
-    if not texts:
-        raise UserError(f"{task.dataset} contains no text.")
-    scorer = open_scorer(task.model, task.batches)
-    with token_bar(sum(text.predicted for text in texts)) as progress:
-        found = perplexities.measure(scorer, texts, task.window, progress)
-    result = {"normalize": recipe.measure} | found.numbers()
-    if recipe.measure == "bits":
-        return result
-    return result | {"perplexity": found.per(recipe.measure)}
-
-
-def _measure_lambada(task: Task) -> dict[str, Any]:
-    """Return the accuracy and perplexity of the last words of LAMBADA's passages."""
-    recipe = task.recipe
-    assert recipe.read is not None
-    detokenize = find_detokenizer(recipe.detokenizer)
-    texts = map(detokenize, recipe.read(task.dataset, task.reading))
-    passages = lambada.read_passages(texts, task.encoder, task.window.window, task.dataset)
-    stop_tokens = lambada.stop_tokens(task.model.tokenizer())
-    scorer = open_scorer(task.model, task.batches, stop_tokens=stop_tokens)
-    with tqdm(total=len(passages), unit="passage") as bar:
-        found = lambada.measure(scorer, passages, bar.update)
-    return dataclasses.asdict(found)
-
-
-def _measure_cloze(task: Task) -> dict[str, Any]:
-    """Return the accuracy of the answers to the Children's Book Test."""
-    encoder, length = task.encoder, task.window.window
-    detokenize = find_detokenizer(task.recipe.detokenizer)
-    questions = list(cloze.read_questions(task.dataset, task.reading))
-    scorer = open_scorer(task.model, task.batches)
-    with tqdm(total=len(questions), unit="question") as bar:
-        found = cloze.measure(scorer, questions, encoder, length, detokenize, bar.update)
-    return dataclasses.asdict(found) | {"accuracy": found.accuracy}
-
-
-def _published(recipe: Recipe, model: ModelFolder) -> dict[str, Any]:
-    """Return the paper's results for a model of this size, and results of others."""
-    size = RELEASED.get((model.hparams.n_layer, model.hparams.n_embd))
-    found: dict[str, Any] = {}
-    if size in recipe.published or size in recipe.accuracies:
-        found["published_for"] = f"{size}, by {PAPER}"
-    if size in recipe.published:
-        found["published"] = recipe.published[size]
-    if size in recipe.accuracies:
-        found["published_accuracy"] = recipe.accuracies[size] / 100
-    if recipe.others:
-        found["measured_by_others"] = recipe.others
-    return found
+@contextlib.contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar over tokens or examples; yields its update function."""
+    with tqdm(total=total, unit=unit, unit_scale=unit == "token") as bar:
+        yield bar.update
 
 
 COMMAND = Command(
@@ -208,7 +87,7 @@ COMMAND = Command(
             *inputs.model_options(),
         ],
         "evaluation": [
-            *options_of(PerplexityOptions),
+            *options_of(PerplexitySettings),
             *evaluation_options(),
         ],
         "several machines": options_of(PartOptions),

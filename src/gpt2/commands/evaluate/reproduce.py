@@ -19,6 +19,7 @@ from gpt2.data.readers import UTF_8
 from gpt2.download import releases
 from gpt2.errors import UserError, escaped
 from gpt2.evaluation.recipes import PAPER, RECIPES, Recipe, Target, recipe_named
+from gpt2.evaluation.task import Task
 from gpt2.evaluation.windows import WindowSettings
 from gpt2.hparams import RELEASED
 from gpt2.workspace import command_line
@@ -107,7 +108,7 @@ def _weights(model: ModelFolder, size: str) -> str:
 def _run_recipe(recipe: Recipe, path: Path, model: ModelFolder, size: str) -> list[dict[str, Any]]:
     """Return one result for each metric with a published value."""
     window = WindowSettings.of(model.hparams.n_ctx, None, None)
-    measured = perplexity.measure(perplexity.Task(str(path), recipe, model, window, UTF_8))
+    measured = perplexity.measure(Task(str(path), recipe, model, window, UTF_8))
     return [_result(recipe, target, measured) for target in recipe.targets(size)]
 
 

@@ -222,7 +222,7 @@ def measure_diversity(
             reading=reading,
             progress=progress,
         )
-        training = inputs.not_empty(
+        training = tokenization.not_empty(
             training, f"{dataset} contains no text to compare the samples with.", counts=str.strip
         )
         return measure(groups, training)

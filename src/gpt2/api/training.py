@@ -141,7 +141,7 @@ def train(
     flags |= {
         "dataset": text_of("dataset", dataset),
         "model_name": optional_text_of("model_name", model_name),
-        "run_name": run_name,
+        "run_name": text_of("run_name", run_name),
     }
     for name in ("val_dataset", "models_dir"):
         flags[name] = optional_text_of(name, flags[name])

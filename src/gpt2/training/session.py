@@ -70,12 +70,13 @@ class TrainingPlan:
             UserError: a value is invalid, or two settings contradict each other.
         """
         trainer, loop = training_settings(flags)
+        reading = settings_from(ReaderSettings, flags)
         return cls(
             settings_from(RunSettings, flags),
             trainer,
             loop,
-            settings_from(DatasetSettings, flags, line_by_line=flags.get("lines", False)),
-            settings_from(ReaderSettings, flags),
+            settings_from(DatasetSettings, flags, line_by_line=reading.lines),
+            reading,
             settings_from(TokenizationSettings, flags),
             flags,
         )

@@ -197,6 +197,9 @@ def names_in(path: Path) -> set[str]:
                 found.update(f"{name}.{ast.unparse(target)}" for target in targets)
 
     collect(tree, module)
+    if path.name == "__init__.py":  # whose imports are the names that users write
+        imported = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+        found.update(f"{module}.{alias.name}" for node in imported for alias in node.names)
     return found
 
 

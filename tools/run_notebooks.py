@@ -66,8 +66,21 @@ def cleaned(notebook: dict[str, Any]) -> dict[str, Any]:
         if cell["cell_type"] != "code":
             continue
         cell["execution_count"] = None
-        cell["outputs"] = [kept for each in cell["outputs"] if (kept := _cleaned_output(each))]
+        outputs = _merged(cell["outputs"])
+        cell["outputs"] = [kept for each in outputs if (kept := _cleaned_output(each))]
     return notebook
+
+
+def _merged(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join what was printed in a row: a kernel divides it by time."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        name = output.get("name")
+        if name and found and found[-1].get("name") == name:
+            found[-1]["text"] = "".join([*found[-1]["text"], *output["text"]])
+        else:
+            found.append(dict(output))
+    return found
 
 
 def _cleaned_output(output: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -128,6 +129,19 @@ def test_a_report_of_a_new_run_says_what_is_missing(ready: Toolkit, no_tensorflo
     page = (ready.root / "bare.html").read_text(encoding="utf-8")
     for sentence in ("no history", "no samples yet", "no config.json", "no record of its dataset"):
         assert sentence in page, sentence
+
+
+def test_the_report_of_a_trial_shows_the_plots_of_its_study(
+    ready: Toolkit, no_tensorflow: str
+) -> None:
+    runs = ready.root / "checkpoint"
+    shutil.copytree(ready.root / "models" / "117M", runs / "search-3")
+    (runs / "search-history.png").write_bytes(b"\x89PNG history")
+    ready.run(f"{no_tensorflow} {PLOT} report --run search-3").succeeds()
+    page = (ready.root / "search-3.html").read_text(encoding="utf-8")
+    plot = base64.b64encode(b"\x89PNG history").decode()
+    assert f'<img alt="Validation loss by trial" src="data:image/png;base64,{plot}">' in page
+    assert "Importance of each setting" not in page
 
 
 # Command lines that are wrong whatever the files are: exit code 2.

@@ -74,6 +74,7 @@ class Report:
         calls: the calls of train in config.json, oldest first.
         analysis: of the newest sample.
         grid: results of `evaluate grid`.
+        study: plots of the study that the run is a trial of: PNG files by what they show.
     """
 
     run: str
@@ -84,6 +85,7 @@ class Report:
     calls: Sequence[Mapping[str, Any]] = ()
     analysis: SampleAnalysis | None = None
     grid: Sequence[Row] = ()
+    study: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def page(self) -> str:
         """Return the page as HTML."""
@@ -94,6 +96,7 @@ class Report:
             "Attention": self._attention(),
             "Probabilities": self._probabilities(),
             "Diversity": self._diversity(),
+            "Study": self._study(),
             "Settings": self._settings(),
             "Data card": self._data_card(),
         }
@@ -214,6 +217,13 @@ class Report:
             f"{picture(draw, 'Diversity metrics by setting')}"
             f"<details><summary>All {len(cells):,} combinations</summary>"
             f"{wide_table(heads, cells)}</details>"
+        )
+
+    def _study(self) -> str:
+        return "\n".join(
+            f'<img alt="{escaped(words)}" '
+            f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+            for words, content in self.study.items()
         )
 
     def _settings(self) -> str:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SAMPLE_FILES = 10  # the newest ones, which are shown
 SURPRISAL_TOKENS = 400  # of a sample
 ATTENTION_TOKENS = 40  # of a sample
+# Of a study, by the names of `gpt2.tuning.plots`.
+STUDY_PLOTS = {"history": "Validation loss by trial", "importance": "Importance of each setting"}
 STEPS = 6  # of these tokens, whose next-token distributions are shown
 
 
@@ -69,9 +71,19 @@ def run(values: Values) -> None:
         calls=calls,
         analysis=_analyze(model, samples[0], reading, flags) if samples else None,
         grid=grid,
+        study=_study_plots(folder.resolve()),
     )
     files.write_text(path, report.page())
     print("Wrote", shown(path))
+
+
+def _study_plots(run: Path) -> dict[str, bytes]:
+    """Return the plots that tune wrote beside a trial, PNG files by what they show."""
+    study, _, number = run.name.rpartition("-")
+    if not number.isdecimal():
+        return {}
+    paths = {words: run.with_name(f"{study}-{kind}.png") for kind, words in STUDY_PLOTS.items()}
+    return {words: path.read_bytes() for words, path in paths.items() if path.is_file()}
 
 
 def _check_page(path: Path) -> Path:

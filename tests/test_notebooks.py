@@ -72,7 +72,7 @@ def test_the_notebooks_are_small_and_name_no_folder_of_a_machine() -> None:
 def test_progress_bars_and_counters_are_not_saved() -> None:
     outputs = [
         {"output_type": "stream", "name": "stderr", "text": ["50%|###"]},
-        {"output_type": "stream", "name": "stdout", "text": ["1/2\r2/2"]},
+        {"output_type": "stream", "name": "stdout", "text": ["1/2\r2/2\n"]},
         {"output_type": "stream", "name": "stdout", "text": ["kept\n"]},
     ]
     cell = {"cell_type": "code", "source": [], "execution_count": 7, "outputs": outputs}

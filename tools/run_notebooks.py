@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -84,12 +85,11 @@ def _merged(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cleaned_output(output: dict[str, Any]) -> dict[str, Any] | None:
-    """Return an output of a cell; None for progress bars, which are on standard error."""
+    """Return an output of a cell without progress: lines with "\\r", and standard error."""
     if output["output_type"] == "stream":
-        text = "".join(output["text"])
-        if output["name"] == "stderr" or "\r" in text:
-            return None
-        return {**output, "text": text[:LONGEST_OUTPUT].splitlines(keepends=True)}
+        text = "".join(output["text"])[:LONGEST_OUTPUT]
+        lines = [line for line in re.findall(r"[^\n]*\n|[^\n]+", text) if "\r" not in line]
+        return None if output["name"] == "stderr" or not lines else {**output, "text": lines}
     if "execution_count" in output:
         output["execution_count"] = None
     output["metadata"] = {}

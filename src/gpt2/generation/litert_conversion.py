@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
 HEAD_ROWS = 1 << 13  # tokens of the vocabulary in each program of the head
+LARGE = 1 << 20  # bytes of a program whose memory is worth the time to free it
 TOKENS, POSITIONS = "tokens.npy", "positions.npy"
 
 
@@ -92,7 +93,8 @@ def convert(
         if quantize == "int4" and name in layers:
             program = int4.quantize_matrices(program)
         (folder / name).write_bytes(program)
-        gc.collect()  # a traced function is a cycle, and holds a copy of its weights
+        if len(program) > LARGE:
+            gc.collect()  # a traced function is a cycle, and holds a copy of its weights
     np.save(folder / TOKENS, weights["model/wte"])
     np.save(folder / POSITIONS, weights["model/wpe"])
     progress(len(programs), len(programs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -55,5 +56,12 @@ def import_tensorflow(find_devices: bool = True) -> None:
 
         if find_devices:
             tf.config.list_logical_devices()
-            # XLA of TensorFlow 2.16 and 2.18 writes such lines at the first compiled function.
-            tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()
+            _start_xla()
+
+
+@functools.cache
+def _start_xla() -> None:
+    """Compile a function, at the first of which XLA of TensorFlow 2.16 and 2.18 writes lines."""
+    import tensorflow as tf
+
+    tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()

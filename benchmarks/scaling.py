@@ -37,6 +37,8 @@ sys.path.insert(0, str(ROOT / "src"))
 from machine import describe, taken
 from report import table, write_section
 
+from gpt2.hparams import RELEASED, HParams
+
 VECTORS = [2**power for power in range(10, 25, 2)]  # numbers of 4 bytes
 ALL_REDUCE = """
 import json, sys, time
@@ -67,12 +69,6 @@ SIZES = {  # flags of new-model
 }
 VOCABULARY, WINDOW, BATCH = 2048, 256, 8
 STEPS, WARM_UP = 12, 4
-RELEASED = {  # n_embd, n_layer
-    "124M": (768, 12),
-    "355M": (1024, 24),
-    "774M": (1280, 36),
-    "1558M": (1600, 48),
-}
 
 
 class Link(NamedTuple):
@@ -110,15 +106,10 @@ LINKS = {
 }
 
 
-def parameters(n_embd: int, n_layer: int) -> int:
-    """Return the number of GPT-2's parameters."""
-    return 12 * n_layer * n_embd**2 + 13 * n_layer * n_embd + (50257 + 1024 + 2) * n_embd
-
-
-def operations(n_embd: int, n_layer: int, sequences: int, window: int = 1024) -> float:
+def operations(hparams: HParams, sequences: int) -> float:
     """Return the floating-point operations of forward and backward pass, attention included."""
-    per_token = 6 * parameters(n_embd, n_layer) + 12 * n_layer * n_embd * window
-    return float(per_token * sequences * window)
+    attention = 12 * hparams.n_layer * hparams.n_embd * hparams.n_ctx
+    return float((6 * hparams.parameters + attention) * sequences * hparams.n_ctx)
 
 
 def start_workers(commands: list[list[str]], folder: Path) -> list[subprocess.Popen]:
@@ -216,8 +207,8 @@ def prepare(folder: Path) -> dict[str, int]:
     return counts
 
 
-def measured_text(folder: Path) -> tuple[str, Link]:
-    """Return the measurements as Markdown, and the link of two processes."""
+def measured_text(folder: Path) -> str:
+    """Return the measurements as Markdown."""
     reduces = measure_link(folder)
     link = Link.fit(reduces)
     rows = []
@@ -253,15 +244,16 @@ def measured_text(folder: Path) -> tuple[str, Link]:
         f"and {BATCH // 2} sequences of {WINDOW} tokens per step; two processes train on twice as "
         "many."
     )
-    return f"{fitted}\n\n{table(heads, rows)}", link
+    return f"{fitted}\n\n{table(heads, rows)}"
 
 
 def predicted_text() -> str:
     """Return the predictions as Markdown."""
     rows = []
-    for name, (n_embd, n_layer) in RELEASED.items():
-        size = 4 * parameters(n_embd, n_layer)
-        compute = operations(n_embd, n_layer, 8) / SPEED
+    for (n_layer, n_embd), name in RELEASED.items():
+        hparams = HParams(n_embd=n_embd, n_head=n_embd // 64, n_layer=n_layer)
+        size = 4 * hparams.parameters
+        compute = operations(hparams, 8) / SPEED
         cells = []
         for link in LINKS.values():
             exchange = link.all_reduce(size, 8)
@@ -286,7 +278,7 @@ def main() -> None:
     args = parser.parse_args()
     machine, load = describe(), taken()
     with tempfile.TemporaryDirectory() as folder:
-        measured, _ = measured_text(Path(folder))
+        measured = measured_text(Path(folder))
     preface = (
         f"Measured on {datetime.date.today()} by `benchmarks/scaling.py`: {machine['cpu']}, "
         f"{machine['cores']} cores, other load {load:.0%}."

@@ -202,7 +202,7 @@ def making(
             check(room / made, fresh)
             beside = (room / made).parent.iterdir()
             strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
-            assert len(strays) <= 1, strays  # at most the partial output of one kill
+            assert len(strays) <= 1, strays  # a kill may leave one incomplete file
             found.resumed += 1
         fresh = not (resumes and killed)
     if not resumes:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import processes
-from gpt2.api import html
 from gpt2.api.options import check_switch, optional_text_of, options_of, text_of, with_defaults
 from gpt2.api.progress import Progress
+from gpt2.api.results import Result
 from gpt2.checkpoint.resolve import find_folder
 from gpt2.checks import check_count, settings_from
 from gpt2.data import npz, shards, tokenization
@@ -24,8 +24,8 @@ OPTIONS = options_of(ReaderSettings, TokenizationSettings)
 SAMPLE = 24  # tokens of the dataset that a result shows
 
 
-@dataclasses.dataclass(frozen=True)
-class EncodingResult:
+@dataclasses.dataclass(frozen=True, repr=False)
+class EncodingResult(Result):
     """A dataset that `gpt2.encode` has written.
 
     Attributes:
@@ -36,6 +36,8 @@ class EncodingResult:
         sample: the first tokens of the dataset, as text.
         notices: what the user was told during the call.
     """
+
+    title = "Encoded dataset"
 
     path: Path
     files: int
@@ -49,24 +51,15 @@ class EncodingResult:
         """Tokens per byte of the files (lower is a better compression); None if unknown."""
         return self.tokens / self.bytes if self.bytes else None
 
-    def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
-        return f"EncodingResult({facts})"
-
-    def _repr_html_(self) -> str:
-        return html.table("Encoded dataset", self._facts())
-
-    def _facts(self) -> dict[str, str]:
-        """Return what there is to show, by name."""
+    def _facts(self) -> dict[str, str | None]:
         rate = self.tokens_per_byte
-        found = {
+        return {
             "files": f"{self.files:,}",
             "tokens": f"{self.tokens:,}",
             "tokens per byte": None if rate is None else f"{rate:.3f}",
             "first tokens": "|".join(map(escaped, self.sample)),
             "path": shown(self.path),
         }
-        return {name: value for name, value in found.items() if value is not None}
 
 
 def encode(
@@ -91,8 +84,8 @@ def encode(
         options: fields of `ReaderSettings` and `TokenizationSettings`, such as `lines=True`.
 
     Raises:
-        UserError: an argument is wrong, a file cannot be read, or there is no text; nothing is
-            written.
+        UserError: an argument is wrong, a file cannot be read, or the files contain no text;
+            no output is written.
 
     Example:
         >>> gpt2.encode("stories.txt", "stories.npz", "small").tokens

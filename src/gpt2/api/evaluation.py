@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpt2.api import html
 from gpt2.api.options import check_switch, optional_text_of, options_of, text_of, with_defaults
 from gpt2.api.progress import Progress
+from gpt2.api.results import Result
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_model
 from gpt2.checks import settings_from
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 OPTIONS = options_of(PerplexitySettings, ReaderSettings, without=("normalize",))
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationResult:
+@dataclasses.dataclass(frozen=True, repr=False)
+class EvaluationResult(Result):
     """The figures of an evaluation.
 
     Attributes:
@@ -36,6 +36,8 @@ class EvaluationResult:
             `evaluate perplexity --json`.
     """
 
+    title = "Evaluation"
+
     model: str
     dataset: str
     figures: Mapping[str, Any]
@@ -44,15 +46,7 @@ class EvaluationResult:
         """Return a figure by its name."""
         return self.figures[name]
 
-    def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
-        return f"EvaluationResult({facts})"
-
-    def _repr_html_(self) -> str:
-        return html.table("Evaluation", self._facts())
-
     def _facts(self) -> dict[str, str]:
-        """Return what there is to show, by name."""
         named = {name.replace("_", " "): _in_short(value) for name, value in self.figures.items()}
         return {"model": escaped(self.model), "dataset": escaped(self.dataset), **named}
 

@@ -11,6 +11,7 @@ from gpt2.api import html
 from gpt2.api.interrupts import stop_on_interrupt
 from gpt2.api.options import check_switch, optional_text_of, options_of, text_of, with_defaults
 from gpt2.api.progress import Progress
+from gpt2.api.results import Result
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.data.datasets import DatasetSettings
 from gpt2.data.readers import ReaderSettings
@@ -33,8 +34,8 @@ OPTIONS = options_of(
 ) | {"models_dir": None, "top_k": 40, "top_p": 0.0}
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingResult:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainingResult(Result):
     """What a call of `gpt2.train` has trained; a notebook shows it with the loss curve.
 
     Attributes:
@@ -49,6 +50,8 @@ class TrainingResult:
         curves: losses of the whole run, those of earlier calls included; None if unknown.
         notices: what the user was told during the call.
     """
+
+    title = "Training"
 
     run_name: str
     path: Path
@@ -80,20 +83,15 @@ class TrainingResult:
         path = self.path / "best" if best and self.best_step is not None else self.path
         return open_model(ModelFolder(path), **with_defaults(options, known))
 
-    def __repr__(self) -> str:
-        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
-        return f"TrainingResult({facts})"
-
     def _repr_html_(self) -> str:
         drawn = html.curve(self.curves) if self.curves else ""
-        return html.table("Training", self._facts()) + drawn
+        return super()._repr_html_() + drawn
 
-    def _facts(self) -> dict[str, str]:
-        """Return what there is to show, by name."""
+    def _facts(self) -> dict[str, str | None]:
         best = None
         if self.best_step is not None and self.best_loss is not None:
             best = f"{self.best_loss:.3f} at step {self.best_step:,}"
-        found = {
+        return {
             "run": self.run_name,
             "steps": f"{self.step:,}",
             "loss": None if self.loss is None else f"{self.loss:.3f}",
@@ -102,7 +100,6 @@ class TrainingResult:
             "ended": f"stopped: {self.reason}" if self.stopped else self.reason,
             "checkpoint": None if self.checkpoint is None else shown(self.checkpoint),
         }
-        return {name: value for name, value in found.items() if value is not None}
 
 
 def train(

@@ -81,7 +81,7 @@ def encode_files(
         notice: called with sentences for the user.
 
     Raises:
-        UserError: a file cannot be read, or there is no text; nothing is written.
+        UserError: a file cannot be read, or the files contain no text; no output is written.
     """
     parts = tokenization.read_parts(
         paths,

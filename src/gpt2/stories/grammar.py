@@ -57,7 +57,7 @@ def _text(variable: str, facts: Mapping[str, str]) -> str:
 
 
 def number_of_stories(kind: str) -> int:
-    """Return the number of different stories of a kind.
+    """Return the number of distinct stories with a control code.
 
     Of each choice of templates, only the tables count whose variables the templates mention.
     """

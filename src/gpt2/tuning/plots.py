@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 
 FEWEST = 3  # trials of different losses without which importance means nothing
 
+# What the plots show, by name.
+TITLES = {"history": "Validation loss by trial", "importance": "Importance of each setting"}
+
+
+def plot_path(stem: Path, name: str) -> Path:
+    """Return the path of a plot of `TITLES`; `stem` is that of `save_plots`."""
+    return stem.with_name(f"{stem.name}-{name}.png")
+
 
 def save_plots(study: optuna.Study, stem: Path) -> list[Path]:
     """Write the optimization history and the importance of each setting as PNG files.
@@ -47,7 +55,7 @@ def save_plots(study: optuna.Study, stem: Path) -> list[Path]:
     written = []
     for name, draw in drawings.items():
         figure = draw().figure
-        path = stem.with_name(f"{stem.name}-{name}.png")
+        path = plot_path(stem, name)
         with files.atomic_write(path) as file:
             figure.savefig(file, format="png", bbox_inches="tight")
         pyplot.close(figure)

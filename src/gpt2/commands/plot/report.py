@@ -23,6 +23,7 @@ from gpt2.pictures import style
 from gpt2.pictures.diversity import read_grid
 from gpt2.training import run_log
 from gpt2.training.run_log import HISTORY, read_curves
+from gpt2.tuning import plots
 from gpt2.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 SAMPLE_FILES = 10  # the newest ones, which are shown
 SURPRISAL_TOKENS = 400  # of a sample
 ATTENTION_TOKENS = 40  # of a sample
-# Of a study, by the names of `gpt2.tuning.plots`.
-STUDY_PLOTS = {"history": "Validation loss by trial", "importance": "Importance of each setting"}
 STEPS = 6  # of these tokens, whose next-token distributions are shown
 
 
@@ -80,9 +79,10 @@ def run(values: Values) -> None:
 def _study_plots(run: Path) -> dict[str, bytes]:
     """Return the plots that tune wrote beside a trial, PNG files by what they show."""
     study, _, number = run.name.rpartition("-")
-    if not number.isdecimal():
+    if not (study and number.isdecimal()):
         return {}
-    paths = {words: run.with_name(f"{study}-{kind}.png") for kind, words in STUDY_PLOTS.items()}
+    stem = run.with_name(study)
+    paths = {words: plots.plot_path(stem, name) for name, words in plots.TITLES.items()}
     return {words: path.read_bytes() for words, path in paths.items() if path.is_file()}
 
 

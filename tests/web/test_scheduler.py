@@ -214,7 +214,7 @@ def test_a_long_prompt_delays_a_running_text_by_less_than_two_decode_steps(
         (expected,) = alone.samples(prompt, 1, settings)
         assert generation.completion.tokens == expected.tokens
     # The prompt gets about as much time as the text: more than half a step in each of its own.
-    delayed = gaps[gaps > DECODE_STEP]
+    delayed = gaps[gaps > DECODE_STEP + 1e-6]  # the clock's sums are rounded
     assert delayed[:-1].mean() > 1.4 * DECODE_STEP or longest < 1
     client.scheduler.close()
     assert client.scheduler.join(60)

@@ -13,7 +13,7 @@ demo: $(RUNTIME)
 test: $(DEVELOPMENT)
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10 -m "not slow"
 
-# Tests of more than ten seconds: whole trainings, several processes, kills, memory.
+# Tests of more than a few seconds: whole trainings, conversions, several processes, kills, a browser.
 test-slow: $(DEVELOPMENT)
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 10 -m slow
 

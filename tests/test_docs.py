@@ -301,6 +301,7 @@ def stop_before_training(**_options: object) -> NoReturn:
 SNIPPETS = [block for block in BLOCKS if block.language == "python"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=name)
 def test_the_python_of_a_page_runs(
     snippet: Block, prepared: Path, monkeypatch: pytest.MonkeyPatch

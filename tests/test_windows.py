@@ -49,9 +49,12 @@ assert (locks.os.name, locks.sys.platform) == ("nt", "win32")
 print(len(names))
 """
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="looks into /proc for open files"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="looks into /proc for open files"
+    ),
+]
 
 
 def python(folder: Path, *words: str, windows: bool = True) -> Done:

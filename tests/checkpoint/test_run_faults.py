@@ -21,6 +21,8 @@ from gpt2.checkpoint.run import RunFolder
 from gpt2.errors import UserError
 from tests.support import waiting
 
+pytestmark = pytest.mark.slow
+
 UNNAMED = "unnamed"
 # Which steps the run has saved before, the last one being in force, and which one comes.
 CASES = {
@@ -101,7 +103,6 @@ def killed(tmp_path_factory):
     return after, seed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_at_any_point_leaves_the_old_checkpoint_or_the_new_one(killed, model, case):
     before, step = CASES[case]
@@ -131,7 +132,6 @@ def test_a_kill_at_any_point_leaves_the_old_checkpoint_or_the_new_one(killed, mo
     assert outcomes.count("new") > 1
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_time_leaves_a_whole_checkpoint(killed):
     folder, seed = killed
     print("seed", seed)

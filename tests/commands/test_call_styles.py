@@ -23,6 +23,7 @@ STYLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_checkpoints_and_samples_are_written_beside_the_models(
     toolkit: Toolkit, style: str
@@ -73,6 +74,7 @@ def test_an_explicit_models_dir_is_relative_to_the_current_folder(
     assert (elsewhere / "other.npz").read_bytes() == (elsewhere / "out.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_folder_written_by_tensorflow_1_is_trained_and_sampled(
     shared_data: Path, tmp_path: Path
 ) -> None:

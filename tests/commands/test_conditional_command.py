@@ -181,6 +181,7 @@ def test_each_prompt_gets_its_own_answer_when_the_file_changes(toolkit: Toolkit)
     toolkit.run(f"{COMMAND} --prompts prompts.txt --out folder/").says(1, "prompt 'B'")
 
 
+@pytest.mark.slow
 def test_samples_of_other_weights_templates_and_settings_are_refused(toolkit: Toolkit) -> None:
     (toolkit.root / "prompts.txt").write_text("The\nA\n")
     commands = [f"{COMMAND} --prompts prompts.txt --out {out}" for out in ("o.jsonl", "folder/")]

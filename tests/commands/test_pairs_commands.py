@@ -36,6 +36,7 @@ def records(toolkit: Toolkit) -> Path:
     return toolkit.root
 
 
+@pytest.mark.slow
 def test_the_template_is_kept_and_the_chat_uses_it(toolkit: Toolkit, records: Path) -> None:
     flags = "--max_steps 2 --batch_size 4 --val_split 0.2 --val_every 2 --val_batch_count 1"
     lines = (

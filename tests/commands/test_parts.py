@@ -14,6 +14,8 @@ from gpt2.parts import Part, in_order
 from gpt2.stories.grammar import write_stories
 from tests.commands.toolkit_copy import Toolkit
 
+pytestmark = pytest.mark.slow
+
 ENCODE = "python src/encode.py texts"
 
 

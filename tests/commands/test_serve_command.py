@@ -20,6 +20,8 @@ from gpt2.commands import serve
 from gpt2.errors import UserError
 from tests.commands.toolkit_copy import DATA, INDEX, Done, Home, Running, Toolkit
 
+pytestmark = pytest.mark.slow
+
 SERVE = "python src/serve.py --model_name 117M --engine numpy"
 LONG = {"prompt": "a", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
 
@@ -173,7 +175,6 @@ def put_checkpoint(source: Path, target: Path, name: str, data: bytes | None = N
     new.replace(target / "checkpoint")
 
 
-@pytest.mark.slow
 @needs_signals
 def test_a_new_checkpoint_is_served_without_dropping_requests(toolkit: Toolkit, stream) -> None:
     models = toolkit.root / "models"

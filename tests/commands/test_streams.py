@@ -16,7 +16,10 @@ from gpt2.commands.terminal import notice, print_table, print_values, shown
 from tests.commands.toolkit_copy import INDEX, SIZES, Done, Home, Toolkit
 from tests.support import waiting
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses descriptors and names of Unix")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="uses descriptors and names of Unix"),
+]
 
 HOSTILE = "e\x1b]0;x\x07\x9b\u202e"  # sets the title of a terminal, and turns text around
 UNDECODABLE = os.fsdecode(b"a\xff")
@@ -64,7 +67,6 @@ def folder(toolkit: Toolkit) -> Path:
     return toolkit.root
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_stream_that_is_closed_or_full_costs_no_work_and_shows_no_traceback(
     toolkit: Toolkit, folder: Path, line: str

@@ -232,6 +232,7 @@ def checkpoints(contents: dict[str, bytes | None]) -> dict[str, bytes | None]:
     return {name: content for name, content in contents.items() if name.startswith(wanted)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not limit the size of files")
 def test_on_a_full_disk_training_continues_and_saved_checkpoints_stay(
     story: Story, toolkit: Toolkit
@@ -255,6 +256,7 @@ def test_on_a_full_disk_training_continues_and_saved_checkpoints_stay(
     assert checkpoints(toolkit.contents("checkpoint/run1")) == checkpoints(before)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
     story: Story, toolkit: Toolkit
 ) -> None:
@@ -282,6 +284,7 @@ def test_a_loss_that_is_nan_ends_training_and_only_good_checkpoints_are_kept(
     assert not list((toolkit.root / "checkpoint" / "new").glob("*.index"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal that Windows does not have")
 def test_training_is_saved_when_the_reader_of_its_output_is_gone(home: Home) -> None:
     line = TRAIN.replace("--save_every 7", "--save_every 100000 --max_steps 100000 --run_name tee")
@@ -372,6 +375,7 @@ def test_the_best_checkpoint_is_named_only_if_it_exists(tmp_path: Path) -> None:
     assert _last_line("Finished 5 steps.", RunFolder(tmp_path), progress) == "Finished 5 steps."
 
 
+@pytest.mark.slow
 def test_a_run_without_its_state_says_what_is_unknown(trained: Toolkit, tmp_path: Path) -> None:
     toolkit = Toolkit(tmp_path / "toolkit")
     shutil.copy(trained.root / "text.npz", toolkit.root)

@@ -16,7 +16,10 @@ import pytest
 
 from tests.commands.toolkit_copy import Done, Home, Running, Toolkit
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="TensorFlow has no gRPC on Windows")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="TensorFlow has no gRPC on Windows"),
+]
 
 RUN = (
     "python src/train.py --dataset text.npz --batch_size 4 --accumulate_gradients 2 --seed 3"
@@ -70,7 +73,6 @@ def losses(toolkit: Toolkit, run: str) -> dict[tuple[int, str], float]:
     }
 
 
-@pytest.mark.slow
 def test_two_workers_have_the_losses_of_one_process(toolkit: Toolkit) -> None:
     flags = "--max_steps 4 --run_name two"
     with cluster(toolkit, flags, flags) as workers:
@@ -94,7 +96,6 @@ def step_of(worker: Running, step: int) -> bool:
     return f"\n[{step} | " in worker.out
 
 
-@pytest.mark.slow
 def test_a_signal_to_any_worker_saves_once_and_ends_all(toolkit: Toolkit) -> None:
     flags = "--run_name stopped"
     with cluster(toolkit, flags, flags) as (chief, other):
@@ -108,7 +109,6 @@ def test_a_signal_to_any_worker_saves_once_and_ends_all(toolkit: Toolkit) -> Non
     assert "Saving" not in ended[1].out
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_named_and_the_run_resumes(toolkit: Toolkit) -> None:
     flags = "--run_name killed"
     with cluster(toolkit, flags, flags) as (chief, other):
@@ -137,7 +137,6 @@ def refused(toolkit: Toolkit, command: str) -> Done:
     return done
 
 
-@pytest.mark.slow
 def test_what_keeps_a_cluster_from_starting(toolkit: Toolkit) -> None:
     flags = "--run_name refused"
     own, peer = free_addresses(2)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.commands.toolkit_copy import MODEL_FILES, Home
 
 TRAIN = "python src/train.py --dataset text.npz --run_name exported --seed 1"
 VALIDATE = "--val_every 1 --val_split 0.2 --val_batch_count 1"
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_exported_and_replaced_only_on_request(
     home: Home, no_tensorflow: str
 ) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.commands.toolkit_copy import DATA, Toolkit
 
+pytestmark = pytest.mark.slow
+
 RUN = (
     "python src/train.py --dataset text.txt --lines --save_every 2 --sample_every 100 --seed 3"
     " --learning_rate 0.01 --val_split 0.1 --val_every 2 --val_batch_count 2"
@@ -19,7 +21,6 @@ def calls(toolkit: Toolkit, run: str) -> list[dict]:
     return json.loads(config)["calls"]
 
 
-@pytest.mark.slow
 def test_a_packed_run_resumes_exactly_and_stays_packed(toolkit: Toolkit) -> None:
     whole, first = (
         done.succeeds()
@@ -37,7 +38,6 @@ def test_a_packed_run_resumes_exactly_and_stays_packed(toolkit: Toolkit) -> None
     assert [call["packing"] for call in calls(toolkit, "cut")] == [True, True]
 
 
-@pytest.mark.slow
 def test_a_run_of_an_earlier_version_continues_without_packing(toolkit: Toolkit) -> None:
     run = f"{RUN} --run_name old"
     first = toolkit.run(f"{run} --max_steps 2 --no_packing").succeeds()

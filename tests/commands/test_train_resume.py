@@ -15,6 +15,8 @@ import pytest
 from gpt2.locks import run_lock
 from tests.commands.toolkit_copy import DATA, TRAIN, Done, Home, Toolkit
 
+pytestmark = pytest.mark.slow
+
 STEPS, SAVE_EVERY = 30, 10
 # Everything with state: Adam, a schedule, noise and dropout, the best loss, the average loss. A
 # step has many batches, so that a signal arrives between two of them.
@@ -69,12 +71,10 @@ def last_steps(out: str) -> list[int]:
     return [int(step) for step in re.findall(r"^\[(\d+) \| \S+ loss=", out, re.MULTILINE)]
 
 
-@pytest.mark.slow
 def test_the_whole_run_does_all_its_steps(runs: Runs) -> None:
     assert last_steps(runs.whole.succeeds().out) == list(range(1, STEPS + 1))
 
 
-@pytest.mark.slow
 def test_each_call_resumes_where_the_one_before_was_stopped(runs: Runs) -> None:
     calls = [*runs.stopped.values(), runs.last.succeeds()]
     for (name, done), following in zip(runs.stopped.items(), calls[1:], strict=True):
@@ -85,7 +85,6 @@ def test_each_call_resumes_where_the_one_before_was_stopped(runs: Runs) -> None:
         assert last_steps(following.out)[0] == saved + 1
 
 
-@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bits(runs: Runs) -> None:
     whole = runs.toolkit.contents("checkpoint/whole")
     other = runs.toolkit.contents("checkpoint/stopped")
@@ -102,7 +101,6 @@ def test_a_stopped_run_ends_with_the_same_bits(runs: Runs) -> None:
     assert samples["stopped/samples-20"] == samples["whole/samples-20"]
 
 
-@pytest.mark.slow
 def test_the_config_records_each_call_with_its_seed(runs: Runs) -> None:
     contents = runs.toolkit.contents("checkpoint/stopped")
     calls = json.loads(contents["config.json"])["calls"]
@@ -119,7 +117,6 @@ def test_the_config_records_each_call_with_its_seed(runs: Runs) -> None:
         assert call["data"] == calls[0]["data"]
 
 
-@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_resumed(runs: Runs) -> None:
     folder = runs.toolkit.root / "checkpoint"
     shutil.copytree(folder / "whole", folder / "damaged")

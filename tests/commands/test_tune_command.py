@@ -27,6 +27,8 @@ from gpt2.tuning.space import parse_dimension
 from gpt2.tuning.study import GRACE, HOST, WAITS, Study, load_optuna
 from tests.commands.toolkit_copy import Done, Home, Toolkit
 
+pytestmark = pytest.mark.slow
+
 TUNE = "python src/tune.py --dataset text.npz --model_name 117M --max_steps 20 --val_every 5"
 RATES = "--learning_rate 1e-5..1e-1"
 STAND_IN = Path(__file__).with_name("stand_in_training.py")
@@ -142,7 +144,6 @@ def test_a_trial_above_the_median_is_pruned(quick: Toolkit) -> None:
     assert len(re.findall(r"^study-[45] .* pruned", done.out, re.MULTILINE)) == 2
 
 
-@pytest.mark.slow
 def test_the_search_depends_on_the_seed_only(quick: Toolkit) -> None:
     quick.run(f"{TUNE} {RATES} --trials 3 --study first").succeeds()
     quick.run(f"{TUNE} {RATES} --trials 1 --study second").succeeds()
@@ -154,7 +155,6 @@ def test_the_search_depends_on_the_seed_only(quick: Toolkit) -> None:
     assert len({each["learning_rate"] for each in first}) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_trial_which_the_same_command_resumes(
@@ -273,7 +273,6 @@ def test_a_training_that_cannot_start_ends_the_study_with_its_sentence(quick: To
     assert states(quick) == ["FAIL", "COMPLETE", "COMPLETE"]  # the first one does not count
 
 
-@pytest.mark.slow
 def test_another_search_space_or_dataset_is_refused_and_named(quick: Toolkit) -> None:
     quick.run(f"{TUNE} {RATES} --trials 1").succeeds()
     for flags, said in {
@@ -293,7 +292,6 @@ def test_runs_that_are_not_of_the_study_are_not_continued(quick: Toolkit) -> Non
     assert not (quick.root / "checkpoint" / "study.db").exists()
 
 
-@pytest.mark.slow
 def test_losses_of_different_vocabularies_are_compared_per_byte(quick: Toolkit) -> None:
     flags = "--dataset text.txt --val_dataset text.txt --n_vocab 260,280 --learning_rate 1e-3"
     done = quick.run(f"{TUNE.replace('--dataset text.npz', flags)} --trials 2").succeeds()

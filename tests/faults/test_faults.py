@@ -11,6 +11,8 @@ import pytest
 
 from tests.support import waiting
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -24,13 +26,11 @@ def run(out: Path, kills: int, *cases: str) -> dict[str, dict]:
 
 
 @forks
-@pytest.mark.slow
 def test_a_killed_training_resumes_to_bit_identical_weights(tmp_path: Path) -> None:
     found = run(tmp_path / "faults.json", 1, "training")
     assert found["training"]["resumed"] == 1
 
 
-@pytest.mark.slow
 @forks
 def test_killed_commands_leave_no_incomplete_files(tmp_path: Path) -> None:
     cases = ["encode.py, a file", "encode.py, a folder", "download_model.py", "new_model.py"]

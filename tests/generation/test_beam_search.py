@@ -23,6 +23,7 @@ from tests.golden_model import Golden
 GOLDEN = Path(__file__).parent.parent / "golden" / "generation.npz"
 
 
+@pytest.mark.slow
 def test_completions_and_scores_are_those_of_transformers(golden: Golden, engine: Engine) -> None:
     with np.load(GOLDEN, allow_pickle=False) as archive:
         known = json.loads(archive["beam_searches"].item())

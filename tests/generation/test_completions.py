@@ -131,6 +131,7 @@ def test_texts_are_those_recomputed_from_scratch(golden: Golden, engine: Engine,
         assert any(text.exceeded_context and text.finish_reason == "endoftext" for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "narrowed", "sliding"])
 def test_a_text_is_the_same_in_every_batch(golden: Golden, engine: Engine, name: str) -> None:
     settings, tokenizer = SETTINGS[name], alphabet(61, endoftext=4)

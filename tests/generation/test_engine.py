@@ -151,6 +151,7 @@ def test_a_head_of_several_parts_scores_every_token_once(golden: Golden, convert
     np.testing.assert_allclose(engine.prefill(0, golden.tokens[0, 0, :3]), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_int8_weights_change_the_scores_a_little(golden: Golden, tmp_path: Path) -> None:
     litert_conversion.convert(golden.tensors("weights"), golden.hparams, tmp_path, "int8")
     engine = LiteRTEngine(tmp_path, golden.hparams)
@@ -247,6 +248,7 @@ def test_memory_for_keys_grows_with_the_text_and_never_beyond_the_window() -> No
     assert room() == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_litert_logits_are_the_same_to_the_bit_alone_and_in_a_batch(
     golden: Golden, tmp_path: Path, quantize: str
@@ -326,6 +328,7 @@ def test_several_tokens_in_one_pass_and_back(golden: Golden, engine: Engine) -> 
     assert engine.lengths.tolist() == [8, N_CTX]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numpy", "none", "int8"])
 def test_reuse_changes_no_bit_of_the_logits(
     golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -381,6 +384,7 @@ def test_reuse_changes_no_bit_of_the_logits(
     attention._mask.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_litert_logits_are_the_same_to_the_bit_one_by_one_and_in_one_pass(
     golden: Golden, tmp_path: Path, quantize: str

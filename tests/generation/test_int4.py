@@ -21,6 +21,8 @@ from gpt2.hparams import HParams
 from gpt2.tokenizer import train_vocabulary
 from tests.generation.model_folders import TEXT, write_small_model
 
+pytestmark = pytest.mark.slow
+
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"
 )

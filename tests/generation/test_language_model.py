@@ -411,6 +411,7 @@ def test_a_folder_without_a_vocabulary_is_refused_by_the_name_of_the_file(tmp_pa
         open_model(ModelFolder(tmp_path))
 
 
+@pytest.mark.slow
 def test_models_in_one_process_do_not_know_of_each_other(folder: Path, tmp_path: Path) -> None:
     folders = [folder, write_small_model(tmp_path / "other", seed=8)]
     models = [

@@ -35,6 +35,8 @@ from gpt2.generation.tensorflow_engine import TensorFlowEngine
 from tests.generation.model_folders import HPARAMS, small_weights, write_small_model
 from tests.support import waiting
 
+pytestmark = pytest.mark.slow
+
 TOKENS = [5, 200, 269, 7]
 SOURCES = Path(loading.__file__).resolve().parent.parent.parent
 

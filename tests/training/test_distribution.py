@@ -15,10 +15,11 @@ from gpt2.errors import UserError
 from gpt2.training.distribution import Distribution
 from tests.support import waiting
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
 def test_two_devices_have_the_losses_and_weights_of_one() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     script = [sys.executable, Path(__file__).with_name("mirrored.py")]

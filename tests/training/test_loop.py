@@ -555,6 +555,7 @@ def line_set(training: Training, lengths: list[int]) -> DocumentSampler:
     return DocumentSampler(lines, training.hparams.n_ctx, seed=1)
 
 
+@pytest.mark.slow
 def test_the_validation_loss_is_the_mean_over_all_targets(tmp_path: Path) -> None:
     training = Training(tmp_path)
     training.validation = line_set(training, [2, 3, 12, 2, 16, 2, 5])

@@ -128,6 +128,7 @@ def packed_and_padded(golden: Golden) -> tuple[Batch, Batch]:
     return Batch(*fields, reach=16), Batch.of_rows(padded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_packed_examples_have_the_loss_and_gradients_of_padded_ones(

@@ -13,6 +13,8 @@ from gpt2.training.memory import available, estimate
 from gpt2.training.settings import TrainerSettings
 from tests.support import waiting
 
+pytestmark = pytest.mark.slow
+
 SMALLEST = HParams(n_vocab=50257)
 PROGRAM = """
 import json, sys
@@ -96,7 +98,6 @@ def test_available_memory_is_plausible_or_unknown() -> None:
     assert found is None or 10**8 < found < 10**14
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("flags", [{}, {"memory_saving_gradients": True}, {"optimizer": "sgd"}])
 def test_the_measured_peak_is_within_20_percent_of_the_estimate(flags: dict) -> None:

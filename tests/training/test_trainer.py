@@ -177,6 +177,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(
     assert_weights(accumulated, {n: v.numpy() for n, v in whole.weights.items()}, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"lora_rank": 2}, {"memory_saving_gradients": True}, {"train_layers": "1"}]
 )
@@ -316,6 +317,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -19,6 +19,8 @@ from gpt2.web.page_writing import PageSettings, Writing, as_text
 from gpt2.web.settings import Access, RequestLimits
 from tests.web.conftest import Served, load_numpy_at, serving, write_model
 
+pytestmark = pytest.mark.slow
+
 REQUIRED = os.environ.get("CI") == "true"  # elsewhere, tests are skipped for lack of a package
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

@@ -27,13 +27,15 @@ PAGES = ROOT / "docs" / "benchmarks"
 LETTERS = 3_000_000  # bytes of text from which a vocabulary of the size of GPT-2's is learned
 
 # Script, page and arguments. {model} is a model folder with the sizes of GPT-2 124M and random
-# weights, {text} a text of 10 MB, and {peers} the option --peers where it is given.
+# weights, {models} the folder that holds it, {text} a text of 10 MB, and {peers} the option --peers
+# where it is given.
 BENCHMARKS = (
     ("startup.py", "generation.md", "--model_name {model} --quantize none int8 int4"),
     ("generation.py", "generation.md", "--model {model} {peers}"),
     ("training.py", "training.md", "{peers}"),
     ("packing.py", "training.md", ""),
     ("optimizers.py", "training.md", ""),
+    ("serving.py", "serving.md", "--models_dir {models}"),
     ("encoding.py", "encoding.md", "{model} {text} --made 1 32"),
     ("evaluation.py", "evaluation.md", "{peers}"),
 )
@@ -62,6 +64,7 @@ def main() -> None:
         corpora.make_corpus(text, corpora.sources(), 10_000_000)
         values = {
             "model": shlex.quote(str(make_model(folder))),
+            "models": shlex.quote(name),
             "text": shlex.quote(str(text)),
             "peers": f"--peers {shlex.quote(args.peers)}" if args.peers else "",
         }

@@ -34,7 +34,6 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = "the of and to in that was his he it with is for as had you not be her on at by which"
-START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 COMPARED = 20  # requests of each row that are sent once more
 LONG_PROMPT = 900  # tokens
 GAP_TOKENS = 200  # of the text that it joins
@@ -341,6 +340,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     sys.path.insert(0, str(ROOT / "src"))
     import machine
+    from report import write_section
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_name", default="124M")
@@ -354,6 +354,7 @@ def main() -> None:
     parser.add_argument("--llama", help="Python interpreter that has llama-cpp-python[server]")
     parser.add_argument("--gguf", help="the same weights for it")
     parser.add_argument("--docs", type=Path, help="page to write the table into")
+    parser.add_argument("--section", default="benchmark", help="markers of the table in the page")
     args = parser.parse_args()
     facts = machine.describe()
     args.threads = facts["cores"]
@@ -365,11 +366,7 @@ def main() -> None:
         *table(args),
     ]
     if args.docs:
-        page = args.docs.read_text(encoding="utf-8")
-        head, _, rest = page.partition(START)
-        tail = rest.partition(END)[2]
-        content = "\n".join([head + START, "", *lines, "", END + tail])
-        args.docs.write_text(content, encoding="utf-8")
+        write_section(args.docs, "\n".join(["", *lines, ""]), args.section)
 
 
 if __name__ == "__main__":

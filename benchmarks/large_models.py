@@ -44,16 +44,20 @@ write_model_folder(
     Path(sys.argv[2]), hparams, tokenizer.vocabulary, tokenizer.merges, initial_weights(hparams, 1)
 )
 """
-GENERATE = "unconditional --model_name {} --nsamples 1 --length 64 --seed 1 --top_k 40"
+LENGTH = 64  # tokens
+CONVERTING = "converting"
+GENERATE = "unconditional --model_name {} --nsamples 1 --seed 1 --top_k 40 --ignore_eos"
 TRAIN = (
     "train --dataset text.npz --model_name {} --restore_from fresh --memory_saving_gradients"
     " --max_steps 2 --sample_every 1000 --save_every 1000"
 )
 COMMANDS = {
-    "generation, float32, converting": GENERATE,
+    f"generation, float32, {CONVERTING}": GENERATE,
     "generation, float32": GENERATE,
-    "generation, int8, converting": f"{GENERATE} --quantize int8",
+    f"generation, int8, {CONVERTING}": f"{GENERATE} --quantize int8",
     "generation, int8": f"{GENERATE} --quantize int8",
+    f"generation, int4, {CONVERTING}": f"{GENERATE} --quantize int4",
+    "generation, int4": f"{GENERATE} --quantize int4",
     "training, LoRA of rank 8": f"{TRAIN} --lora_rank 8",
     "training, adafactor": f"{TRAIN} --optimizer adafactor",
     "training, SGD": f"{TRAIN} --optimizer sgd",
@@ -118,8 +122,14 @@ def measure(size: str, vocabulary: Path, folder: Path) -> list[list[str]]:
         sys.exit(encoded.output)
     rows = []
     for name, line in COMMANDS.items():
-        done = run(["-m", "gpt2", *shlex.split(line.format(size))], folder)
-        row = [size, name, f"{done.seconds:.0f}", done.step, f"{done.peak / 1e9:.1f}", done.result]
+        command = ["-m", "gpt2", *shlex.split(line.format(size))]
+        generation = line.startswith(GENERATE)
+        done = run([*command, *(["--length", str(LENGTH)] if generation else [])], folder)
+        each = done.step
+        if generation and CONVERTING not in name and not done.status:
+            shorter = run([*command, "--length", "1"], folder)
+            each = f"{(done.seconds - shorter.seconds) / (LENGTH - 1):.3f}"
+        row = [size, name, f"{done.seconds:.0f}", each, f"{done.peak / 1e9:.1f}", done.result]
         print(*row, sep=" | ", flush=True)
         rows.append(row)
     return rows
@@ -131,19 +141,19 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
-    machine, load = describe(), taken()
-    rows = []
     for size in args.sizes:
+        machine, load = describe(), taken()
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(size, args.vocabulary.resolve(), Path(folder))
-    text = (
-        f"Measured on {datetime.date.today()} by `benchmarks/large_models.py`: {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, other load {load:.0%}. "
-        "Random weights; 64 tokens are generated.\n\n"
-    ) + table(["model", "command", "time, s", "a step, s", "peak memory, GB", "result"], rows)
-    print(text)
-    if args.docs:
-        write_section(args.docs, text, "large models")
+            rows = measure(size, args.vocabulary.resolve(), Path(folder))
+        heads = ["model", "command", "time, s", "a token or step, s", "peak memory, GB", "result"]
+        text = (
+            f"Measured on {datetime.date.today()} by `benchmarks/large_models.py`: "
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, "
+            f"other load {load:.0%}. Random weights; {LENGTH} tokens are generated.\n\n"
+        ) + table(heads, rows)
+        print(text)
+        if args.docs:
+            write_section(args.docs, text, f"large models {size}")
 
 
 if __name__ == "__main__":

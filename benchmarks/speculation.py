@@ -68,7 +68,8 @@ def measure_case(
     speeds: tuple[list[float], list[float]] = [], []
     for seed in range(rounds):
         texts = []
-        for model, found in zip(models, speeds, strict=True):
+        pairs = list(zip(models, speeds, strict=True))
+        for model, found in pairs if seed % 2 else reversed(pairs):
             seconds, completion = generate(model, prompt, {**options, "seed": seed})
             found.append((len(completion.tokens) - 1) / seconds)
             texts.append(completion.tokens)
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--quantize", nargs="+", default=["none", "int8", "int4"])
     parser.add_argument("--text", type=Path, help="UTF-8 file; the model continues its beginning")
     parser.add_argument("--length", type=int, default=200, help="tokens of each sample")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
     text = args.text.read_text(encoding="utf-8") if args.text else ""

@@ -28,6 +28,7 @@ from report import write_section
 from gpt2.generation.completions import Completion
 from gpt2.generation.engine import prefill_prompt
 from gpt2.generation.language_model import LanguageModel
+from gpt2.generation.speculation import Speculation
 
 TABLE = "name,age,city\n" + "".join(f"person{n},{20 + n},London\n" for n in range(8))
 ORDINARY = "Once upon a time there was"
@@ -115,7 +116,9 @@ def main() -> None:
     prompts = []
     for quantize in args.quantize:
         plain = gpt2.load(args.model_name, "litert", quantize, args.models_dir)
-        fast = LanguageModel(plain.engine, plain.hparams, plain.tokenizer, speculate=True)
+        fast = LanguageModel(
+            plain.engine, plain.hparams, plain.tokenizer, speculation=Speculation()
+        )
         for name, prompt, options in cases(plain, text):
             options = {"length": args.length, **options}
             found = measure_case((plain, fast), prompt, options, args.rounds)

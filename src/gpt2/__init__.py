@@ -43,13 +43,14 @@ def load(
     quantize: str = "none",
     models_dir: str | os.PathLike[str] | None = None,
     speculate: bool = False,
+    draft_text: str | os.PathLike[str] = "",
 ) -> LanguageModel:
     """Return a model that is loaded for generation.
 
     Args:
         model_name: a model under models/, a run under checkpoint/, one of their checkpoints
             (`run1/best`, `run1/model-200`), or a path; see `gpt2.checkpoint.resolve.find_model`.
-        engine, quantize, speculate: see `gpt2.generation.loading.open_model`.
+        engine, quantize, speculate, draft_text: see `gpt2.generation.loading.open_model`.
         models_dir: folder of the models, relative to the current folder (default: `models`).
 
     Raises:
@@ -59,4 +60,5 @@ def load(
     from gpt2.generation.loading import open_model
 
     folder = find_model(model_name, models_dir)
-    return open_model(folder, engine, quantize, speculate=speculate)
+    text = str(draft_text) if isinstance(draft_text, os.PathLike) else draft_text
+    return open_model(folder, engine, quantize, speculate=speculate, draft_text=text)

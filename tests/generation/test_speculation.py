@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.loading import open_model
 from gpt2.generation.sampling import NoTokenError, SamplingSettings
-from gpt2.generation.speculation import Account, NGrams, Speculation
+from gpt2.generation.speculation import Account, NGrams, Passages, Speculation
 from tests.generation.conftest import CountingEngine, alphabet
 from tests.generation.model_folders import write_small_model
 from tests.golden_model import Golden
@@ -63,6 +64,42 @@ def test_a_guess_continues_as_after_the_last_ngram_like_the_end(
     assert one_by_one.draft(count) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens", "count", "expected"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8], [9, 2, 3, 4, 5, 6], 3, [7, 8]),
+        ([1, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5, 6], 1, [7]),
+        ([1, 2, 3, 4, 5, 6] * 2 + [1, 2, 3, 4, 5, 7], [1, 2, 3, 4, 5], 2, [7]),  # the last passage
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], 3, []),  # the text ends
+        ([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4], 3, []),
+        ([1, 2, 3, 4, 5, 6], [2, 3, 4, 5], 3, []),  # four equal tokens are too few
+        ([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5], 0, []),
+        ([1, 2, 3], [1, 2, 3, 1, 2], 3, []),
+        ([], [1, 2, 3, 4, 5], 3, []),
+    ],
+)
+def test_a_guess_continues_as_the_last_passage_of_a_text(
+    text: list[int], tokens: list[int], count: int, expected: list[int]
+) -> None:
+    assert Passages(np.array(text, np.int32)).draft(tokens, count) == expected
+
+
+def test_guesses_from_a_text_are_those_of_a_search_through_it() -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    chooser = random.Random(seed)
+    text = chooser.choices(range(3), k=2000)
+    passages = Passages(np.array(text, np.uint16))
+    found = 0
+    for _ in range(300):
+        end = chooser.choices(range(3), k=speculation.LONGEST)
+        places = [n for n in range(len(text)) if text[n : n + len(end)] == end]
+        following = places[-1] + len(end) if places else len(text)
+        assert passages.draft(end, 6) == text[following : following + 6]
+        found += bool(places)
+    assert found
+
+
 @pytest.fixture(params=["none", "int8"])
 def converted_as(request: pytest.FixtureRequest, golden: Golden, tmp_path: Path) -> LiteRTEngine:
     litert_conversion.convert(golden.tensors("weights"), golden.hparams, tmp_path, request.param)
@@ -88,7 +125,7 @@ def test_texts_are_the_same_with_and_without_guesses(
     for settings in SETTINGS.values():
         for batch_size in (1, 3):
             results = []
-            for guesses in (None, Speculation()):
+            for guesses in (None, Speculation(), Speculation(Passages(np.array(PROMPTS[0] * 9)))):
                 results.append(
                     [
                         (each.number, *each.tokens, each.text, each.logprob, each.finish_reason)
@@ -103,7 +140,7 @@ def test_texts_are_the_same_with_and_without_guesses(
                         )
                     ]
                 )
-            assert results[0] == results[1]
+            assert results[0] == results[1] == results[2]
             reasons |= {state[-1] for state in results[0]}
     assert reasons == {None, "endoftext", "stop", "length"}
     assert {1, speculation.DRAFT + 1} <= {tokens for tokens, _ in passes}  # wrong and right ones
@@ -190,7 +227,7 @@ def test_a_completion_without_possible_tokens_fails_alone(
 
 def test_beams_are_refused(tmp_path: Path, golden: Golden, converted: Path) -> None:
     engine = LiteRTEngine(converted, golden.hparams)
-    model = LanguageModel(engine, golden.hparams, alphabet(61), speculate=True)
+    model = LanguageModel(engine, golden.hparams, alphabet(61), speculation=Speculation())
     with pytest.raises(UserError, match=r"speculate .* beams"):
         model.beam_search("a", beams=2, length=3)
 
@@ -203,13 +240,20 @@ def test_speculation_is_for_litert_and_chooses_it(
     for engine in ("numpy", "tensorflow"):
         with pytest.raises(UserError, match=rf"speculate .* engine {engine}"):
             open_model(folder, engine, speculate=True)
+    with pytest.raises(UserError, match=r"draft_text .* needs speculate"):
+        open_model(folder, draft_text="text.txt")
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        open_model(folder, speculate=True, draft_text=str(tmp_path / "gone.txt"))
     model = open_model(folder, speculate=True)
     assert isinstance(model.engine, LiteRTEngine)
+    text = tmp_path / "text.txt"
+    text.write_text("the cat and the hat and the cat and the cat sat on the hat")
+    drafting = open_model(folder, speculate=True, draft_text=str(text))
     plain = open_model(folder, "litert")
     prompts = ["the cat and the hat and the cat and the", "cat"]
     for options in ({"temperature": 0.0}, {"top_k": 2, "seed": 4}):
         texts = [
             [completion.text for completion in each.generate(prompts, length=40, **options)]
-            for each in (model, plain)
+            for each in (model, drafting, plain)
         ]
-        assert texts[0] == texts[1]
+        assert texts[0] == texts[1] == texts[2]

@@ -71,7 +71,7 @@ class TrainingResult(Result):
 
         Args:
             best: load the best checkpoint by validation loss if there is one, else the newest.
-            options: `engine`, `quantize` and `speculate`, as for `gpt2.load`.
+            options: `engine`, `quantize`, `speculate` and `draft_text`, as for `gpt2.load`.
 
         Raises:
             UserError: nothing has been saved yet, or an option is wrong.
@@ -79,7 +79,7 @@ class TrainingResult(Result):
         check_switch("best", best)
         if self.checkpoint is None:
             raise UserError(f"{self.run_name}: no checkpoint has been saved. Train the run first.")
-        known = {"engine": "auto", "quantize": "none", "speculate": False}
+        known = {"engine": "auto", "quantize": "none", "speculate": False, "draft_text": ""}
         path = self.path / "best" if best and self.best_step is not None else self.path
         return open_model(ModelFolder(path), **with_defaults(options, known))
 

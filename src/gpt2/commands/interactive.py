@@ -36,7 +36,16 @@ begin with """ and end with """. Ctrl+C stops a sample.
   /quit             exit, as /exit and Ctrl+D do'''
 QUIT = ("/quit", "/exit")
 # They decide which model is loaded, so they cannot change while it is in use.
-FIXED = ("model_name", "models_dir", "engine", "quantize", "speculate", "chat", "system")
+FIXED = (
+    "model_name",
+    "models_dir",
+    "engine",
+    "quantize",
+    "speculate",
+    "draft_text",
+    "chat",
+    "system",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,7 +118,7 @@ def load_with_progress(model: ModelFolder, engine: EngineSettings) -> LanguageMo
         if event.done == event.of:
             bar.close()
 
-    return load_into_engine(model, engine.engine, engine.quantize, show, engine.speculate)
+    return load_into_engine(model, progress=show, **dataclasses.asdict(engine))
 
 
 def generation_settings(
@@ -265,7 +265,7 @@ def _truncated(text: str, values: Values) -> str:
 
 def recorded_settings(values: Values) -> dict[str, Any]:
     """Return the flags that decide the text of samples, as they are stored beside the samples."""
-    unrecorded = ("--batch_size", "--models_dir", "--engine", "--speculate")
+    unrecorded = ("--batch_size", "--models_dir", "--engine", "--speculate", "--draft_text")
     options = [option for group in sampler_options().values() for option in group]
     recorded = {
         option.flag.removeprefix("--"): getattr(values, option.name)

@@ -30,6 +30,12 @@ class EngineSettings:
         "guess tokens from repetitions in the text and verify them together (litert, batch size "
         "1): faster where text repeats, the same text",
     )
+    draft_text: str = setting(
+        "",
+        "text or dataset of which the model repeats passages, such as its training text: speculate "
+        "guesses from it, too",
+        metavar="PATH",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -37,6 +43,11 @@ class EngineSettings:
             raise UserError(
                 f"quantize {self.quantize} is not available with engine {self.engine}. Use "
                 "engine litert or auto."
+            )
+        if self.draft_text and not self.speculate:
+            raise UserError(
+                "draft_text is a text to guess from, which needs speculate. Add it, or omit "
+                "draft_text."
             )
         if self.engine not in ("auto", "litert") and self.speculate:
             raise UserError(

@@ -61,20 +61,20 @@ class LanguageModel:
         tokenizer: Tokenizer,
         name: str = "",
         engine_name: str = "",
-        speculate: bool = False,
+        speculation: Speculation | None = None,
     ):
         """Combine the parts of a model; `open_model` does this for a model folder.
 
         Args:
             name, engine_name: shown by `repr`.
-            speculate: whether to guess and verify several tokens at once; see `Speculation`.
+            speculation: guesses several tokens, which are verified at once.
         """
         self.engine = engine
         self.hparams = hparams
         self.tokenizer = tokenizer
         self._names = (name, engine_name)
         self._turns = Turns()
-        self._speculation = Speculation() if speculate else None
+        self._speculation = speculation
 
     def __repr__(self) -> str:
         name, engine_name = self._names

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import HPARAMS_FILE, ModelFolder
+from gpt2.data import datasets
 from gpt2.errors import UserError
 from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.language_model import LanguageModel
+from gpt2.generation.speculation import Passages, Speculation
 from gpt2.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ def open_model(
     quantize: str = "none",
     progress: Progress = lambda event: None,
     speculate: bool = False,
+    draft_text: str = "",
 ) -> LanguageModel:
     """Load a model into an engine.
 
@@ -56,21 +61,31 @@ def open_model(
         progress: called during a conversion.
         speculate: guess tokens from repetitions in the text and verify them together, which does
             not change the text (litert only).
+        draft_text: path of a text or dataset (see `gpt2.data.datasets.read`) to guess from, too.
 
     Raises:
         UserError: an option is invalid, a file is missing or corrupted, or LiteRT is needed and
             not installed.
     """
-    EngineSettings(engine, quantize, speculate)  # checks the options
+    EngineSettings(engine, quantize, speculate, draft_text)  # checks the options
     hparams, tokenizer = model.hparams, model.tokenizer()
     if engine == "auto":
         litert = quantize != "none" or speculate
         engine = "litert" if litert else _engine_for(model)
     loaders = {"tensorflow": _tensorflow, "numpy": _numpy, "litert": _litert}
+    speculation = _speculation(model, draft_text) if speculate else None
     loaded = loaders[engine](model, quantize, progress)
     precision = "float32" if quantize == "none" else quantize
     name, engine_name = model.path.name, f"{engine} {precision}"
-    return LanguageModel(loaded, hparams, tokenizer, name, engine_name, speculate)
+    return LanguageModel(loaded, hparams, tokenizer, name, engine_name, speculation)
+
+
+def _speculation(model: ModelFolder, draft_text: str) -> Speculation:
+    if not draft_text:
+        return Speculation()
+    hparams, tokenizer = model.hparams, model.tokenizer()
+    found = datasets.read(draft_text, datasets.DatasetSettings(), tokenizer, hparams.n_vocab)
+    return Speculation(Passages(np.concatenate([np.zeros(0, np.int32), *found.chunks])))
 
 
 def _engine_for(model: ModelFolder) -> str:

@@ -19,6 +19,7 @@ from gpt2.generation.engine import Engine
 
 Extended = Callable[[Completion, np.ndarray], Iterator[Completion]]
 
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, and its bits are irregular
 LONGEST, SHORTEST = 5, 3  # tokens of the n-grams that are looked up
 DRAFT = 6  # tokens guessed at once: XNNPACK multiplies float32 matrices by up to 7 rows at a time
 BUDGET = 0.015  # part of the decoding time that may be lost by wrong guesses
@@ -29,7 +30,13 @@ RECENT = 0.2  # weight of the latest measurement in a mean
 class Speculation:
     """Decodes one sequence with guesses while they save time."""
 
-    def __init__(self) -> None:
+    def __init__(self, passages: Passages | None = None) -> None:
+        """Begin.
+
+        Args:
+            passages: of a text to guess from before the sequence itself.
+        """
+        self._passages = passages
         self._account = Account()
         self._completion: Completion | None = None
         self._ngrams = NGrams()
@@ -46,9 +53,11 @@ class Speculation:
         """
         if completion is not self._completion:
             self._completion, self._ngrams = completion, NGrams()
-        self._ngrams.update([*completion.prompt, *completion.tokens])
+        sequence = [*completion.prompt, *completion.tokens]
+        self._ngrams.update(sequence)
         allowed = min(DRAFT, most - 1) if self._account.allows else 0
-        draft = self._ngrams.draft(allowed)
+        draft = self._passages.draft(sequence, allowed) if self._passages else []
+        draft = draft or self._ngrams.draft(allowed)
         began = time.perf_counter()
         logits = engine.extend(0, [completion.tokens[-1], *draft])
         seconds = time.perf_counter() - began
@@ -98,6 +107,47 @@ class NGrams:
                 # Beyond the end, the guesses follow themselves.
                 return [self._tokens[place + n % (end - place)] for n in range(count)]
         return []
+
+
+class Passages:
+    """Guesses that a sequence continues like the last passage of a text with its last tokens."""
+
+    def __init__(self, tokens: np.ndarray):
+        """Index a text.
+
+        Args:
+            tokens: integers [T]; they and two more arrays of 8 bytes per token stay in memory.
+        """
+        self._tokens = tokens
+        hashes = _ngram_hashes(tokens)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def draft(self, tokens: Sequence[int], count: int) -> list[int]:
+        """Return up to `count` guesses, none if the text does not have the last n-gram.
+
+        Example:
+            >>> Passages(np.array([1, 2, 3, 4, 5, 6, 7, 8])).draft([9, 2, 3, 4, 5, 6], 3)
+            [7, 8]
+        """
+        if not count or len(tokens) < LONGEST:
+            return []
+        end = np.array(tokens[-LONGEST:])
+        place = np.searchsorted(self._hashes, _ngram_hashes(end)[0], side="right") - 1
+        first = self._order[place] if place >= 0 else 0
+        following = first + LONGEST
+        if not np.array_equal(self._tokens[first:following], end):
+            return []
+        return self._tokens[following : following + count].tolist()
+
+
+def _ngram_hashes(tokens: np.ndarray) -> np.ndarray:
+    """Return a hash of each `LONGEST` neighboring tokens, uint64 [T - LONGEST + 1]."""
+    count = max(len(tokens) - LONGEST + 1, 0)
+    hashes = np.zeros(count, np.uint64)
+    for offset in range(LONGEST):
+        hashes = hashes * MULTIPLIER + tokens[offset : offset + count].astype(np.uint64)
+    return hashes
 
 
 class Account:

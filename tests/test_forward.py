@@ -122,6 +122,25 @@ def test_keys_out_of_reach_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> 
     assert shapes == [(8, 8), (8, 11), (8, 11), (8, 11), (8, 4, 8)]
 
 
+@pytest.mark.parametrize("length", [32, 30])  # whole blocks, and the last one in part
+def test_the_gradient_in_blocks_avoids_the_slow_gradient_of_indexing(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(forward, "band_rows", lambda reach: reach)
+
+    def gradients(*arrays: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            segments = np.arange(length)[None] // 4
+            attended = forward.causal_attention(*arrays, segments=segments, reach=4)
+        return tape.gradient(attended, arrays)
+
+    arrays = [normal(1, 1, length, 4) for _ in range(3)]
+    traced = tf.function(gradients).get_concrete_function(*arrays).graph
+    kinds = {operation.type for operation in traced.get_operations()}
+    assert "BatchMatMulV2" in kinds and "StridedSliceGrad" not in kinds
+
+
 def test_attention_of_unknown_length_equals_the_reference() -> None:
     query, key, value = (normal(2, 3, 9, 4, seed=seed) for seed in range(3))
     unknown = tf.TensorSpec([2, 3, None, 4])

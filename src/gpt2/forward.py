@@ -219,7 +219,7 @@ def causal_attention(
         key, value, of_keys = (_with_previous(_in_blocks(x, rows)) for x in (key, value, of_keys))
         parts = [(0, rows, 0, 2 * rows)]
         attended = _attend(query, key, value, of_queries, of_keys, parts, rate, seed)
-        return tf.reshape(attended, [*_sizes(attended)[:2], -1, attended.shape[-1]])[:, :, :length]
+        return _from_blocks(attended, length)
     step = min(ATTENTION_ROWS, length) if length else None
     ends = [*range(step, length, step), length] if length else [None]
     starts = [0, *ends[:-1]]
@@ -232,15 +232,31 @@ def _in_blocks(x: tf.Tensor, rows: int) -> tf.Tensor:
     """Return [B, H, T, D] as blocks of positions, [B, H, N, rows, D], -1 after the end."""
     batch, heads, length, size = _sizes(x)
     count = -(-length // rows)
-    padding = [[0, 0], [0, 0], [0, count * rows - length], [0, 0]]
-    return tf.reshape(tf.pad(x, padding, constant_values=-1), [batch, heads, count, rows, size])
+    if missing := count * rows - length:
+        x = tf.pad(x, [[0, 0], [0, 0], [0, missing], [0, 0]], constant_values=-1)
+    return tf.reshape(x, [batch, heads, count, rows, size])
 
 
-def _with_previous(x: tf.Tensor) -> tf.Tensor:
+def _from_blocks(x: tf.Tensor, length: int) -> tf.Tensor:
+    """Return the first positions of [B, H, N, rows, D], [B, H, length, D]."""
+    batch, heads, count, rows, size = _sizes(x)
+    x = tf.reshape(x, [batch, heads, count * rows, size])
+    # The gradient of `tf.slice` pads, which is much faster than that of an index.
+    return x if count * rows == length else tf.slice(x, [0, 0, 0, 0], [-1, -1, length, -1])
+
+
+@tf.custom_gradient
+def _with_previous(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Return each block after the one before it, [B, H, N, 2 * rows, D], -2 before the first."""
-    padding = [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]
-    previous = tf.pad(x[:, :, :-1], padding, constant_values=-2)
-    return tf.concat([previous, x], axis=3)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        of_previous, own = tf.split(upstream, 2, axis=3)
+        after_last = [[0, 0], [0, 0], [0, 1], [0, 0], [0, 0]]
+        return own + tf.pad(of_previous[:, :, 1:], after_last)
+
+    before_first = [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]
+    previous = tf.pad(x[:, :, :-1], before_first, constant_values=-2)
+    return tf.concat([previous, x], axis=3), gradient
 
 
 def _attend(

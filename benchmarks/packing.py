@@ -4,7 +4,9 @@
 python benchmarks/packing.py --docs docs/benchmarks/training.md
 
 Packed and padded steps take turns in one process, on generated short stories and on lines. A padded
-batch of lines has about as many places as a packed one.
+batch of lines has about as many places as a packed one. Packed rows have different numbers of
+examples (few long or many short ones) but take the same time, so the examples per second are those
+of an epoch: the mean number of examples in a step, divided by the median time of a step.
 """
 
 from __future__ import annotations
@@ -71,28 +73,31 @@ def measure(kind: Kind) -> list[str]:
     trainer = Trainer(initial_weights(hparams, seed=1), hparams, TrainerSettings(), seed=1)
     samplers = [DocumentSampler(documents(kind), N_CTX, 1, packing) for packing in (False, True)]
     sizes = [max(1, N_CTX // sampler.window) for sampler in samplers]
-    shares, rates = [], []
+    shares, counts = [], []
     for sampler, size in zip(samplers, sizes, strict=True):
-        steps = sampler.steps_per_epoch(size)
         # The last batch of an epoch reaches into the next one.
-        targets = sum(sampler.batch(number, size).target_count for number in range(steps - 1))
-        shares.append(targets / ((steps - 1) * size * sampler.window))
+        steps = sampler.steps_per_epoch(size) - 1
+        batches = [sampler.batch(number, size) for number in range(steps)]
+        targets = sum(batch.target_count for batch in batches)
+        shares.append(targets / (steps * size * sampler.window))
+        examples = sum(1 for batch in batches for _ in batch.examples())
+        counts.append(examples / steps)
     numbers = iter(range(1, 10**9))
 
-    def rate(sampler: DocumentSampler, size: int) -> float:
-        """Examples per second in the steps of a round, batches included."""
+    def seconds(sampler: DocumentSampler, size: int) -> float:
+        """Seconds of a step of a round, its batch included."""
         found = []
         for _ in range(STEPS):
             number, start = next(numbers), time.perf_counter()
-            batch = sampler.batch(number, size)
-            trainer.step(number, [batch])
-            seconds = time.perf_counter() - start
-            found.append(sum(1 for _ in batch.examples()) / seconds)
+            trainer.step(number, [sampler.batch(number, size)])
+            found.append(time.perf_counter() - start)
         return statistics.median(found)
 
+    rates = []
     for _ in range(ROUNDS + 1):
         machine.wait_for_quiet(OTHERS, PATIENCE)
-        rates.append([rate(*one) for one in zip(samplers, sizes, strict=True)])
+        measured = [seconds(*one) for one in zip(samplers, sizes, strict=True)]
+        rates.append([count / time_ for count, time_ in zip(counts, measured, strict=True)])
     padded, packed = zip(*rates[1:], strict=True)  # the first round traces the graphs
     ratio = statistics.median(two / one for one, two in zip(padded, packed, strict=True))
     print(f"{kind.name}: {ratio:.2f}x", flush=True)

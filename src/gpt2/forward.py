@@ -248,15 +248,20 @@ def _from_blocks(x: tf.Tensor, length: int) -> tf.Tensor:
 @tf.custom_gradient
 def _with_previous(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Return each block after the one before it, [B, H, N, 2 * rows, D], -2 before the first."""
+    return _joined_with_previous(x), _sum_with_next
 
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        of_previous, own = tf.split(upstream, 2, axis=3)
-        after_last = [[0, 0], [0, 0], [0, 1], [0, 0], [0, 0]]
-        return own + tf.pad(of_previous[:, :, 1:], after_last)
 
-    before_first = [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]
-    previous = tf.pad(x[:, :, :-1], before_first, constant_values=-2)
-    return tf.concat([previous, x], axis=3), gradient
+@graph(jit_compile=True)
+def _joined_with_previous(x: tf.Tensor) -> tf.Tensor:
+    previous = tf.pad(x[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]], constant_values=-2)
+    return tf.concat([previous, x], axis=3)
+
+
+@graph(jit_compile=True)
+def _sum_with_next(upstream: tf.Tensor) -> tf.Tensor:
+    """Return the gradient of `_joined_with_previous`: [B, H, N, 2 * rows, D] -> half the rows."""
+    as_previous, own = tf.split(upstream, 2, axis=3)
+    return own + tf.pad(as_previous[:, :, 1:], [[0, 0], [0, 0], [0, 1], [0, 0], [0, 0]])
 
 
 def _attend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -27,20 +28,39 @@ def add(number: int, task: int) -> tuple[int, int]:
 
 
 def divide(number: int, task: int) -> float:
-    """Divide `number`; by some tasks it cannot be done, and one cannot be borne."""
-    if task == 1:
-        os._exit(3)
+    """Divide `number`; some tasks fail."""
     if task == 2:
         raise UserError("No two.")
     return number / task
 
 
+def fail_in_worker(parent: int, task: int) -> int:
+    """Raise an error unless this process is the parent."""
+    if os.getpid() != parent:
+        raise UserError(f"Not {task}.")
+    return task
+
+
+def end_worker(parent: int, task: int) -> int:
+    """End this process unless it is the parent."""
+    if os.getpid() != parent:
+        os._exit(3)
+    return task
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_results_come_in_the_order_of_the_tasks(count: int) -> None:
-    results = list(map_in_order(functools.partial(add, 100), range(40), count))
-    assert [result for result, _ in results] == list(range(100, 140))
-    processes = {process for _, process in results}
-    assert processes == {os.getpid()} if count == 1 else len(processes) > 1
+    processes = set()
+    results = map_in_order(functools.partial(add, 100), itertools.count(), count)
+    for expected in range(100, 10**6):
+        result, process = next(results)
+        assert result == expected
+        processes.add(process)
+        if expected >= 140 and len(processes) == count:
+            break
+    results.close()
+    assert os.getpid() in processes  # which does not wait idly
+    assert len(processes) == count
 
 
 def test_no_tasks_give_no_results() -> None:
@@ -51,7 +71,13 @@ def test_short_work_is_done_without_other_processes() -> None:
     results = list(map_in_order(functools.partial(add, 0), range(12), 2, alone=8))
     assert [result for result, _ in results] == list(range(12))
     assert {process for _, process in results[:8]} == {os.getpid()}
-    assert os.getpid() not in {process for _, process in results[8:]}
+
+
+def test_no_worker_is_started_for_few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", None)
+    assert len(list(map_in_order(functools.partial(add, 0), range(8), 2, alone=8))) == 8
+    with pytest.raises(TypeError):
+        list(map_in_order(functools.partial(add, 0), range(9), 2, alone=8))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -64,9 +90,20 @@ def test_what_a_task_raises_is_raised_where_the_result_is_asked_for(count: int) 
         list(map_in_order(functools.partial(divide, 12), [3, 0], count))
 
 
+def test_what_a_worker_raises_is_raised_in_its_turn() -> None:
+    results = map_in_order(functools.partial(fail_in_worker, os.getpid()), itertools.count(), 2)
+    done = []
+    with pytest.raises(UserError) as error:
+        done.extend(results)
+    assert str(error.value) == f"Not {len(done)}."
+    assert done == list(range(len(done)))
+
+
 def test_a_process_that_ends_in_the_middle_is_told() -> None:
+    results = map_in_order(functools.partial(end_worker, os.getpid()), itertools.count(), 2)
     with pytest.raises(UserError, match=r"ended unexpectedly.*workers 1"):
-        list(map_in_order(functools.partial(divide, 12), [3, 1, 4, 4, 4], 2))
+        for _ in results:
+            pass
 
 
 def test_tasks_are_taken_only_a_little_ahead() -> None:
@@ -95,12 +132,11 @@ def children() -> set[int]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
 def test_no_process_is_left_when_nobody_asks_any_more() -> None:
-    before = children()
-    results = map_in_order(functools.partial(add, 0), range(1000), 2)
-    _, process = next(results)
+    results = map_in_order(functools.partial(add, 0), itertools.count(), 2)
+    process = next(process for _, process in results if process != os.getpid())
     assert process in children()
     results.close()
-    assert not {pid for pid in children() - before if pid == process}
+    assert process not in children()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeVar
 
 from gpt2 import checks
@@ -57,10 +58,10 @@ def map_in_order(
     Tasks are taken from their iterator only a few ahead of the results that are consumed.
 
     Args:
-        function: pickled once per process, so it must be importable from a module.
-        count: number of processes; with 1 the work is done in this process.
+        function: pickled when workers are started, so it must be importable from a module.
+        count: number of processes, this one included.
         alone: number of tasks to do in this process before workers are started, since starting
-            them takes about a second.
+            them takes a few tenths of a second of processor time.
 
     Raises:
         UserError: a worker ended unexpectedly. Exceptions of a task are raised here.
@@ -68,15 +69,21 @@ def map_in_order(
     tasks = iter(tasks)
     for done, task in enumerate(tasks):
         if count > 1 and done == alone:
-            yield from _shared_out(function, task, tasks, count)
+            yield from _shared_out(function, chain([task], tasks), count)
             return
         yield function(task)
 
 
-def _shared_out(function: Callable, first: Any, others: Iterator, count: int) -> Iterator:
-    workers: list[_Worker] = []
+def _shared_out(function: Callable, tasks: Iterable, count: int) -> Iterator:
+    """Yield the results of workers; while the next is not ready, this process works, too."""
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    pending: deque[Future] = deque()
+    pending: deque[tuple[Future, Any]] = deque()
+
+    def start(worker: _Worker) -> None:
+        try:
+            worker.tell(content)
+        finally:
+            idle.put(worker)  # if it has ended, its first task says so
 
     def ask(task: Any) -> Any:
         worker = idle.get()
@@ -85,29 +92,50 @@ def _shared_out(function: Callable, first: Any, others: Iterator, count: int) ->
         finally:
             idle.put(worker)
 
-    with ThreadPoolExecutor(count) as pool:
+    def next_result() -> Any:
+        while not pending[0][0].done():
+            not_begun = (place for place, (future, _) in enumerate(pending) if future.cancel())
+            place = next(not_begun, None)
+            if place is None:
+                break
+            task = pending[place][1]
+            pending[place] = (_done(function, task), task)
+        return pending.popleft()[0].result()
+
+    content = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+    workers: list[_Worker] = []
+    with ThreadPoolExecutor(count - 1) as pool:
         try:
-            for _ in range(count):
-                workers.append(_Worker(function))
-                idle.put(workers[-1])
-            pending.append(pool.submit(ask, first))
-            for task in others:
-                pending.append(pool.submit(ask, task))
+            for _ in range(count - 1):
+                workers.append(_Worker())
+                pool.submit(start, workers[-1])
+            for task in tasks:
+                pending.append((pool.submit(ask, task), task))
                 if len(pending) > 2 * count:
-                    yield pending.popleft().result()
+                    yield next_result()
             while pending:
-                yield pending.popleft().result()
+                yield next_result()
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
             for worker in workers:
                 worker.end()
 
 
+def _done(function: Callable, task: Any) -> Future:
+    """Return the outcome of a task that is done in this process."""
+    outcome: Future = Future()
+    try:
+        outcome.set_result(function(task))
+    except Exception as error:  # raised when it is this task's turn
+        outcome.set_exception(error)
+    return outcome
+
+
 class _Worker:
     """A worker process and the pipes to it."""
 
-    def __init__(self, function: Callable):
+    def __init__(self) -> None:
         # Ctrl+C goes to all processes of the terminal's group, so workers get their own group.
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -120,11 +148,10 @@ class _Worker:
         )
         assert self._process.stdin and self._process.stdout
         self._tasks, self._results = self._process.stdin, self._process.stdout
-        self._tell(function)
 
     def ask(self, task: Any) -> Any:
         """Return the function's result for a task."""
-        self._tell(task)
+        self.tell(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
         try:
             result, error = pickle.load(self._results)
         except (EOFError, OSError, pickle.UnpicklingError):
@@ -141,9 +168,10 @@ class _Worker:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _tell(self, message: Any) -> None:
+    def tell(self, content: bytes) -> None:
+        """Send the pickled function, or a pickled task, when the process reads it."""
         try:
-            pickle.dump(message, self._tasks, pickle.HIGHEST_PROTOCOL)
+            self._tasks.write(content)
             self._tasks.flush()
         except OSError:
             raise self._ended() from None

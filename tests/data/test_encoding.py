@@ -8,6 +8,7 @@ import random
 import sys
 import tracemalloc
 import unicodedata
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,10 @@ def test_any_number_of_processes_makes_the_same_tokens(
     for workers in (2, 3):
         chunks = read_chunks(files, gpt2, 50257, combine=3000, workers=workers)
         assert [chunk.tolist() for chunk in chunks] == expected
+    # As if no task waited for this process: the workers do all.
+    monkeypatch.setattr(Future, "cancel", lambda future: False)
+    chunks = read_chunks(files, gpt2, 50257, combine=3000, workers=2)
+    assert [chunk.tolist() for chunk in chunks] == expected
 
 
 def test_the_whole_is_what_the_documents_are_one_after_the_other(

@@ -333,6 +333,21 @@ def test_a_tokenizer_can_be_sent_to_another_process(gpt2_tokenizer: Tokenizer):
     assert copy.decode(copy.encode(text)) == text
 
 
+def test_a_copy_does_not_merge_known_words_again(
+    gpt2_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    known, other = "words that the original has seen", " unlikelihoods"
+    expected = gpt2_tokenizer.encode(known)
+    copy = pickle.loads(pickle.dumps(gpt2_tokenizer))
+    merged: list[bytes] = []
+    merge = copy.encode_pieces
+    monkeypatch.setattr(copy._cache, "encode_pieces", lambda new: merged.extend(new) or merge(new))
+    assert copy.encode(known) == expected
+    assert merged == []
+    assert copy.encode(known + other) == expected + gpt2_tokenizer.encode(other)
+    assert merged == [other.encode()]
+
+
 def test_the_tokenizer_does_not_wait_for_tensorflow():
     program = "import sys, gpt2.tokenizer; print(*sys.modules)"
     result = subprocess.run(

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,14 @@ class Tokenizer:
         self._cache = _WordCache({**self.special, _END: _END_ID}, self.encode_pieces)
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple:
-        return Tokenizer, (self.vocabulary, self.merges)
+    def __getstate__(self) -> dict[str, Any]:
+        # With the words encoded so far, which a worker process then need not merge again.
+        with self._lock:
+            return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:

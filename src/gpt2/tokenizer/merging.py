@@ -19,7 +19,7 @@ import heapq
 import operator
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -76,17 +76,15 @@ class Merges:
     def __init__(self, merges: Sequence[tuple[str, str]]):
         characters = sorted(BYTE_OF_CHARACTER, key=BYTE_OF_CHARACTER.__getitem__)
         lefts, rights = [left for left, _ in merges], [right for _, right in merges]
-        made = list(map(operator.add, lefts, rights))
-        # fromkeys keeps the first of equal tokens, in order.
-        self.tokens = list(dict.fromkeys(chain(characters, [""], lefts, rights, made)))
-        symbols = {token: symbol for symbol, token in enumerate(self.tokens)}
-
-        def symbols_of(tokens: list[str]) -> np.ndarray:
-            return np.fromiter(map(symbols.__getitem__, tokens), np.int64, len(tokens))
-
+        made = map(operator.add, lefts, rights)
+        # Numbers each token at its first occurrence, in one pass over all of them.
+        symbols: defaultdict[str, int] = defaultdict(count().__next__)
+        tokens = chain(characters, [""], lefts, rights, made)
+        numbers = np.fromiter(map(symbols.__getitem__, tokens), np.int64)
+        self.tokens = list(symbols)
         # The symbols of each merge, by rank.
-        self._left, self._right = symbols_of(lefts), symbols_of(rights)
-        self._made = symbols_of(made).astype(np.int32)
+        self._left, self._right, self._made = np.split(numbers[_END + 1 :], 3)
+        self._made = self._made.astype(np.int32)
         self._none = len(merges)  # rank of pairs that are not merges
         keys = self._keys_of(self._left, self._right)
         # If a pair is listed twice, its last rank counts, as in OpenAI's code. The sentinel at the

@@ -152,9 +152,9 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
     """
     merges = []
     for number, line in enumerate(files.read_text(path).split("\n"), start=1):
-        if not line.strip() or (number == 1 and line.startswith(_VERSION)):
-            continue
         pair = line.split()
+        if not pair or (number == 1 and line.startswith(_VERSION)):
+            continue
         if len(pair) != 2:
             raise UserError(
                 f"{path} line {number}: {quoted(line)} is not a merge; expected two tokens "

@@ -20,6 +20,12 @@ from gpt2.errors import UserError, quoted
 # to the next word.
 _WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 
+# Words end between a letter or number and another kind of character, and before white space.
+# Cutting the text there changes no word. Characters from U+10000 on may be of any kind.
+_SEAM = regex.compile(
+    r"\p{L}(?=[^\p{L}\U00010000-\U0010ffff])|\p{N}(?=[^\p{N}\U00010000-\U0010ffff])|\S(?=\s)"
+)
+
 # The last word boundary before white space, and the last one between letters, digits and
 # punctuation. The latter is neither before a combining mark (a decomposed accent) nor inside a
 # special token such as <|endoftext|>.
@@ -36,10 +42,10 @@ _PART = 2**14
 
 def words(text: str) -> Iterator[list[str]]:
     """Yield the words of `text` in order, in long lists."""
-    seams, fast_word = _fast_patterns()
+    fast_word = _fast_word()
     start = 0
     while start < len(text):
-        seam = seams.search(text, start + _PART)
+        seam = _SEAM.search(text, start + _PART)
         stop = seam.end() if seam else len(text)
         part = text[start:stop]
         yield (fast_word if _is_basic(part) else _WORD).findall(part)
@@ -57,8 +63,8 @@ def last_seam(text: str) -> int:
 
 
 @functools.cache
-def _fast_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a pattern of word boundaries, and GPT-2's pattern for characters below U+10000.
+def _fast_word() -> re.Pattern[str]:
+    """Return GPT-2's pattern for characters below U+10000.
 
     The standard library's `re` has no \\p{L}, but is more than twice as fast as `regex` when the
     letters are listed; it looks up those below U+10000 in a table.
@@ -69,17 +75,13 @@ def _fast_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
         return "".join(f"{run[0][0]}-{run[0][-1]}" for run in regex.finditer(kind + "+", basic))
 
     letter, number, space = members(r"\p{L}"), members(r"\p{N}"), members(r"\s")
-    rare = "\U00010000-\U0010ffff"  # letters, numbers and punctuation
-    # Words end between a letter or number and another kind of character, and before white space.
-    # Cutting the text there changes no word.
-    seam = (
-        rf"[{letter}](?=[^{letter}{rare}])|[{number}](?=[^{number}{rare}])|[^{space}](?=[{space}])"
-    )
+    # `re` skips an alternative at once if its first character does not fit, which " ?" hides.
+    other = rf"[^{space}{letter}{number}]"
     word = (
-        rf"'(?:[stmd]|re|ve|ll)| ?[{letter}]+| ?[{number}]+| ?[^{space}{letter}{number}]+"
-        rf"|[{space}]+(?![^{space}])|[{space}]+"
+        rf"[{letter}]+| [{letter}]+|'(?:[stmd]|re|ve|ll)|{other}+|[{number}]+| {other}+"
+        rf"| [{number}]+|[{space}]+(?![^{space}])|[{space}]+"
     )
-    return re.compile(seam), re.compile(word)
+    return re.compile(word)
 
 
 def _is_basic(text: str) -> bool:

@@ -37,6 +37,14 @@ def describe() -> dict:
     }
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for processes to measure.
+
+    Bytecode is cached, as it is for a user; some environments turn that off.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class Reader:
     """Reads a large array again and again, by looking for the largest of its bytes."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from machine import describe, taken
+from machine import describe, environment, taken
 from report import START, record, table, write_section
 
 PROMPT = "Once upon a time"
@@ -42,10 +42,7 @@ def seconds_and_memory(command: list[str], folder: Path) -> tuple[float, float]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Byte code is cached, as it is for a user; some environments turn that off.
-        env={
-            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-        },
+        env=environment(),
     )
     process.stdin.write(f"{PROMPT}\n".encode())
     process.stdin.close()

@@ -131,7 +131,7 @@ def partials(toolkit: Toolkit) -> list[Path]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
 def test_an_interrupted_encoding_leaves_no_process(toolkit: Toolkit) -> None:
     write_long(toolkit, times=25_000)
-    with toolkit.start(f"{ENCODE} long.txt out.npz --workers 2") as running:
+    with toolkit.start(f"{ENCODE} long.txt out.npz --workers 3") as running:
         others = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
         running.wait_until(lambda: len(others.read_text().split()) == 2)
         started = others.read_text().split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,9 @@ def _run(
     command: Command | Mapping[str, Command], verb: str, words: Sequence[str], program: str
 ) -> None:
     if isinstance(command, Command):
-        command.run(command.parse(words, program))
+        values = command.parse(words, program)
+        gc.freeze()  # imported modules stay, so the collector need not visit them again and again
+        command.run(values)
     elif not words or words[0] in ("-h", "--help"):
         _print_subcommands(command, verb, program)
     elif words[0] not in command:

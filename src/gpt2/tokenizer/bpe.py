@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ class Tokenizer:
     @functools.cached_property
     def _ids(self) -> np.ndarray:
         """Return the id of each symbol, -1 if the vocabulary lacks the token; int32 [symbols]."""
-        return np.array([self.vocabulary.get(token, -1) for token in self._merges.tokens], np.int32)
+        return np.fromiter(map(self.vocabulary.get, self._merges.tokens, repeat(-1)), np.int32)
 
     def _batches(self, texts: Iterable[str], legacy_endoftext: bool) -> Iterator[list[str]]:
         """Yield the words and special tokens of the texts in long lists, `_END` after each text."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpt2.generation import attention
 from gpt2.generation.engine import result_of
+from gpt2.generation.int8_cache import Int8Cache
 from gpt2.hparams import HParams
 
 Product = Callable[..., Sequence[np.ndarray]]  # of arrays [N, C], N rows
@@ -35,6 +36,7 @@ class CachedEngine:
         embeddings: tuple[np.ndarray, np.ndarray],
         layers: Sequence[Product],
         head: Sequence[Product],
+        int8_cache: bool = False,
     ):
         """Take the parts of a model.
 
@@ -45,6 +47,7 @@ class CachedEngine:
                 output into the next x and its queries, keys and values; the last returns the final
                 layer's normalized output, [N, C].
             head: turns that into logits, each part for some tokens of the vocabulary.
+            int8_cache: whether decode steps at later positions use 8-bit keys and values.
         """
         self._hparams = hparams
         self._tokens, self._positions = embeddings
@@ -52,6 +55,7 @@ class CachedEngine:
         self._head = head
         self.lengths = np.zeros(1, np.int64)
         self._cache = self._empty_cache(1)
+        self._int8_cache = Int8Cache(self._cache) if int8_cache else None
         # The prompt of each slot, as far as its keys and values are those that prefilling it from
         # the start gives, to the bit. It stays when the sequence has ended.
         self._prompts: list[list[int]] = [[]]
@@ -70,6 +74,7 @@ class CachedEngine:
         source = slot if known[slot] == max(known) else int(np.argmax(known))
         length = known[source] // attention.ROWS * attention.ROWS
         if source != slot:
+            self._changes(slot, 0)
             self._cache[:, :, slot, :, :length] = self._cache[:, :, source, :, :length]
         self._prompts[slot] = list(tokens[:length])
         self.lengths[slot] = length
@@ -127,6 +132,8 @@ class CachedEngine:
             for layer in range(self._hparams.n_layer):
                 copied[layer, : len(sources), :, :end] = kept[layer, list(sources), :, :end]
         self._cache = new
+        if self._int8_cache:
+            self._int8_cache = self._int8_cache.copy_slots(new, sources, end)
 
     def _empty_cache(self, slots: int) -> np.ndarray:
         """Return empty keys and values, [2, L, B, H, N, D].
@@ -139,10 +146,17 @@ class CachedEngine:
         shape = [2, hparams.n_layer, slots, hparams.n_head, hparams.n_ctx, head_size]
         return np.zeros(shape, np.float32)
 
+    def _changes(self, slot: int, place: int) -> None:
+        """Forget what is known of a slot's keys and values from a position on."""
+        del self._prompts[slot][place:]
+        if self._int8_cache:
+            self._int8_cache.drop(slot, place)
+
     def _prefill(self, slot: int, tokens: Sequence[int], start: int, scored: bool) -> Slices:
         """Run a prompt from `start` on: ids [T] -> logits [T, V], or [1, V] of the last token."""
         self.lengths[slot] = start
         prompt = self._prompts[slot][:start]
+        self._changes(slot, start)
         if len(prompt) == start and start % attention.ROWS == 0:
             prompt = [*prompt, *tokens]
         self._prompts[slot] = []  # in case of an interruption
@@ -172,8 +186,8 @@ class CachedEngine:
     def _append(self, tokens: np.ndarray, slots: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Run tokens at given positions of slots, and return the logits after each: [T, V]."""
         keys, values = self._cache
-        for slot, place in zip(slots, places, strict=True):
-            del self._prompts[slot][place:]  # what this overwrites
+        for slot, place in zip(slots.tolist(), places.tolist(), strict=True):
+            self._changes(slot, place)
         lengths = places + 1
         # Indexing with whole numbers takes half the time of indexing with arrays.
         at = (slots[0], places[0]) if len(slots) == 1 else (slots, places)
@@ -182,6 +196,8 @@ class CachedEngine:
             qkv = qkv.reshape(len(slots), 3, self._hparams.n_head, -1)  # [T, 3, H, D]
             keys[layer][at[0], :, at[1]] = qkv[:, 1]
             values[layer][at[0], :, at[1]] = qkv[:, 2]
+            if self._int8_cache:
+                return self._int8_cache.decode_attention(layer, qkv[:, 0], slots, lengths)
             return attention.decode_attention(qkv[:, 0], keys[layer], values[layer], slots, lengths)
 
         x = result_of(self._run(self._tokens[tokens] + self._positions[places], attend))

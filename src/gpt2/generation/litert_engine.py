@@ -39,8 +39,19 @@ def interpreter_class() -> Any | None:
 class LiteRTEngine(CachedEngine):
     """A converted model; see `Engine`."""
 
-    def __init__(self, folder: Path, hparams: HParams, threads: int | None = None):
-        """Load the programs of a folder that `litert_conversion.convert` wrote."""
+    def __init__(
+        self,
+        folder: Path,
+        hparams: HParams,
+        threads: int | None = None,
+        int8_cache: bool = False,
+    ):
+        """Load the programs of a folder that `litert_conversion.convert` wrote.
+
+        Args:
+            threads: number of threads, by default one for each core.
+            int8_cache: see `CachedEngine`.
+        """
         threads = threads or available_cores()
         names = litert_conversion.layer_names(hparams)
         heads = map(litert_conversion.head, range(litert_conversion.head_parts(hparams)))
@@ -53,7 +64,7 @@ class LiteRTEngine(CachedEngine):
             np.load(folder / litert_conversion.TOKENS, mmap_mode="r"),
             np.load(folder / litert_conversion.POSITIONS, mmap_mode="r"),
         )
-        super().__init__(hparams, embeddings, layers, head)
+        super().__init__(hparams, embeddings, layers, head, int8_cache)
 
 
 class Program:

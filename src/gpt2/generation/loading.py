@@ -141,7 +141,7 @@ def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
             "it with: "
             "pip install ai-edge-litert"
         )
-    from gpt2.generation import conversion_cache, int4, litert_conversion
+    from gpt2.generation import conversion_cache, int4, int8_cache, litert_conversion
     from gpt2.generation.litert_engine import LiteRTEngine
 
     checkpoint, hparams = model.checkpoint, model.hparams
@@ -158,4 +158,6 @@ def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
         litert_conversion.convert(model.tensors(), hparams, folder, quantize, report)
 
     names = litert_conversion.program_files(hparams)
-    return LiteRTEngine(conversion_cache.find_or_convert(key, names, convert), hparams)
+    folder = conversion_cache.find_or_convert(key, names, convert)
+    in_int8 = quantize != "none" and int8_cache.is_available()
+    return LiteRTEngine(folder, hparams, int8_cache=in_int8)

@@ -7,6 +7,8 @@ Sums may be reordered for that, but only by the compiler: the same numbers give 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ ROWS = 8  # values that are added at once
 AHEAD = 64  # rows of codes between the one that is requested from memory and the one in use
 HEAD = 64  # dimensions of a head of the released models; loops up to a constant are unrolled
 
-_compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
+_compiled = njit(**OPTIONS)
 
 
 @intrinsic
@@ -34,8 +37,8 @@ def _prefetch(typing: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
         number = ir.IntType(32)
-        form = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], form)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
         read, keep, data = number(0), number(3), number(1)
         builder.call(function, [pointer, read, keep, data])
         return context.get_dummy_value()
@@ -44,7 +47,98 @@ def _prefetch(typing: Any, address: Any) -> Any:
 
 
 @_compiled
-def attend(query, layer, slots, lengths, cache, codes, scales, filled):  # type: ignore[no-untyped-def]
+def _encode(numbers, codes, largest):  # type: ignore[no-untyped-def]
+    """Write numbers as codes up to `largest`, and return the scale; not finite if they are not."""
+    peak = total = np.float32(0)
+    for place in range(len(numbers)):
+        peak = max(peak, abs(numbers[place]))
+        total += abs(numbers[place])
+    if not total < np.inf:
+        return np.float32(np.nan)
+    inverse = largest / peak if peak > 0 else np.float32(0)
+    for place in range(len(numbers)):
+        codes[place] = np.int32(np.rint(numbers[place] * inverse))
+    return peak / largest
+
+
+@_compiled
+def _dot(query, scale, keys, scales, logits, size):  # type: ignore[no-untyped-def]
+    """Write the logits of a query [D] and keys [S, D], all of them codes; return the largest."""
+    peak = np.float32(-np.inf)
+    ahead = keys.ctypes.data + AHEAD * size
+    for place in range(len(logits)):
+        _prefetch(ahead + place * size)  # type: ignore[call-arg]
+        total = np.int32(0)
+        for column in range(size):
+            total = np.int32(total + np.int32(query[column]) * np.int32(keys[place, column]))
+        logits[place] = np.float32(total) * (scale * scales[place])
+        peak = max(peak, logits[place])
+    return peak
+
+
+@_compiled
+def _exponentials(logits, peak):  # type: ignore[no-untyped-def]
+    """Replace logits by exp(logits - peak), and return the sum.
+
+    The function of the C library is not a vector instruction. This is 2^n times the Taylor series
+    at the remainder, with a relative error of 1e-6.
+    """
+    total = np.float32(0)
+    for place in range(len(logits)):
+        exponent = (logits[place] - peak) * np.float32(1.4426950408889634)  # of 2
+        exponent = np.float32(-126) if exponent < -126 else exponent  # NaN stays
+        whole = np.floor(exponent)
+        rest = (exponent - whole) * np.float32(0.6931471805599453)
+        series = np.float32(1 / 5040)
+        for divisor in (720, 120, 24, 6, 2, 1, 1):
+            series = series * rest + np.float32(1) / np.float32(divisor)
+        power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+        logits[place] = series * power
+        total += logits[place]
+    return total
+
+
+@_compiled
+def _weighted_sum(weights, norm, values, scales, attended, size):  # type: ignore[no-untyped-def]
+    """Write the sum of values [S, D], which are codes, weighted by weights / norm.
+
+    Eight values at once, as the sums would otherwise be loaded and stored for each.
+    """
+    end = len(weights)
+    for place in range(end):
+        weights[place] *= scales[place] / norm
+    attended[:] = 0
+    ahead = values.ctypes.data + AHEAD * size
+    for first in range(0, end // ROWS * ROWS, ROWS):
+        for place in range(first, first + ROWS):
+            _prefetch(ahead + place * size)  # type: ignore[call-arg]
+        for column in range(size):
+            total = np.float32(0)
+            for place in range(first, first + ROWS):
+                total += weights[place] * np.float32(values[place, column])
+            attended[column] += total
+    for place in range(end // ROWS * ROWS, end):
+        for column in range(size):
+            attended[column] += weights[place] * np.float32(values[place, column])
+
+
+@functools.cache
+def attend() -> Callable[..., np.ndarray]:
+    """Return the compiled `_attend`, which takes seconds the first time and is kept on the disk."""
+    long = types.int64
+    places, cache, codes, scales = (
+        types.Array(kind, dimensions, "C")
+        for kind, dimensions in ((long, 1), (types.float32, 6), (types.int8, 6), (types.float32, 5))
+    )
+    query, filled = types.Array(types.float32, 3, "C"), types.Array(long, 2, "C")
+    signature = query(query, long, places, places, cache, codes, scales, filled)
+    try:
+        return njit(signature, cache=True, **OPTIONS)(_attend)
+    except Exception:  # no folder for it, a full disk, a damaged file: Numba documents no error
+        return njit(signature, **OPTIONS)(_attend)
+
+
+def _attend(query, layer, slots, lengths, cache, codes, scales, filled):  # type: ignore[no-untyped-def]
     """Return the attention output of new tokens, [T, H, D], after bringing the codes up to date.
 
     Args:
@@ -85,88 +179,3 @@ def attend(query, layer, slots, lengths, cache, codes, scales, filled):  # type:
                 _weighted_sum(weights, total, values, value_scales, output, size)
         filled[layer, slot] = max(filled[layer, slot], end)
     return attended
-
-
-@_compiled
-def _encode(numbers, codes, largest):  # type: ignore[no-untyped-def]
-    """Write numbers as codes up to `largest`, and return the scale; not finite if they are not."""
-    peak = total = np.float32(0)
-    for place in range(len(numbers)):
-        peak = max(peak, abs(numbers[place]))
-        total += abs(numbers[place])
-    if not total < np.inf:
-        return np.float32(np.nan)
-    inverse = largest / peak if peak > 0 else np.float32(0)
-    for place in range(len(numbers)):
-        codes[place] = np.int32(np.rint(numbers[place] * inverse))
-    return peak / largest
-
-
-@_compiled
-def _dot(query, scale, keys, scales, logits, size):  # type: ignore[no-untyped-def]
-    """Write the logits of a query [D] and keys [S, D], all of them codes; return the largest."""
-    peak = np.float32(-np.inf)
-    ahead = keys.ctypes.data + AHEAD * size
-    for place in range(len(logits)):
-        _prefetch(ahead + place * size)
-        total = np.int32(0)
-        for column in range(size):
-            total = np.int32(total + np.int32(query[column]) * np.int32(keys[place, column]))
-        logits[place] = np.float32(total) * (scale * scales[place])
-        peak = max(peak, logits[place])
-    return peak
-
-
-@_compiled
-def _exponentials(logits, peak):  # type: ignore[no-untyped-def]
-    """Replace logits by exp(logits - peak), and return the sum.
-
-    The function of the C library is not a vector instruction. This is 2^n times the Taylor series
-    at the remainder, with a relative error of 1e-6.
-    """
-    total = np.float32(0)
-    for place in range(len(logits)):
-        exponent = (logits[place] - peak) * np.float32(1.4426950408889634)  # of 2
-        exponent = np.float32(-126) if exponent < -126 else exponent  # NaN stays
-        whole = np.floor(exponent)
-        rest = (exponent - whole) * np.float32(0.6931471805599453)
-        series = np.float32(1 / 5040)
-        for divisor in (720, 120, 24, 6, 2, 1, 1):
-            series = series * rest + np.float32(1) / np.float32(divisor)
-        power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
-        logits[place] = series * power
-        total += logits[place]
-    return total
-
-
-@_compiled
-def _weighted_sum(weights, total, values, scales, attended, size):  # type: ignore[no-untyped-def]
-    """Write the sum of values [S, D], which are codes, weighted by weights / total.
-
-    Eight values at once, as the sums would otherwise be loaded and stored for each.
-    """
-    end = len(weights)
-    for place in range(end):
-        weights[place] *= scales[place] / total
-    attended[:] = 0
-    ahead = values.ctypes.data + AHEAD * size
-    for first in range(0, end // ROWS * ROWS, ROWS):
-        for place in range(first, first + ROWS):
-            _prefetch(ahead + place * size)
-        v = values[first : first + ROWS]
-        w = weights[first : first + ROWS]
-        a, b, c, d, e, f, g, h = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-        for column in range(size):
-            attended[column] += (
-                a * np.float32(v[0, column])
-                + b * np.float32(v[1, column])
-                + c * np.float32(v[2, column])
-                + d * np.float32(v[3, column])
-                + e * np.float32(v[4, column])
-                + f * np.float32(v[5, column])
-                + g * np.float32(v[6, column])
-                + h * np.float32(v[7, column])
-            )
-    for place in range(end // ROWS * ROWS, end):
-        for column in range(size):
-            attended[column] += weights[place] * np.float32(values[place, column])

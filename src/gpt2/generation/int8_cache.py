@@ -8,12 +8,12 @@ uses them depends on its position alone, and its codes on its keys and values al
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import threading
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -47,12 +47,13 @@ class Int8Cache:
         np.minimum(self._filled[:, slot], length, out=self._filled[:, slot])
 
     def copy_slots(self, cache: np.ndarray, sources: Sequence[int], end: int) -> Int8Cache:
-        """Return the codes of a cache whose first slots are copies of slots of this one.
+        """Return the codes of a cache whose first slots are now copies of slots of this one.
 
         Args:
+            cache: another one, or this one.
             end: number of positions that were copied.
         """
-        copy = Int8Cache(cache)
+        copy = self if cache is self._cache else Int8Cache(cache)
         for old, new in ((self._codes, copy._codes), (self._scales, copy._scales)):
             for part in range(2):
                 for layer in range(cache.shape[1]):
@@ -67,21 +68,21 @@ class Int8Cache:
     ) -> np.ndarray:
         """Return the attention output of new tokens; see `attention.decode_attention`."""
         keys, values = self._cache[:, layer]
-        if lengths.max() >= FROM // 2:
-            _begin_import()
         long = lengths >= FROM
-        compiled = _compiled_attention() if long.any() else None
+        compiled = _compiled() if long.any() else None
         if compiled is None:
+            if lengths.max() >= FROM // 2:
+                _import_in_background()
             return attention.decode_attention(query, keys, values, slots, lengths)
 
         def attend(query: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            slots, query = slots.astype(np.int64, copy=False), np.ascontiguousarray(query)
             arrays = self._cache, self._codes, self._scales, self._filled
-            query = np.ascontiguousarray(query)
-            return compiled.attend(query, layer, slots, lengths, *arrays).reshape(len(slots), -1)
+            return compiled(query, layer, slots, lengths, *arrays).reshape(len(query), -1)
 
         if long.all():
             return attend(query, slots, lengths)
-        attended = np.empty((len(slots), query[0].size), np.float32)
+        attended = np.empty((len(query), query[0].size), np.float32)
         attended[long] = attend(query[long], slots[long], lengths[long])
         attended[~long] = attention.decode_attention(
             query[~long], keys, values, slots[~long], lengths[~long]
@@ -90,14 +91,21 @@ class Int8Cache:
 
 
 @functools.cache
-def _begin_import() -> None:
-    """Import Numba in the background, most of which LiteRT's threads do not wait for."""
-    threading.Thread(target=_compiled_attention, daemon=True).start()
-
-
-def _compiled_attention() -> ModuleType | None:
-    """Return the module of the compiled function, None if this Numba cannot be used."""
+def _compiled() -> Callable[..., np.ndarray] | None:
+    """Return the compiled function, None if this Numba cannot be used."""
     try:
-        return importlib.import_module("gpt2.generation.compiled_attention")
+        module = importlib.import_module("gpt2.generation.compiled_attention")
     except ImportError:  # a Numba that is older than NumPy or Python
         return None
+    return module.attend()
+
+
+@functools.cache
+def _import_in_background() -> None:
+    """Import Numba while LiteRT's threads compute."""
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("numba")
+
+    threading.Thread(target=load, daemon=True).start()

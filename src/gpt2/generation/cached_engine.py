@@ -2,7 +2,7 @@
 
 A model is cut where keys and values are looked up, so that the products know nothing of the length
 of a sequence or the number of slots. Keys and values lie in one array that each decode step writes
-one position of; attention reads the filled part and copies nothing.
+one position of; attention reads the filled part and copies nothing, or reads `Int8Cache`.
 """
 
 from __future__ import annotations

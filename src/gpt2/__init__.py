@@ -44,13 +44,14 @@ def load(
     models_dir: str | os.PathLike[str] | None = None,
     speculate: bool = False,
     draft_text: str | os.PathLike[str] = "",
+    kv_cache: str = "float32",
 ) -> LanguageModel:
     """Return a model that is loaded for generation.
 
     Args:
         model_name: a model under models/, a run under checkpoint/, one of their checkpoints
             (`run1/best`, `run1/model-200`), or a path; see `gpt2.checkpoint.resolve.find_model`.
-        engine, quantize, speculate, draft_text: see `gpt2.generation.loading.open_model`.
+        engine, quantize, speculate, draft_text, kv_cache: see `gpt2.generation.loading.open_model`.
         models_dir: folder of the models, relative to the current folder (default: `models`).
 
     Raises:
@@ -61,4 +62,6 @@ def load(
 
     folder = find_model(model_name, models_dir)
     text = str(draft_text) if isinstance(draft_text, os.PathLike) else draft_text
-    return open_model(folder, engine, quantize, speculate=speculate, draft_text=text)
+    return open_model(
+        folder, engine, quantize, speculate=speculate, draft_text=text, kv_cache=kv_cache
+    )

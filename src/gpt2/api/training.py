@@ -17,6 +17,7 @@ from gpt2.data.datasets import DatasetSettings
 from gpt2.data.readers import ReaderSettings
 from gpt2.data.tokenization import TokenizationSettings
 from gpt2.errors import UserError, shown
+from gpt2.generation.engine_settings import EngineSettings
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.loading import open_model
 from gpt2.quiet import import_tensorflow
@@ -71,7 +72,7 @@ class TrainingResult(Result):
 
         Args:
             best: load the best checkpoint by validation loss if there is one, else the newest.
-            options: `engine`, `quantize`, `speculate` and `draft_text`, as for `gpt2.load`.
+            options: `engine`, `quantize` and others of `gpt2.load`.
 
         Raises:
             UserError: nothing has been saved yet, or an option is wrong.
@@ -79,7 +80,7 @@ class TrainingResult(Result):
         check_switch("best", best)
         if self.checkpoint is None:
             raise UserError(f"{self.run_name}: no checkpoint has been saved. Train the run first.")
-        known = {"engine": "auto", "quantize": "none", "speculate": False, "draft_text": ""}
+        known = {field.name: field.default for field in dataclasses.fields(EngineSettings)}
         path = self.path / "best" if best and self.best_step is not None else self.path
         return open_model(ModelFolder(path), **with_defaults(options, known))
 

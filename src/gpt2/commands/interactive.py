@@ -41,6 +41,7 @@ FIXED = (
     "models_dir",
     "engine",
     "quantize",
+    "kv_cache",
     "speculate",
     "draft_text",
     "chat",

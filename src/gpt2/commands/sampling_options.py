@@ -272,6 +272,8 @@ def recorded_settings(values: Values) -> dict[str, Any]:
         for option in options
         if option.flag not in unrecorded
     }
+    if recorded["kv_cache"] == "float32":  # which earlier versions did not record
+        del recorded["kv_cache"]
     for name in ("stop", "truncate"):
         recorded[name] = _strings_as_typed(recorded[name])
     return recorded | {

@@ -142,7 +142,7 @@ COMMAND = Command(
     groups={
         "models": [
             *options_of(ServeOptions, "model_name", "models_dir"),
-            *options_of(EngineSettings, "engine", "quantize"),
+            *options_of(EngineSettings, "engine", "quantize", "kv_cache"),
             *options_of(ServeOptions, "slots", "watch"),
         ],
         "server": options_of(ServeOptions, "host", "port", "auth", "api_key", "public", "cors"),

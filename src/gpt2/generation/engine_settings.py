@@ -24,7 +24,12 @@ class EngineSettings:
         "slightly less exact, int4 goes further on large models",
         choices=("none", "int8", "int4"),
     )
-
+    kv_cache: str = setting(
+        "float32",
+        "keys and values in decoding (litert only); int8 is fast in long texts, a little less "
+        "exact, and needs numba",
+        choices=("float32", "int8"),
+    )
     speculate: bool = setting(
         False,
         "guess tokens from repetitions in the text and verify them together (litert, batch size "
@@ -43,6 +48,11 @@ class EngineSettings:
             raise UserError(
                 f"quantize {self.quantize} is not available with engine {self.engine}. Use "
                 "engine litert or auto."
+            )
+        if self.engine not in ("auto", "litert") and self.kv_cache != "float32":
+            raise UserError(
+                f"kv_cache {self.kv_cache} is not available with engine {self.engine}. Use engine "
+                "litert or auto."
             )
         if self.draft_text and not self.speculate:
             raise UserError(

@@ -1,32 +1,34 @@
-"""8-bit copies of keys and values, for the attention of long sequences of quantized models.
+"""8-bit copies of keys and values, for the attention of decode steps.
 
 At position 1000 of 124M, a decode step in int8 reads 124 MB of weights and 73 MB of float32 keys
 and values. The codes are a quarter of that. They are copies, so that prefill, whose result must not
-depend on how a prompt is cut, and tokens at early positions know nothing of them. Whether a token
-uses them depends on its position alone, and its codes on its keys and values alone.
+depend on how a prompt is cut, knows nothing of them. A token's codes depend on its keys and values
+alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib
-import importlib.util
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2.generation import attention
-
-# Tokens with that many positions to attend to, or more, use the codes. Shorter texts do not have to
-# wait for the import of Numba, which begins at half of it.
-FROM = 96
+from gpt2.errors import UserError
 
 
-def is_available() -> bool:
-    """Return whether Numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+def check_numba() -> None:
+    """Check that Numba, which takes half a second to import, is there.
+
+    Raises:
+        UserError: it is not installed, or too old for this Python or NumPy.
+    """
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:
+        raise UserError(
+            f"kv_cache int8 needs Numba, which cannot be imported ({error}). Install it with: "
+            "pip install numba"
+        ) from error
 
 
 class Int8Cache:
@@ -37,6 +39,9 @@ class Int8Cache:
 
     def __init__(self, cache: np.ndarray):
         """Begin without codes for a cache [2, L, B, H, N, D]."""
+        from gpt2.generation import compiled_attention  # imports Numba
+
+        self._attend = compiled_attention.attend()
         self._cache = cache
         self._codes = np.zeros(cache.shape, np.int8)
         self._scales = np.zeros(cache.shape[:-1], np.float32)
@@ -67,45 +72,6 @@ class Int8Cache:
         self, layer: int, query: np.ndarray, slots: np.ndarray, lengths: np.ndarray
     ) -> np.ndarray:
         """Return the attention output of new tokens; see `attention.decode_attention`."""
-        keys, values = self._cache[:, layer]
-        long = lengths >= FROM
-        compiled = _compiled() if long.any() else None
-        if compiled is None:
-            if lengths.max() >= FROM // 2:
-                _import_in_background()
-            return attention.decode_attention(query, keys, values, slots, lengths)
-
-        def attend(query: np.ndarray, slots: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-            slots, query = slots.astype(np.int64, copy=False), np.ascontiguousarray(query)
-            arrays = self._cache, self._codes, self._scales, self._filled
-            return compiled(query, layer, slots, lengths, *arrays).reshape(len(query), -1)
-
-        if long.all():
-            return attend(query, slots, lengths)
-        attended = np.empty((len(query), query[0].size), np.float32)
-        attended[long] = attend(query[long], slots[long], lengths[long])
-        attended[~long] = attention.decode_attention(
-            query[~long], keys, values, slots[~long], lengths[~long]
-        )
-        return attended
-
-
-@functools.cache
-def _compiled() -> Callable[..., np.ndarray] | None:
-    """Return the compiled function, None if this Numba cannot be used."""
-    try:
-        module = importlib.import_module("gpt2.generation.compiled_attention")
-    except ImportError:  # a Numba that is older than NumPy or Python
-        return None
-    return module.attend()
-
-
-@functools.cache
-def _import_in_background() -> None:
-    """Import Numba while LiteRT's threads compute."""
-
-    def load() -> None:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("numba")
-
-    threading.Thread(target=load, daemon=True).start()
+        slots, query = slots.astype(np.int64, copy=False), np.ascontiguousarray(query)
+        arrays = self._cache, self._codes, self._scales, self._filled
+        return self._attend(query, layer, slots, lengths, *arrays).reshape(len(query), -1)

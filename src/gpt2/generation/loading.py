@@ -47,6 +47,7 @@ def open_model(
     progress: Progress = lambda event: None,
     speculate: bool = False,
     draft_text: str = "",
+    kv_cache: str = "float32",
 ) -> LanguageModel:
     """Load a model into an engine.
 
@@ -62,19 +63,20 @@ def open_model(
         speculate: guess tokens from repetitions in the text and verify them together, which does
             not change the text (litert only).
         draft_text: path of a text or dataset (see `gpt2.data.datasets.read`) to guess from, too.
+        kv_cache: "float32", or "int8" for keys and values in 8 bits (litert only, needs Numba).
 
     Raises:
-        UserError: an option is invalid, a file is missing or corrupted, or LiteRT is needed and
-            not installed.
+        UserError: an option is invalid, a file is missing or corrupted, or LiteRT or Numba is
+            needed and not installed.
     """
-    EngineSettings(engine, quantize, speculate, draft_text)  # checks the options
+    settings = EngineSettings(engine, quantize, kv_cache, speculate, draft_text)
     hparams, tokenizer = model.hparams, model.tokenizer()
     if engine == "auto":
-        litert = quantize != "none" or speculate
+        litert = quantize != "none" or kv_cache != "float32" or speculate
         engine = "litert" if litert else _engine_for(model)
     loaders = {"tensorflow": _tensorflow, "numpy": _numpy, "litert": _litert}
     speculation = _speculation(model, draft_text) if speculate else None
-    loaded = loaders[engine](model, quantize, progress)
+    loaded = loaders[engine](model, settings, progress)
     precision = "float32" if quantize == "none" else quantize
     name, engine_name = model.path.name, f"{engine} {precision}"
     return LanguageModel(loaded, hparams, tokenizer, name, engine_name, speculation)
@@ -121,30 +123,32 @@ def _has_litert() -> bool:
     return hasattr(tf.lite, "Interpreter")
 
 
-def _tensorflow(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+def _tensorflow(model: ModelFolder, settings: EngineSettings, progress: Progress) -> Engine:
     import_tensorflow()
     from gpt2.generation.tensorflow_engine import TensorFlowEngine
 
     return TensorFlowEngine(model.weights(), model.hparams)
 
 
-def _numpy(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+def _numpy(model: ModelFolder, settings: EngineSettings, progress: Progress) -> Engine:
     from gpt2.generation.numpy_engine import NumPyEngine
 
     return NumPyEngine(model.weights(), model.hparams)
 
 
-def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
+def _litert(model: ModelFolder, settings: EngineSettings, progress: Progress) -> Engine:
     if not _has_litert():
         raise UserError(
-            "LiteRT is not installed, which engine litert, quantize and speculate need. Install "
-            "it with: "
-            "pip install ai-edge-litert"
+            "LiteRT is not installed, which engine litert, quantize, kv_cache and speculate need. "
+            "Install it with: pip install ai-edge-litert"
         )
     from gpt2.generation import conversion_cache, int4, int8_cache, litert_conversion
     from gpt2.generation.litert_engine import LiteRTEngine
 
-    checkpoint, hparams = model.checkpoint, model.hparams
+    checkpoint, hparams, quantize = model.checkpoint, model.hparams, settings.quantize
+    in_int8 = settings.kv_cache == "int8"
+    if in_int8:
+        int8_cache.check_numba()
     bundle.check_against(checkpoint, hparams, model.path / HPARAMS_FILE)
     if quantize == "int4":
         int4.check(hparams)
@@ -159,5 +163,4 @@ def _litert(model: ModelFolder, quantize: str, progress: Progress) -> Engine:
 
     names = litert_conversion.program_files(hparams)
     folder = conversion_cache.find_or_convert(key, names, convert)
-    in_int8 = quantize != "none" and int8_cache.is_available()
     return LiteRTEngine(folder, hparams, int8_cache=in_int8)

@@ -232,7 +232,10 @@ COMMAND = Command(
                 *options_of(GridOptions, "length"),
             ]
         ),
-        "model": [*inputs.model_options(), *options_of(EngineSettings)],
+        "model": [
+            *inputs.model_options(),
+            *options_of(EngineSettings, "engine", "quantize", "speculate", "draft_text"),
+        ],
         "samples": [
             *options_of(GridOptions, "prompt", "nsamples", "seed", "out"),
             *options_of(SampleOptions, "batch_size", batch_size=10),

@@ -94,8 +94,8 @@ class ThisProject:
     ticks = True
     packages = ("tensorflow",)
 
-    def __init__(self, engine: str, quantize: str):
-        self._engine, self._quantize = engine, quantize
+    def __init__(self, engine: str, quantize: str, kv_cache: str = "float32"):
+        self._engine, self._quantize, self._kv_cache = engine, quantize, kv_cache
         # int4 has a 16-bit scale for each block of 32 weights.
         self.matrix_bytes = {"none": 4.0, "int8": 1.0, "int4": 0.5 + 2 / 32}[quantize]
 
@@ -109,7 +109,9 @@ class ThisProject:
         from gpt2.generation.loading import open_model
 
         load_tensorflow()  # as the commands do, without Keras
-        self._model = open_model(ModelFolder(model), self._engine, self._quantize)
+        self._model = open_model(
+            ModelFolder(model), self._engine, self._quantize, kv_cache=self._kv_cache
+        )
 
     def generate(self, prompts: Prompts, new: int, top_k: int, tick: Tick | None) -> Prompts:
         settings = self._model.settings(
@@ -483,10 +485,12 @@ SYSTEMS: dict[str, System] = {
     "llama.cpp F32": LlamaCpp("F32"),
     "CTranslate2 float32": CTranslate2("float32"),
     "litert int8": ThisProject("litert", "int8"),
+    "litert int8, int8 cache": ThisProject("litert", "int8", "int8"),
     "llama.cpp F16": LlamaCpp("F16"),
     "llama.cpp Q8_0": LlamaCpp("Q8_0"),
     "CTranslate2 int8": CTranslate2("int8"),
     "litert int4": ThisProject("litert", "int4"),
+    "litert int4, int8 cache": ThisProject("litert", "int4", "int8"),
     "llama.cpp Q4_0": LlamaCpp("Q4_0"),
     "tensorflow": ThisProject("tensorflow", "none"),
     "gpt-2-simple": GPT2Simple(),

@@ -30,7 +30,7 @@ from gpt2.generation.token_scores import TokenScore, score_token
 PART, LARGE_PART = ROWS, 4 * ROWS
 # Time for the slices of a part between two decode steps, as a multiple of the last one's: running
 # texts wait for less than 3 decode steps, with a slice that takes longer than expected.
-PREFILL_SHARE = 1.25
+PREFILL_SHARE = 0.75
 
 
 class QueueFull(Exception):

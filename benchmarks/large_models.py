@@ -107,8 +107,8 @@ def run(arguments: list[str], folder: Path) -> Run:
         return Run(seconds, usage.ru_maxrss * 1024, status, output.read())
 
 
-def measure(size: str, vocabulary: Path, folder: Path) -> list[list[str]]:
-    """Return the rows of one size."""
+def measure(size: str, vocabulary: Path, folder: Path, only: list[str]) -> list[list[str]]:
+    """Return the rows of one size: those whose name has a word of `only`, all if it is empty."""
     written = run(["-c", WRITE, vocabulary, f"models/{size}", *map(str, SIZES[size])], folder)
     if written.status:
         sys.exit(written.output)
@@ -122,6 +122,8 @@ def measure(size: str, vocabulary: Path, folder: Path) -> list[list[str]]:
         sys.exit(encoded.output)
     rows = []
     for name, line in COMMANDS.items():
+        if only and not any(word in name for word in only):
+            continue
         command = ["-m", "gpt2", *shlex.split(line.format(size))]
         generation = line.startswith(GENERATE)
         done = run([*command, *(["--length", str(LENGTH)] if generation else [])], folder)
@@ -139,12 +141,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vocabulary", type=Path, required=True, help="folder of a model")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="commands with one of these words"
+    )
     parser.add_argument("--docs", type=Path, help="Markdown file whose section is written")
     args = parser.parse_args()
     for size in args.sizes:
         machine, load = describe(), taken()
         with tempfile.TemporaryDirectory() as folder:
-            rows = measure(size, args.vocabulary.resolve(), Path(folder))
+            rows = measure(size, args.vocabulary.resolve(), Path(folder), args.only)
         heads = ["model", "command", "time, s", "a token or step, s", "peak memory, GB", "result"]
         text = (
             f"Measured on {datetime.date.today()} by `benchmarks/large_models.py`: "

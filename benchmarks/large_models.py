@@ -25,7 +25,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from machine import describe, taken
+from machine import describe, environment, taken
 from report import table, write_section
 
 SIZES = {"774M": (1280, 20, 36), "1558M": (1600, 25, 48)}  # n_embd, n_head, n_layer
@@ -87,7 +87,7 @@ class Run(NamedTuple):
 
 def run(arguments: list[str], folder: Path) -> Run:
     """Run Python with these arguments and measure it."""
-    environment = os.environ | {
+    variables = environment() | {
         "PYTHONPATH": str(ROOT / "src"),
         "GPT2_CACHE_DIR": str(folder / "cache"),
     }
@@ -96,7 +96,7 @@ def run(arguments: list[str], folder: Path) -> Run:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -33,6 +33,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
+LLAMA_SERVER = "llama_cpp.server"  # a module, and its name in the table
 COMMON = "the of and to in that was his he it with is for as had you not be her on at by which"
 COMPARED = 20  # requests of each row that are sent once more
 LONG_PROMPT = 900  # tokens
@@ -250,7 +251,7 @@ def llama_server(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """Run llama.cpp's server in its Python package."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [args.llama, "-m", "llama_cpp.server", "--model", args.gguf, "--port", str(port)]
+    command = [args.llama, "-m", LLAMA_SERVER, "--model", args.gguf, "--port", str(port)]
     command += ["--n_ctx", "1024", "--verbose", "false", "--n_threads", str(args.threads)]
     command += ["--interrupt_requests", "false"]  # by default, a new request ends the one before
     quiet = subprocess.DEVNULL
@@ -297,7 +298,7 @@ def table(args: argparse.Namespace) -> list[str]:
     with contextlib.ExitStack() as stack:
         servers = {f"**gpt2 serve, {args.quantize}**": stack.enter_context(this_server(args))}
         if args.llama:
-            servers["llama_cpp.server"] = stack.enter_context(llama_server(args))
+            servers[LLAMA_SERVER] = stack.enter_context(llama_server(args))
         for clients in args.clients:
             results = {name: Measured() for name in servers}
             for _, (name, (url, process)) in itertools.product(range(args.rounds), servers.items()):
@@ -308,13 +309,13 @@ def table(args: argparse.Namespace) -> list[str]:
             for name, found in results.items():
                 different = (
                     ""
-                    if name == "llama_cpp.server"
+                    if name == LLAMA_SERVER
                     else str(asyncio.run(different_alone(servers[name][0], requests, found.texts)))
                 )
                 lines.append(row(name, clients, found, different))
                 print(lines[-1], *found.errors[:3], sep="\n", flush=True)
         # llama_cpp.server runs one request after the other, so none joins another there.
-        ours = {name: server for name, server in servers.items() if name != "llama_cpp.server"}
+        ours = {name: server for name, server in servers.items() if name != LLAMA_SERVER}
         lines += ["", *gap_table(args, ours)]
     return lines
 

@@ -61,7 +61,6 @@ def load(
     from gpt2.generation.loading import open_model
 
     folder = find_model(model_name, models_dir)
-    text = str(draft_text) if isinstance(draft_text, os.PathLike) else draft_text
     return open_model(
-        folder, engine, quantize, speculate=speculate, draft_text=text, kv_cache=kv_cache
+        folder, engine, quantize, speculate=speculate, draft_text=draft_text, kv_cache=kv_cache
     )

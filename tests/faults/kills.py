@@ -201,8 +201,8 @@ def making(
                 assert_equal(found_now, expected)
             check(room / made, fresh)
             beside = (room / made).parent.iterdir()
-            strays = [entry.name for entry in beside if files.PARTIAL in entry.name]
-            assert len(strays) <= 1, strays  # a kill may leave one incomplete file
+            partial = [entry.name for entry in beside if files.PARTIAL in entry.name]
+            assert len(partial) <= 1, partial  # SIGKILL cannot remove its temporary file
             found.resumed += 1
         fresh = not (resumes and killed)
     if not resumes:

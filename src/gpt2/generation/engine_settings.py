@@ -44,22 +44,20 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.engine not in ("auto", "litert") and self.quantize != "none":
-            raise UserError(
-                f"quantize {self.quantize} is not available with engine {self.engine}. Use "
-                "engine litert or auto."
-            )
-        if self.engine not in ("auto", "litert") and self.kv_cache != "float32":
-            raise UserError(
-                f"kv_cache {self.kv_cache} is not available with engine {self.engine}. Use engine "
-                "litert or auto."
-            )
+        without_litert = self.engine not in ("auto", "litert")
+        for name, default in (("quantize", "none"), ("kv_cache", "float32")):
+            value = getattr(self, name)
+            if without_litert and value != default:
+                raise UserError(
+                    f"{name} {value} is not available with engine {self.engine}. Use engine litert "
+                    "or auto."
+                )
         if self.draft_text and not self.speculate:
             raise UserError(
                 "draft_text is a text to guess from, which needs speculate. Add it, or omit "
                 "draft_text."
             )
-        if self.engine not in ("auto", "litert") and self.speculate:
+        if without_litert and self.speculate:
             raise UserError(
                 f"speculate is not available with engine {self.engine}, which may round the "
                 "logits of several tokens differently. Use engine litert or auto."

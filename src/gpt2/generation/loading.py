@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from gpt2.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from gpt2.generation.engine import Engine
+    from gpt2.hparams import HParams
+    from gpt2.tokenizer import Tokenizer
 
 # Number of parameters below which NumPy is fast enough, and starts in no time.
 SMALL = 20_000_000
@@ -46,7 +49,7 @@ def open_model(
     quantize: str = "none",
     progress: Progress = lambda event: None,
     speculate: bool = False,
-    draft_text: str = "",
+    draft_text: str | os.PathLike[str] = "",
     kv_cache: str = "float32",
 ) -> LanguageModel:
     """Load a model into an engine.
@@ -69,23 +72,23 @@ def open_model(
         UserError: an option is invalid, a file is missing or corrupted, or LiteRT or Numba is
             needed and not installed.
     """
-    settings = EngineSettings(engine, quantize, kv_cache, speculate, draft_text)
+    text = str(draft_text) if isinstance(draft_text, os.PathLike) else draft_text
+    settings = EngineSettings(engine, quantize, kv_cache, speculate, text)
     hparams, tokenizer = model.hparams, model.tokenizer()
     if engine == "auto":
         litert = quantize != "none" or kv_cache != "float32" or speculate
         engine = "litert" if litert else _engine_for(model)
     loaders = {"tensorflow": _tensorflow, "numpy": _numpy, "litert": _litert}
-    speculation = _speculation(model, draft_text) if speculate else None
+    speculation = _speculation(text, hparams, tokenizer) if speculate else None
     loaded = loaders[engine](model, settings, progress)
     precision = "float32" if quantize == "none" else quantize
     name, engine_name = model.path.name, f"{engine} {precision}"
     return LanguageModel(loaded, hparams, tokenizer, name, engine_name, speculation)
 
 
-def _speculation(model: ModelFolder, draft_text: str) -> Speculation:
+def _speculation(draft_text: str, hparams: HParams, tokenizer: Tokenizer) -> Speculation:
     if not draft_text:
         return Speculation()
-    hparams, tokenizer = model.hparams, model.tokenizer()
     found = datasets.read(draft_text, datasets.DatasetSettings(), tokenizer, hparams.n_vocab)
     return Speculation(Passages(np.concatenate([np.zeros(0, np.int32), *found.chunks])))
 

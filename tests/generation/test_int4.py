@@ -79,8 +79,9 @@ def test_litert_multiplies_by_the_dequantized_weights(tmp_path: Path, rows: int)
     matrix = random.standard_normal((3 * BLOCK, 70), np.float32)  # [inputs, outputs]
 
     hparams = HParams(n_vocab=270, n_ctx=16, n_embd=len(matrix), n_head=2, n_layer=3)
-    program = litert_conversion._converted(lambda x: x @ matrix, 1, hparams, in_int8=False)
-    (tmp_path / "program").write_bytes(int4.quantize_matrices(program))
+    program = litert_conversion._Program(lambda weights, x: x @ weights["w"], 1, dict)
+    content = litert_conversion._converted(program, {"w": matrix}, hparams, "int4")
+    (tmp_path / "program").write_bytes(content)
     x = random.standard_normal((rows, len(matrix)), np.float32)
     (found,) = Program(tmp_path / "program", threads=1)(x)
     expected = x @ dequantized(np.ascontiguousarray(matrix.T)).T
@@ -123,7 +124,9 @@ def test_a_model_opens_with_int4_and_is_converted_once(
         opened = open_model(ModelFolder(tmp_path / "model"), engine, "int4", events.append)
         assert "litert int4" in repr(opened)
         assert len(events) == 2 + 3 + litert_conversion.head_parts(HPARAMS)
-    assert [path.name[:8] for path in (tmp_path / "cache/litert").glob("int*")] == ["int4-v1-"]
+    assert [path.name[:8] for path in (tmp_path / "cache/litert").glob("int*")] == [
+        f"int4-v{litert_conversion.VERSION}-"
+    ]
 
 
 def test_a_hidden_size_that_blocks_do_not_divide_is_refused(tmp_path: Path) -> None:

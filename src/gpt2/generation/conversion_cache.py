@@ -5,7 +5,7 @@ that this user converted are loaded: they lie in a folder that only the user can
 beside a checkpoint, which may have been downloaded together with programs.
 
     CACHE/litert/                              mode 0700
-        int8-v1-FINGERPRINT/manifest.json      size, mtime and sha256 of each file
+        int8-v2-FINGERPRINT/manifest.json      size, mtime and sha256 of each file
                             first.tflite ...
         lock                                   held by a process that converts or removes
 """

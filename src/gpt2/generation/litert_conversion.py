@@ -9,32 +9,54 @@ nor on the batch size, and one copy of each weight serves all of them:
     head-NN.tflite       normalized x -> logits of 8,192 tokens
     tokens.npy, positions.npy    the embeddings wte and wpe, of which single rows are read
 
-Each program stays far below the format's limit of 2 GB. Time and memory of a conversion grow faster
-than linearly, so that many small ones take only a second or two each.
+Each program stays far below the format's limit of 2 GB. Those of the layers differ in their weights
+only, so one of each kind is converted and the others are copies of it; see `program_template`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gpt2.checkpoint import bundle
 from gpt2.generation import int4
+from gpt2.generation.program_template import (
+    Layout,
+    Template,
+    as_float32,
+    as_int4,
+    as_int8,
+    recognizable,
+)
 from gpt2.hparams import HParams
 from gpt2.quiet import quiet
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-VERSION = 1  # of the programs
+VERSION = 2  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
 HEAD_ROWS = 1 << 13  # tokens of the vocabulary in each program of the head
-LARGE = 1 << 20  # bytes of a program whose memory is worth the time to free it
 TOKENS, POSITIONS = "tokens.npy", "positions.npy"
+
+# Linear layers, and the layer normalization before them.
+BEFORE_ATTENTION = {"attn/c_attn": "ln_1"}
+AFTER_ATTENTION = {"attn/c_proj": None, "mlp/c_fc": "ln_2", "mlp/c_proj": None}
+_LAYER = "model/h0"  # the name of every layer in its program
+
+# How the programs of a quantization may store a matrix; the converter leaves small ones in float32.
+LAYOUTS: dict[str, list[Layout]] = {
+    "none": [as_float32],
+    "int8": [as_int8, as_float32],
+    "int4": [as_int4],
+}
+Weights = Mapping[str, np.ndarray]
 
 
 def between(layer: int) -> str:
@@ -69,7 +91,7 @@ def cache_key(checkpoint: Path, quantize: str) -> str:
 
 
 def convert(
-    weights: Mapping[str, np.ndarray],
+    weights: Weights,
     hparams: HParams,
     folder: Path,
     quantize: str,
@@ -78,67 +100,143 @@ def convert(
     """Write the programs of a model to a folder that exists.
 
     Args:
-        weights: see `gpt2.model`. Each program's are read when it is converted, so that they need
+        weights: see `gpt2.model`. Each program's are read when it is written, so that they need
             not be in memory together.
         quantize: "none" for float32 weights; "int8" for weights quantized per column, and
             activations quantized per row at run time (dynamic range quantization); "int4" for
             the layers' weights as `int4` describes, and the head in int8.
         progress: called with the number of finished programs and their total.
     """
-    programs, layers = _programs(weights, hparams), layer_names(hparams)
-    for done, (name, (function, inputs)) in enumerate(programs.items()):
+    programs = _programs(weights, hparams)
+    templates: dict[object, Template | None] = {}
+    for done, (name, program) in enumerate(programs.items()):
         progress(done, len(programs))
-        in_int8 = quantize == "int8" or (quantize == "int4" and name not in layers)
-        program = _converted(function, inputs, hparams, in_int8)
-        if quantize == "int4" and name in layers:
-            program = int4.quantize_matrices(program)
-        (folder / name).write_bytes(program)
-        if len(program) > LARGE:
+        kind = "int8" if quantize == "int4" and program.function is _head else quantize
+        own = program.weights()
+        sizes = program.function, tuple(array.shape for array in own.values())
+        if sizes not in templates:
+            templates[sizes] = _template(program, own, hparams, kind)
             gc.collect()  # a traced function is a cycle, and holds a copy of its weights
+        template = templates[sizes]
+        content = template.filled(own) if template else _converted(program, own, hparams, kind)
+        (folder / name).write_bytes(content)
     np.save(folder / TOKENS, weights["model/wte"])
     np.save(folder / POSITIONS, weights["model/wpe"])
     progress(len(programs), len(programs))
 
 
-def _programs(
-    weights: Mapping[str, np.ndarray], hparams: HParams
-) -> dict[str, tuple[Callable, int]]:
-    """Return for each program its function over rows [N, C] and the number of its inputs."""
-    from gpt2 import model
+class _Program(NamedTuple):
+    """A program as a function of its weights and of rows [N, C]."""
 
-    def from_layer(layer: int) -> Callable:
-        def program(x: tf.Tensor, attended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            x = model.after_attention(weights, layer - 1, x, attended)
-            return x, model.before_attention(weights, layer, x)
+    function: Callable
+    inputs: int  # how many arrays of rows it takes
+    weights: Callable[[], dict[str, np.ndarray]]
 
-        return program
 
-    def last(x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
-        x = model.after_attention(weights, hparams.n_layer - 1, x, attended)
-        return model.final_norm(weights, x)
+def _programs(weights: Weights, hparams: HParams) -> dict[str, _Program]:
+    """Return the programs by the names of their files."""
 
-    def head_part(part: int) -> Callable:
-        def program(x: tf.Tensor) -> tf.Tensor:
-            rows = weights["model/wte"][part * HEAD_ROWS : (part + 1) * HEAD_ROWS]
-            return model.head({"model/wte": rows}, x)
+    def first() -> dict[str, np.ndarray]:
+        return _linear_layers(weights, 0, BEFORE_ATTENTION)
 
-        return program
+    def from_layer(layer: int) -> Callable[[], dict[str, np.ndarray]]:
+        return lambda: {
+            **_linear_layers(weights, layer - 1, AFTER_ATTENTION),
+            **_linear_layers(weights, layer, BEFORE_ATTENTION),
+        }
+
+    def last() -> dict[str, np.ndarray]:
+        norm = {name: weights[name] for name in ("model/ln_f/g", "model/ln_f/b")}
+        return _linear_layers(weights, hparams.n_layer - 1, AFTER_ATTENTION) | norm
+
+    def head_part(part: int) -> Callable[[], dict[str, np.ndarray]]:
+        rows = slice(part * HEAD_ROWS, (part + 1) * HEAD_ROWS)
+        return lambda: {"model/wte": weights["model/wte"][rows]}
 
     return {
-        FIRST: (lambda x: model.before_attention(weights, 0, x), 1),
-        **{between(layer): (from_layer(layer), 2) for layer in range(1, hparams.n_layer)},
-        LAST: (last, 2),
-        **{head(part): (head_part(part), 1) for part in range(head_parts(hparams))},
+        FIRST: _Program(_before_attention, 1, first),
+        **{
+            between(layer): _Program(_between, 2, from_layer(layer))
+            for layer in range(1, hparams.n_layer)
+        },
+        LAST: _Program(_after_last_attention, 2, last),
+        **{head(part): _Program(_head, 1, head_part(part)) for part in range(head_parts(hparams))},
     }
 
 
-def _converted(function: Callable, inputs: int, hparams: HParams, in_int8: bool) -> bytes:
+def _linear_layers(
+    weights: Weights, layer: int, names: Mapping[str, str | None]
+) -> dict[str, np.ndarray]:
+    """Return matrices and biases that include the gain and bias of the normalization before them.
+
+    For a normalized x, (x g + b) W + c = x (g W) + (b W + c). The converter would do the same.
+
+    Args:
+        names: the linear layers and the normalization before each; their names are returned
+            without the number of the layer.
+    """
+    linear = {}
+    for name, norm in names.items():
+        matrix = weights[f"model/h{layer}/{name}/w"]  # [1, in, out]
+        bias = weights[f"model/h{layer}/{name}/b"]
+        if norm:
+            shift = weights[f"model/h{layer}/{norm}/b"].astype(np.float64)
+            bias = (shift @ matrix[0] + bias).astype(np.float32)
+            matrix = weights[f"model/h{layer}/{norm}/g"][:, None] * matrix
+        linear[f"{_LAYER}/{name}/w"], linear[f"{_LAYER}/{name}/b"] = matrix, bias
+    return linear
+
+
+def _before_attention(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    from gpt2 import model
+
+    return model.before_attention(weights, 0, x)
+
+
+def _between(weights: Weights, x: tf.Tensor, attended: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    from gpt2 import model
+
+    x = model.after_attention(weights, 0, x, attended)
+    return x, model.before_attention(weights, 0, x)
+
+
+def _after_last_attention(weights: Weights, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
+    from gpt2 import model
+
+    return model.final_norm(weights, model.after_attention(weights, 0, x, attended))
+
+
+def _head(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    from gpt2 import model
+
+    return model.head(weights, x)
+
+
+def _template(program: _Program, weights: Weights, hparams: HParams, kind: str) -> Template | None:
+    """Return a template for programs with weights of these shapes.
+
+    None if the converter stores the weights in a way that is not known here, as that of another
+    version of TensorFlow may; then each program is converted.
+    """
+    marks = recognizable({name: array.shape for name, array in weights.items()})
+    with contextlib.suppress(LookupError):
+        return Template.of(_converted(program, marks, hparams, kind), marks, LAYOUTS[kind])
+    return None
+
+
+def _converted(program: _Program, weights: Weights, hparams: HParams, kind: str) -> bytes:
+    """Return a program with these weights, as the converter writes it."""
     import tensorflow as tf
 
-    rows = tf.TensorSpec([None, hparams.n_embd], tf.float32)
-    traced = tf.function(function, input_signature=[rows] * inputs).get_concrete_function()
+    names = [f"{_LAYER}/{norm}" for norm in ("ln_1", "ln_2")]
+    plain = {f"{name}/g": np.ones(hparams.n_embd, np.float32) for name in names}
+    plain |= {f"{name}/b": np.zeros(hparams.n_embd, np.float32) for name in names}
+    rows = [tf.TensorSpec([None, hparams.n_embd], tf.float32)] * program.inputs
+    function = tf.function(functools.partial(program.function, {**plain, **weights}), rows)
+    traced = function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], traced)
-    if in_int8:
+    if kind == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with quiet():
-        return converter.convert()
+        converted = converter.convert()
+    return int4.quantize_matrices(converted) if kind == "int4" else converted

@@ -94,8 +94,9 @@ def test_bytes_that_are_no_utf8_are_reported_with_file_and_offset(
 
 def test_utf16_without_its_mark_is_told(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "text".encode("utf-16-le"))
-    with pytest.raises(UserError, match=r"a\.txt is not utf-16 text .*--encoding"):
-        read(path, encoding="utf-16")
+    for errors in ("strict", "replace"):
+        with pytest.raises(UserError, match=r"a\.txt.*byte order mark.*--encoding utf-16-le"):
+            read(path, encoding="utf-16", errors=errors)
 
 
 def test_settings_that_cannot_be_are_told() -> None:

@@ -246,6 +246,10 @@ def _not_text(
     """Return what a file is and what to do if it is not text in this encoding; otherwise None."""
     if known := binary_kind(start):
         return f"{known[0]}, not text", known[1]
+    needs_mark = codecs.lookup(encoding).name in ("utf-16", "utf-32")
+    if start and needs_mark and not marked_encoding(start):
+        needed = f"text without the byte order mark that {encoding} needs"
+        return needed, f"Read it with --encoding {encoding}-le or {encoding}-be."
     wide = b"\0" in "a".encode(encoding)  # as in UTF-16, where text contains NUL bytes
     if wide or b"\0" not in start[:PROBE]:
         return None

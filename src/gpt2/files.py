@@ -363,13 +363,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        UserError: the file is missing, unreadable, or not a JSON object, or has a number that is
-            not finite or not in the range of a float.
+        UserError: the file is missing, unreadable, or not a JSON object.
     """
     try:
-        value = json.loads(
-            read_small_text(path), parse_constant=_finite_number, parse_float=_finite_number
-        )
+        value = json.loads(read_small_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is not valid JSON ({in_short(error)}). Download or write it again."
@@ -378,13 +375,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} must hold a JSON object, not {_kind(value)}. Download or write it again."
         )
-    return value
-
-
-def _finite_number(number: str) -> float:
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError(f"{number} is not a finite number")
     return value
 
 

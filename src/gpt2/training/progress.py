@@ -56,7 +56,8 @@ class TrainingProgress:
             if value is None and (default in (None, math.inf) or name in _ADDED):
                 continue
             expected = bool if name == "packing" else int
-            if type(value) is not expected and not (type(value) is type(default) is float):
+            is_float = type(value) is type(default) is float and math.isfinite(value)
+            if type(value) is not expected and not is_float:
                 kind = "a number" if expected is int else "true or false"
                 raise UserError(f"Field {name!r} is {quoted(value)}; expected {kind}.")
             setattr(progress, name, value)

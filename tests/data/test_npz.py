@@ -1,10 +1,12 @@
-"""Files of tokens: the bytes of 2019 when written, nothing but lists of ids when read."""
+"""Files of tokens: the arrays of 2019 when written, nothing but lists of ids when read."""
 
 from __future__ import annotations
 
+import binascii
 import io
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ CHUNKS = [[1, 2, 3], [], [50256] * 1000, list(range(300)), [0]]
 
 
 @pytest.mark.parametrize("given", [np.uint16, np.int32, np.int64])
-def test_a_written_file_is_numpys_to_the_byte(tmp_path: Path, given: type) -> None:
+def test_a_file_of_short_chunks_is_numpys_to_the_byte(tmp_path: Path, given: type) -> None:
     # Twelve, so that names with two digits occur.
     chunks = [np.array(chunk, np.int64) for chunk in [*CHUNKS, *CHUNKS, [7], [8]]]
     np.savez_compressed(tmp_path / "numpy.npz", *chunks)
@@ -28,6 +30,59 @@ def test_a_written_file_is_numpys_to_the_byte(tmp_path: Path, given: type) -> No
     )
     assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
     assert tokens == 2 * 1304 + 2
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 200, 201, 12_345])
+def test_a_long_chunk_is_numpys_array_wherever_its_parts_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(npz, "_BLOCK", 100)
+    monkeypatch.setattr(npz, "_AHEAD", 3)
+    chunk, short = np.random.default_rng(0).integers(0, 50257, length), np.arange(7)
+    array = io.BytesIO()
+    np.save(array, chunk)
+    divisions = [[], [length // 3], range(50, length, 50), [100, 100, 101], [length]]
+    files = []
+    for cuts in divisions:
+        path = tmp_path / "tokens.npz"
+        *parts, last = np.split(chunk.astype(np.uint16), cuts)
+        parts = [*((part, False) for part in parts), (last, True), (short, True)]
+        assert npz.write_parts(path, parts) == length + 7
+        files.append(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None
+            assert archive.read("arr_0.npy") == array.getvalue()
+            info = archive.getinfo("arr_0.npy")
+        assert binascii.crc32(array.getvalue()) == info.CRC
+        assert info.file_size == len(array.getvalue())
+        with np.load(path) as arrays:
+            assert np.array_equal(arrays["arr_1"], short)
+        assert [found.tolist() for found in npz.read(path, 50257)] == [
+            chunk.tolist(),
+            short.tolist(),
+        ]
+    assert set(files) == {files[0]}
+
+
+def test_the_headers_of_an_archive_with_a_long_chunk_agree(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npz"
+    npz.write_parts(path, whole_chunks([np.arange(300_000)]))
+    with zipfile.ZipFile(path) as archive:
+        [info] = archive.infolist()
+    # Local header: after 14 bytes CRC and two sizes that refer to the field for ZIP64 at its end.
+    local = path.read_bytes()[: 30 + len("arr_0.npy") + 20]
+    assert struct.unpack_from("<H", local, 8) == (zipfile.ZIP_DEFLATED,)
+    assert struct.unpack_from("<III", local, 14) == (info.CRC, 0xFFFFFFFF, 0xFFFFFFFF)
+    assert struct.unpack("<HHQQ", local[-20:]) == (1, 16, info.file_size, info.compress_size)
+
+
+def test_a_long_chunk_takes_hardly_more_space_than_numpys(tmp_path: Path) -> None:
+    words = np.random.default_rng(0).zipf(1.2, 500_000)
+    tokens = words[words < 50257]
+    npz.write_parts(tmp_path / "ours.npz", whole_chunks([tokens]))
+    np.savez_compressed(tmp_path / "numpy.npz", tokens)
+    sizes = [(tmp_path / name).stat().st_size for name in ("ours.npz", "numpy.npz")]
+    assert sizes[0] <= 1.01 * sizes[1]
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
-import tempfile
 import warnings
 import zipfile
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from gpt2 import files
+from gpt2 import files, processes
 from gpt2.errors import UserError, cannot_read, in_short
 from gpt2.workspace import command_line
 
 _PIECE = 16 << 20  # bytes decompressed at a time
-_IN_MEMORY = 2**25  # bytes of an unfinished chunk that are kept in memory; more go to disk
-_BLOCK = 2**20  # tokens converted at a time
+_BLOCK = 2**17  # tokens compressed at a time
+_AHEAD = 2 * processes.MOST_BY_DEFAULT  # blocks that are compressed or wait for it
 
 
 def compact_type(n_vocab: int) -> np.dtype:
@@ -34,8 +37,9 @@ def write_parts(
 ) -> int:
     """Write chunks of tokens and return the number of tokens.
 
-    The file is byte for byte that of `numpy.savez_compressed` with 64-bit integers, as in 2019. An
-    array starts with its length, so a long chunk is kept in an unnamed file until it is complete.
+    The file has the arrays of 64-bit integers of `numpy.savez_compressed`, as in 2019. A chunk of
+    more than `_BLOCK` tokens is compressed in blocks, while the next tokens are made, and takes up
+    to 1 % more space; shorter ones have the bytes that NumPy writes.
 
     Args:
         path: the file; replaced atomically.
@@ -45,30 +49,130 @@ def write_parts(
     Raises:
         UserError: the file cannot be written.
     """
-    tokens = length = number = 0
-    writing: Future | None = None
+    tokens = 0
     with (
         files.atomic_write(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
-        ThreadPoolExecutor(1) as pool,  # compression takes as long as tokenization
+        zipfile.ZipFile(file, "w") as archive,
+        ThreadPoolExecutor(processes.check_count(None)) as pool,
     ):
-        waiting = _unnamed_file(path.parent)
-        for part, ends in parts:
-            waiting.write(part.astype(np.int32).tobytes())
-            length += len(part)
-            if ends:
-                if writing:
-                    writing.result()
-                writing = pool.submit(_write_array, archive, number, waiting, length)
-                waiting = _unnamed_file(path.parent)
-                tokens += length
-                length = 0
-                number += 1
-        waiting.close()
-        if writing:
-            writing.result()
+        blocks = _compressed(_blocks(parts), pool)
+        for number, first in enumerate(blocks):
+            name = f"arr_{number}.npy"
+            tokens += _write_array(file, archive, name, itertools.chain([first], blocks))
         archive.comment = comment()
     return tokens
+
+
+class _Block(NamedTuple):
+    """Consecutive tokens of a chunk: `_BLOCK` of them, or fewer at its end."""
+
+    tokens: np.ndarray
+    first: bool  # whether the chunk begins with them
+    last: bool  # whether it ends with them
+
+    def compressed(self) -> _Compressed:
+        """Return the tokens as 64-bit integers, together with the header if they are all."""
+        data = self.tokens.astype("<i8").tobytes()
+        header = _header(len(self.tokens)) if self.first and self.last else b""
+        content = _deflated(header + data, self.last)
+        return _Compressed(content, len(self.tokens), zlib.crc32(data), self.last)
+
+
+class _Compressed(NamedTuple):
+    """A compressed block; those of a chunk, one after the other, are one stream."""
+
+    content: bytes
+    length: int  # tokens
+    crc: int  # CRC-32 of the tokens as 64-bit integers
+    last: bool
+
+
+def _blocks(parts: Iterable[tuple[np.ndarray, bool]]) -> Iterator[_Block]:
+    """Yield the tokens of each chunk in blocks that do not depend on where its parts end."""
+    held: list[np.ndarray] = []
+    first = True
+    for part, ends in parts:
+        tokens = np.concatenate([*held, part])
+        while len(tokens) > _BLOCK:
+            yield _Block(tokens[:_BLOCK], first, False)
+            tokens, first = tokens[_BLOCK:], False
+        if ends:
+            yield _Block(tokens, first, True)
+        held, first = [] if ends else [tokens], first or ends
+
+
+def _compressed(blocks: Iterable[_Block], pool: ThreadPoolExecutor) -> Iterator[_Compressed]:
+    """Yield the blocks compressed in threads, a bounded number of them ahead."""
+    waiting: deque[Future[_Compressed]] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(block.compressed))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_array(
+    file: IO[bytes], archive: zipfile.ZipFile, name: str, blocks: Iterable[_Compressed]
+) -> int:
+    """Write the blocks of an array, up to its last, and return their number of tokens.
+
+    The header of an array has its length, which is known after the last block. The header of more
+    than one block is therefore not compressed, and overwritten at the end.
+    """
+    info = zipfile.ZipInfo(name)
+    written: list[_Compressed] = []
+    # Python's zipfile takes no compressed data. The entry is declared as not compressed, so that it
+    # writes them unchanged, and gets what is true when it is complete.
+    with archive.open(info, "w", force_zip64=True) as entry:
+        for block in blocks:
+            if not written and not block.last:
+                entry.write(_stored(_header(0)))
+            entry.write(block.content)
+            written.append(block._replace(content=b""))
+            if block.last:
+                break
+    length = sum(block.length for block in written)
+    header = _header(length)
+    info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, len(header) + 8 * length
+    info.CRC = zlib.crc32(header)
+    for block in written:
+        info.CRC = _crc_of_both(info.CRC, block.crc, 8 * block.length)
+    file.seek(info.header_offset)
+    file.write(info.FileHeader(zip64=True) + (_stored(header) if len(written) > 1 else b""))
+    return length
+
+
+def _header(length: int) -> bytes:
+    """Return the header of an array of 64-bit integers, which NumPy pads to 128 bytes."""
+    header = io.BytesIO()
+    fields = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+def _deflated(data: bytes, last: bool, level: int = -1) -> bytes:
+    """Return a part of a deflate stream that begins and ends at whole bytes, as in pigz."""
+    stream = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return stream.compress(data) + stream.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+
+
+def _stored(data: bytes) -> bytes:
+    """Return a part of a deflate stream whose size depends only on that of the data."""
+    return _deflated(data, False, level=0)
+
+
+def _crc_of_both(first: int, second: int, size: int) -> int:
+    """Return the CRC-32 of two byte strings, one after the other.
+
+    CRC-32 is linear: what comes before some bytes changes it as it does before as many zeros.
+
+    Args:
+        first, second: the CRC-32 of each.
+        size: of the second, in bytes.
+    """
+    zeros = bytes(size)
+    return zlib.crc32(zeros, first) ^ zlib.crc32(zeros) ^ second
 
 
 def read_comment(path: Path) -> bytes:
@@ -84,21 +188,6 @@ def read_comment(path: Path) -> bytes:
         return b""
     except OSError as error:
         raise cannot_read(path, error) from error
-
-
-def _unnamed_file(folder: Path) -> IO[bytes]:
-    """Return a file in memory that moves to an unnamed file in `folder` when it grows."""
-    return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder))
-
-
-def _write_array(archive: zipfile.ZipFile, number: int, tokens: IO[bytes], length: int) -> None:
-    """Write the 32-bit integers of a file as a 64-bit array in NumPy's format."""
-    header = {"descr": "<i8", "fortran_order": False, "shape": (length,)}
-    with tokens, archive.open(f"arr_{number}.npy", "w", force_zip64=True) as entry:
-        np.lib.format.write_array_header_1_0(entry, header)
-        tokens.seek(0)
-        while some := tokens.read(4 * _BLOCK):
-            entry.write(np.frombuffer(some, np.int32).astype("<i8").tobytes())
 
 
 def read(path: Path, n_vocab: int) -> Iterator[np.ndarray]:

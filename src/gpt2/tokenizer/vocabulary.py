@@ -187,7 +187,7 @@ def _check_all_are_made(
     if not merges and not vocabulary.keys() >= BYTE_OF_CHARACTER.keys():
         return
     made = {first + second for first, second in merges}
-    lost = [token for token in vocabulary.keys() - made if _needs_a_merge(token)]
+    lost = [token for token in vocabulary if token not in made and _needs_a_merge(token)]
     if lost:
         first_lost = min(lost, key=vocabulary.__getitem__)
         raise UserError(

@@ -42,13 +42,12 @@ _PART = 2**14
 
 def words(text: str) -> Iterator[list[str]]:
     """Yield the words of `text` in order, in long lists."""
-    fast_word = _fast_word()
     start = 0
     while start < len(text):
         seam = _SEAM.search(text, start + _PART)
         stop = seam.end() if seam else len(text)
         part = text[start:stop]
-        yield (fast_word if _is_basic(part) else _WORD).findall(part)
+        yield _pattern(part).findall(part)
         start = stop
 
 
@@ -62,14 +61,24 @@ def last_seam(text: str) -> int:
     return seam.end() if seam else 0
 
 
+def _pattern(text: str) -> re.Pattern[str] | regex.Pattern[str]:
+    """Return the fastest form of GPT-2's pattern for the characters of `text`."""
+    if text.isascii():
+        return _fast_word(0x80)
+    # Only characters from U+10000 on take four bytes in UTF-16.
+    basic = len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text)
+    return _fast_word(0x10000) if basic else _WORD
+
+
 @functools.cache
-def _fast_word() -> re.Pattern[str]:
-    """Return GPT-2's pattern for characters below U+10000.
+def _fast_word(end: int) -> re.Pattern[str]:
+    """Return GPT-2's pattern for characters below `end`, at most U+10000.
 
     The standard library's `re` has no \\p{L}, but is more than twice as fast as `regex` when the
-    letters are listed; it looks up those below U+10000 in a table.
+    letters are listed; it looks up those below U+10000 in a table. The pattern for ASCII is no
+    faster, but takes no time to make.
     """
-    basic = "".join(map(chr, range(0x10000)))
+    basic = "".join(map(chr, range(end)))
 
     def members(kind: str) -> str:
         return "".join(f"{run[0][0]}-{run[0][-1]}" for run in regex.finditer(kind + "+", basic))
@@ -82,11 +91,6 @@ def _fast_word() -> re.Pattern[str]:
         rf"| [{number}]+|[{space}]+(?![^{space}])|[{space}]+"
     )
     return re.compile(word)
-
-
-def _is_basic(text: str) -> bool:
-    # Only characters from U+10000 on take four bytes in UTF-16.
-    return text.isascii() or len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text)
 
 
 def check_characters(text: str) -> None:

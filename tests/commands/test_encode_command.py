@@ -103,14 +103,6 @@ def test_any_number_of_processes_writes_the_same_folder(toolkit: Toolkit) -> Non
     toolkit.run(f"{ENCODE} long.txt one/").says(1, "^one\\b.* exists.* [Dd]elete")
 
 
-def test_only_much_text_has_a_progress_bar(toolkit: Toolkit) -> None:
-    (toolkit.root / "short.txt").write_text("Few words.")
-    write_long(toolkit, times=3000)
-    short, long = toolkit.run_all(f"{ENCODE} short.txt short/", f"{ENCODE} long.txt long/")
-    assert short.succeeds().err == ""
-    assert "100%" in long.succeeds().err
-
-
 @pytest.mark.skipif(os.name == "nt", reason="sends signals that Windows does not have")
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_stopped_encoding_leaves_the_old_file_and_nothing_else(

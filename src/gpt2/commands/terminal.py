@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from gpt2.commands.streams import check_output
 from gpt2.data.sources import total_size
 from gpt2.errors import escaped
 from gpt2.errors import shown as shown
 
 _PLAIN = "\x1b[0m"  # ends a color
-_SMALL = 2_000_000  # bytes; less text has no progress bar
 
 
 def as_typed(words: Sequence[str]) -> str:
@@ -27,18 +28,8 @@ def as_typed(words: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def byte_bar(files: list[Path]) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar over the bytes of these files; yields its update function.
-
-    Less than `_SMALL` bytes are read before a bar could be seen, and almost before tqdm is
-    imported.
-    """
-    total = total_size(files)
-    if total is not None and total < _SMALL:
-        yield lambda size: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="B", unit_scale=True) as bar:
+    """Show a progress bar over the bytes of these files; yields its update function."""
+    with tqdm(total=total_size(files), unit="B", unit_scale=True) as bar:
         yield bar.update
 
 
@@ -47,16 +38,12 @@ def token_bar(
     tokens: int | None = None, name: str | None = None
 ) -> Iterator[Callable[[int], object]]:
     """Show a progress bar over tokens; yields its update function."""
-    from tqdm import tqdm
-
     with tqdm(total=tokens, desc=name and escaped(name), unit="token", unit_scale=True) as bar:
         yield bar.update
 
 
 def notice(sentence: str) -> None:
     """Print a sentence on standard error, above a progress bar if there is one, and escaped."""
-    from tqdm import tqdm
-
     tqdm.write(escaped(sentence), file=sys.stderr)
 
 
@@ -74,10 +61,8 @@ def for_terminal(text: str) -> str:
 def has_colors() -> bool:
     """Return whether standard output is a terminal whose user wants colors.
 
-    The console of Windows shows them when tqdm has initialized colorama.
+    The console of Windows shows them, as tqdm initializes colorama there.
     """
-    if os.name == "nt":
-        import tqdm  # noqa: F401
     return sys.stdout is not None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 

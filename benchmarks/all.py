@@ -32,6 +32,7 @@ LETTERS = 3_000_000  # bytes of text from which a vocabulary of the size of GPT-
 BENCHMARKS = (
     ("startup.py", "generation.md", "--model_name {model} --quantize none int8 int4"),
     ("generation.py", "generation.md", "--model {model} {peers}"),
+    ("speculation.py", "generation.md", "--model_name 124M --models_dir {models} --text {text}"),
     ("training.py", "training.md", "{peers}"),
     ("packing.py", "training.md", ""),
     ("optimizers.py", "training.md", ""),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -167,3 +169,35 @@ def test_the_range_of_a_whole_number_without_a_bound_is_named() -> None:
         check_value("--x", 10**400, int, Setting("", low=1))
     with pytest.raises(UserError, match="a whole number at least 0, not -1"):
         check_value("--x", -1, int, Setting("", low=0, high=math.inf))
+
+
+@pytest.mark.parametrize(
+    ("values", "fact"),
+    [
+        ({"rate": 1e-46}, "rate must be a number above 0 in float32, which rounds 1e-46 to 0"),
+        ({"rate": 1e-39}, "above 0 in float32"),  # TensorFlow flushes subnormal numbers
+        ({"rate": Fraction(1, 10**60)}, "above 0 in float32"),
+        ({"rate": 10**-300}, "above 0 in float32"),
+        ({"share": 1 - 1e-12}, "share must be .* below 1 in float32, which rounds .* to 1"),
+        ({"share": np.nextafter(1, 0)}, "below 1 in float32"),
+    ],
+)
+def test_a_bound_that_float32_rounds_a_number_to_excludes_it(values: dict, fact: str) -> None:
+    with pytest.raises(UserError, match=fact):
+        Example(**values)
+
+
+def test_numbers_of_other_types_become_those_of_python() -> None:
+    given = {
+        np.int64(1): np.float32(0.5),
+        "list": [np.bool_(True), (np.uint8(3), np.array(4))],
+        "fraction": Fraction(1, 4),
+        "text": np.str_("a"),
+        "array": [1.5, None, "b"],
+    }
+    expected = {1: 0.5, "list": [True, (3, 4)], "fraction": 0.25, "text": "a"}
+    plain = checks.plain(given)
+    assert plain == expected | {"array": [1.5, None, "b"]}
+    assert json.loads(json.dumps(plain))["list"] == [True, [3, 4]]
+    whole = np.arange(3)
+    assert checks.plain(whole) is whole

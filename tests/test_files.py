@@ -331,6 +331,17 @@ def test_an_output_that_is_no_file_is_refused(
     assert sorted(os.listdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize(
+    "name", ["a\0b", "\ud800.json", "x" * 300, "x" * 250, "a\0b/c", "x" * 5000]
+)
+def test_an_output_whose_name_no_file_can_have_is_refused_before_the_work(name: str) -> None:
+    for check in (files.check_writable, files.check_folder_writable):
+        with pytest.raises(UserError, match="cannot be written") as caught:
+            check(name)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+
+
 def test_outputs_that_can_be_written_are_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

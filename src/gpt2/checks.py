@@ -10,9 +10,11 @@ import dataclasses
 import functools
 import math
 import numbers
+import struct
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from gpt2.errors import UserError, quoted
@@ -20,6 +22,7 @@ from gpt2.errors import UserError, quoted
 _KEY = "setting"
 LARGEST_COUNT = 2**53  # a float64 holds every whole number up to here
 LARGEST_NUMBER = 3.4e38  # about the maximum of float32
+SMALLEST_NUMBER = 2.0**-126  # of float32; TensorFlow takes smaller ones for 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,7 @@ def check_value(name: str, value: object, kind: Any, declared: Setting) -> None:
         _check_bounds(name, value, declared, "a whole number", is_count(value, limit), limit)
     elif kind is float:
         _check_bounds(name, value, declared, "a number", is_finite(value), LARGEST_NUMBER)
+        _check_rounded(name, value, declared)
     elif not _has_type(value, kind):
         raise UserError(f"{name} must be {_type_in_words(kind)}, not {quoted(value)}.")
 
@@ -189,6 +193,23 @@ def _plural(kind: Any) -> str:
     return words.get(kind) or _type_in_words(kind).replace("a list", "lists")
 
 
+def plain(value: Any) -> Any:
+    """Return a value whose numbers, perhaps NumPy's or fractions, are of the types that JSON knows.
+
+    Example:
+        >>> plain({np.int64(198): np.float32(-5)})
+        {198: -5.0}
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, Fraction) and is_finite(value):
+        return float(value)
+    is_scalar = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if is_scalar else value
+
+
 def is_count(value: Any, limit: float = LARGEST_COUNT) -> bool:
     """Return whether a value is a whole number of at most `limit`, and not a boolean."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -219,6 +240,17 @@ def _check_bounds(
             declared = dataclasses.replace(declared, high=limit)
         bounds = f" {declared.range}" if declared.range else ""
         raise UserError(f"{name} must be {what}{bounds}, not {quoted(value)}.")
+
+
+def _check_rounded(name: str, value: Any, declared: Setting) -> None:
+    """Check that a number is also inside its exclusive bounds in float32, which models use."""
+    rounded = struct.unpack("f", struct.pack("f", float(value)))[0]
+    rounded = rounded if abs(rounded) >= SMALLEST_NUMBER else 0.0
+    if rounded in (declared.above, declared.below):
+        raise UserError(
+            f"{name} must be a number {declared.range} in float32, which rounds {quoted(value)} to "
+            f"{rounded:g}."
+        )
 
 
 def _exceeds(value: Any, limit: float) -> bool:

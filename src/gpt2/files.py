@@ -424,7 +424,7 @@ def check_folder_writable(name: str | os.PathLike[str]) -> Path:
 
 
 def _named(name: str | os.PathLike[str]) -> Path:
-    """Return the path of an output, refusing what other programs take for standard output."""
+    """Return the path of an output, refusing what is no name or means standard output elsewhere."""
     text = os.fspath(name)
     if not text:
         raise UserError(
@@ -434,7 +434,17 @@ def _named(name: str | os.PathLike[str]) -> Path:
         raise UserError(
             "-: the output cannot be standard output. Name a file (./- for one of that name)."
         )
-    return Path(name)
+    path = Path(name)
+    try:
+        os.lstat(partial_path(path))  # the longest name that is written
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # too long, a NUL, or no character of file names
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{in_short(path)} cannot be written: {reason}. Use another name."
+        ) from error
+    return path
 
 
 def to_json(value: object, indent: int | None = None) -> str:

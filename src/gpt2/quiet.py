@@ -54,6 +54,8 @@ def import_tensorflow(find_devices: bool = True) -> None:
     with contextlib.nullcontext() if level in ("0", "1") else quiet():
         import tensorflow as tf
 
+        if level not in ("0", "1"):  # its Python code warns of a compilation for each training
+            tf.get_logger().setLevel("ERROR")
         if find_devices:
             tf.config.list_logical_devices()
             _start_xla()

@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from gpt2.errors import UserError
+from gpt2.errors import UserError, in_short
 
 # OpenAI renamed the sizes, as the first names were based on wrong parameter counts.
 RENAMED = {"117M": "124M", "345M": "355M", "762M": "774M", "1542M": "1558M"}
@@ -25,6 +25,9 @@ CLONE = _SOURCES.parent if (_SOURCES.parent / "download_model.py").is_file() els
 
 # Names that mean a device on Windows in every folder, also before a file ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.I)
+
+# Bytes; file systems allow 255, of which the temporary names of files and folders use some.
+_LONGEST_NAME = 200
 
 # The scripts of the clone whose names are not those of their verbs. A script `tokenize.py` in src/
 # would hide the module `tokenize` of Python's standard library from all others there.
@@ -128,12 +131,17 @@ def check_name(name: str, kind: str) -> str:
     """Return `name` after checking that it is a plain folder name.
 
     Raises:
-        UserError: it is empty, a device of Windows such as CON, or has a path separator or a
-            character that a file system refuses.
+        UserError: it is empty or too long, a device of Windows such as CON, or has a path separator
+            or a character that a file system refuses.
     """
     if not is_plain_name(name):
         raise UserError(
             f"{name!r} is not a valid name for a {kind}. Use letters, digits, dots, dashes and "
             "underscores."
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"The name {in_short(name, 40)} is not a valid name for a {kind}: it is longer than "
+            f"{_LONGEST_NAME} bytes. Use a shorter one."
         )
     return name

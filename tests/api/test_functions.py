@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -107,6 +108,27 @@ def test_train_trains_like_the_command(here: Path, result: Any) -> None:
         assert (ours / f"model-12{end}").read_bytes() == (theirs / f"model-12{end}").read_bytes()
 
 
+def test_options_of_numpy_and_paths_train_and_are_recorded_as_json(here: Path, result: Any) -> None:
+    numbers = {
+        "max_steps": np.int32(6),
+        "batch_size": np.int64(2),
+        "learning_rate": Fraction(3, 1000),
+    }
+    numbers |= {"lora_rank": np.int64(0), "lines": np.bool_(False), "seed": np.uint32(1)}
+    start = Path("models") / "small"
+    trained = gpt2.train(
+        np.str_("by_command.npz"),
+        "small",
+        run_name="numbers",
+        **OPTIONS | numbers | {"restore_from": start, "dropout": np.float64(0)},
+    )
+    assert losses(trained.path)[:6] == losses(result.path)[:6]
+    flags = json.loads((trained.path / "config.json").read_text())["calls"][-1]["flags"]
+    assert flags["learning_rate"] == 0.003
+    assert flags["batch_size"] == 2
+    assert flags["restore_from"] == str(start)
+
+
 def losses(run: Path) -> list[tuple[int, Any, Any]]:
     lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
     entries = map(json.loads, lines)
@@ -203,6 +225,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("train", {"dataset": value}) for value in (None, 5, "", b"x", "missing.npz")),
     *(("train", {"model_name": value}) for value in (5, "", "missing")),
     *(("train", {"run_name": value}) for value in (5, "a/b", "")),
+    *(("train", {"restore_from": value}) for value in (None, 5, b"x")),
     ("train", {"max_steps": 0}),
     ("train", {"max_steps": "5"}),
     ("train", {"val_split": 2}),
@@ -258,6 +281,17 @@ def test_a_wrong_argument_raises_user_error_with_its_name(
     assert NAMED.get(value if isinstance(value, str) else "", name) in str(caught.value)
     assert not (here / "checkpoint" / "wrong").exists()
     assert not (here / "wrong.npz").exists()
+
+
+@pytest.mark.parametrize("out", ["a\0", "\ud800.npz", "x" * 300, "x" * 245 + ".npz", "a\0/"])
+def test_an_output_that_cannot_exist_is_refused_before_the_work(here: Path, out: str) -> None:
+    with pytest.raises(gpt2.UserError, match="cannot be written"):
+        gpt2.encode(**RIGHT["encode"] | {"out": out})
+
+
+def test_a_run_name_that_is_too_long_is_refused(here: Path) -> None:
+    with pytest.raises(gpt2.UserError, match="longer than 200 bytes"):
+        gpt2.train(**RIGHT["train"] | {"run_name": "é" * 101})
 
 
 def test_importing_gpt2_imports_neither_tensorflow_nor_tqdm() -> None:

@@ -181,6 +181,27 @@ def test_piped_lines_have_no_byte_order_mark_and_no_carriage_return(
     assert "\r" not in out and "\ufeff" not in out
 
 
+def test_a_piped_line_that_is_not_text_is_named_and_the_others_are_answered(home: Home) -> None:
+    command = f"{INTERACTIVE} --length 3 --seed 1 --include_prefix".split()
+    lines = b"One\n\xff\xfe\ncaf\xe9\n\xed\xa0\x80\nTwo\n"
+    done = waiting.run([sys.executable, *command[1:]], lines, text=False, cwd=home.toolkit.root)
+    assert done.returncode == 0, done
+    named = re.findall(r"not UTF-8 text \(byte 0x(..) at character (\d)", done.stderr.decode())
+    assert named == [("ff", "0"), ("e9", "3"), ("ed", "0")]
+    shown = re.findall(r"SAMPLE 1 =+\r?\n(...)", done.stdout.decode())
+    assert shown == ["One", "Two"]
+
+
+def test_banned_words_may_be_a_list_as_stop_sequences(home: Home) -> None:
+    start = f"{UNCONDITIONAL} --model_name 117M --nsamples 1 --length 90 --ignore_eos --seed 1"
+    values = ("a,e", '["a", "e"]', '["a,e"]', '["a", 5]')
+    done = home.toolkit.run_in_one_process(*(f"{start} --banned_words '{one}'" for one in values))
+    assert done[0].out == done[1].out
+    assert not set("ae") & set(samples(done[1].out)[1])
+    assert set("ae") & set(samples(done[2].out)[1])
+    done[3].says(1, "--banned_words must be a list of strings only")
+
+
 def test_flags_are_read_as_people_write_them(home: Home) -> None:
     lines = (
         f"{UNCONDITIONAL} --model_name 117M --nsamples 1 --length 4 --ignore_eos --seed 1 {flags}"

@@ -375,6 +375,17 @@ def test_the_best_checkpoint_is_named_only_if_it_exists(tmp_path: Path) -> None:
     assert _last_line("Finished 5 steps.", RunFolder(tmp_path), progress) == "Finished 5 steps."
 
 
+def test_a_run_that_ends_before_its_first_step_is_not_offered_for_samples(home: Home) -> None:
+    toolkit = home.toolkit
+    train = toolkit.run(
+        "python src/train.py --dataset text.npz --run_name none --max_minutes 1e-30"
+    )
+    assert train.code == 0
+    assert "at step 0" in train.out and "Sample with" not in train.out
+    sample = "python src/generate_unconditional_samples.py --model_name none --nsamples 1"
+    toolkit.run(sample).says(1, "This run has not saved a checkpoint yet")
+
+
 @pytest.mark.slow
 def test_a_run_without_its_state_says_what_is_unknown(trained: Toolkit, tmp_path: Path) -> None:
     toolkit = Toolkit(tmp_path / "toolkit")

@@ -285,6 +285,20 @@ def test_another_search_space_or_dataset_is_refused_and_named(quick: Toolkit) ->
     quick.run(f"{TUNE} {RATES} --trials 2 --save_every 10").succeeds()
 
 
+def test_another_text_or_model_of_the_same_name_is_refused(quick: Toolkit) -> None:
+    quick.run(f"{TUNE} {RATES} --trials 1").succeeds()
+    for name, path in {
+        "dataset": quick.root / "text.npz",
+        "model_name": quick.root / "models" / "117M" / "model.ckpt.index",
+    }.items():
+        before = path.read_bytes()
+        path.unlink()  # perhaps a link to a file that tests share
+        path.write_bytes(before + b"changed")
+        quick.run(f"{TUNE} {RATES} --trials 2").says(1, rf"--{name} \(fingerprint\) \w{{12}}, not")
+        path.write_bytes(before)
+    quick.run(f"{TUNE} {RATES} --trials 2").succeeds()
+
+
 def test_runs_that_are_not_of_the_study_are_not_continued(quick: Toolkit) -> None:
     (quick.root / "checkpoint" / "study-0").mkdir(parents=True)
     done = quick.run(f"{TUNE} {RATES} --trials 1")

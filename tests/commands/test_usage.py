@@ -86,6 +86,9 @@ WRONG_CALLS = {
     "download_model.py 117M --verfy": "there is no flag --verfy .did you mean --verify",
     f"{UNCONDITIONAL} --nsample 1": "there is no flag --nsample",
     "src/evaluate.py diversity --sample a": "there is no flag --sample",
+    f"{UNCONDITIONAL} --t 1": "there is no flag --t .did you mean --t",
+    f"{TRAIN} --no-lines=no": "--no-lines takes no value; use --lines=no",
+    f"{TRAIN} --nopacking=false": "--nopacking takes no value; use --packing=false",
     # A flag is given twice, also under another name or spelling.
     f"{TRAIN} --seed 1 --seed 2": "--seed is given twice",
     f"{TRAIN} --batch_size 1 --batch-size=2": "--batch_size is given twice",

@@ -41,6 +41,21 @@ def test_the_delimiter_is_detected_and_told(
         assert f"{told or 'commas'}" in notice
 
 
+@pytest.mark.parametrize("header", ["text,text", "text,id,text", "a,b,a", "id,id"])
+def test_a_column_whose_name_occurs_twice_is_an_error_and_not_the_first(
+    tmp_path: Path, header: str
+) -> None:
+    name = "text" if "text" in header else header.split(",")[0]
+    content = "\n".join(
+        [header, *(",".join(row[: header.count(",") + 1]) for row in ("xyz", "uvw"))]
+    )
+    with pytest.raises(UserError, match=f"2 columns have the name '{name}'"):
+        read(tmp_path / "a.csv", content, column=None if name == "text" else name)
+    with pytest.raises(UserError, match="2 columns have the name"):
+        read(tmp_path / "a.csv", content, template=f"{{{name}}}!")
+    assert read(tmp_path / "b.csv", "a,a,text\nx,y,z\n") == ["z"]  # others may be alike
+
+
 def test_tables_without_a_header_are_detected_too(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     assert read(path, "1;Hallo;1,5\n2;Welt;2,5\n", column="2") == ["Hallo", "Welt"]

@@ -198,3 +198,18 @@ def test_a_stream_that_is_dropped_or_fails_lets_others_go_on(model: LanguageMode
     with pytest.raises(NoTokenError, match="All tokens are suppressed"):
         model.generate("the", banned=banned)
     assert run_in_threads(lambda: len(model.generate("the", length=2))) == [1]
+
+
+def test_arguments_of_numpy_give_the_texts_of_pythons(model: LanguageModel) -> None:
+    options = {"length": 6, "seed": 3, "ignore_endoftext": True, "logit_bias": {5: 2.0}}
+    theirs = {name: np.array(value)[()] for name, value in options.items() if name != "logit_bias"}
+    theirs["logit_bias"] = {np.int64(5): np.float32(2)}
+    ours = [each.text for each in model.generate(["a", "b"], **options)]
+    for prompts in (np.array(["a", "b"]), (np.str_("a"), "b")):
+        assert [each.text for each in model.generate(prompts, **theirs)] == ours
+    assert [each.text for each in model.generate(np.array("a"), **theirs)] == ours[:1]
+
+
+def test_a_completion_shows_its_text_and_how_it_ended(model: LanguageModel) -> None:
+    [completion] = model.generate("a", length=3, seed=1, ignore_endoftext=True)
+    assert repr(completion) == f"Completion({completion.text!r}, 3 tokens, length)"

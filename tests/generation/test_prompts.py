@@ -161,6 +161,11 @@ def test_a_list_that_is_cut_off_is_an_error_with_its_place(content: str, place: 
         list(read_prompts(content, "prompts"))
 
 
+@pytest.mark.parametrize("content", ["[]", " []\n", "\n[]"])
+def test_an_empty_list_has_no_prompt(content: str) -> None:
+    assert texts(content) == []
+
+
 @pytest.mark.parametrize("content", ["[Verse 1", "[1, 2", "[", "[[", "[ ]"])
 def test_other_text_with_a_bracket_is_a_prompt(content: str) -> None:
     assert texts(content) == [content]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gpt2.checks import check_type, setting_of
+from gpt2.checks import check_type, plain, setting_of
 from gpt2.errors import UserError, quoted
 
 
@@ -28,7 +28,7 @@ def options_of(*settings: type, without: Collection[str] = ()) -> dict[str, Any]
 
 
 def with_defaults(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, and the others at their defaults.
+    """Return the options that were given, as Python's types, and the others at their defaults.
 
     Raises:
         UserError: an option does not exist.
@@ -36,7 +36,7 @@ def with_defaults(options: Mapping[str, Any], known: Mapping[str, Any]) -> dict[
     for name in options:
         if name not in known:
             raise UserError(f"unknown option {name!r}. Available: {', '.join(known)}.")
-    return {**known, **options}
+    return {**known, **plain(options)}
 
 
 def text_of(name: str, path: object) -> str:

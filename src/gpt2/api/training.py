@@ -143,6 +143,7 @@ def train(
     }
     for name in ("val_dataset", "models_dir"):
         flags[name] = optional_text_of(name, flags[name])
+    flags["restore_from"] = text_of("restore_from", flags["restore_from"])
     shows = Progress(progress)
     session = TrainingSession(TrainingPlan.of(flags), shows.notice, shows.bytes)
     session.check_environment()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2 import files
+from gpt2 import files, locks
 from gpt2.checkpoint import bundle
 from gpt2.checkpoint.state import is_state
 from gpt2.errors import UserError
@@ -174,6 +174,8 @@ def missing(path: Path) -> UserError:
             f"Copy {HPARAMS_FILE}, {ENCODER_FILE} and {MERGES_FILE} from the folder of the model "
             "that this one was trained from."
         )
+    elif path.name == STATE_FILE and (folder / locks.RUN_LOCK).is_file():
+        remedy = "This run has not saved a checkpoint yet. Resume its training first."
     elif state.is_file() and others:
         remedy = (
             f"Copy it there, or name a complete checkpoint in the file {STATE_FILE!r} beside it: "

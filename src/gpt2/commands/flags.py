@@ -142,19 +142,30 @@ def parse_strings(text: str) -> tuple[str, ...]:
     """
     if not text:
         return ()
-    try:
-        listed = json.loads(text)
-    except (ValueError, RecursionError):
-        listed = None
-    are_strings = [isinstance(item, str) for item in listed] if isinstance(listed, list) else []
-    if any(are_strings) or listed == []:
-        if not all(are_strings):
-            raise ValueError("a list of strings only")
-        return tuple(listed)
+    if (listed := listed_strings(text)) is not None:
+        return listed
     try:
         return (codecs.decode(text.encode("latin-1", "backslashreplace"), "unicode_escape"),)
     except ValueError as error:
         raise ValueError("text with valid backslash escapes") from error
+
+
+def listed_strings(text: str) -> tuple[str, ...] | None:
+    """Return the strings in a JSON list, None for any other text.
+
+    Raises:
+        ValueError: only some items of a list are strings.
+    """
+    try:
+        listed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    are_strings = [isinstance(item, str) for item in listed] if isinstance(listed, list) else []
+    if not any(are_strings) and listed != []:
+        return None
+    if not all(are_strings):
+        raise ValueError("a list of strings only")
+    return tuple(listed)
 
 
 def _parse_bias(text: str) -> dict[int, float]:
@@ -421,6 +432,8 @@ def _normalized(words: Sequence[str], options: Sequence[Option], letters: bool) 
         if option.flag in seen:
             raise UsageError(f"{option.flag} is given twice")
         seen.add(option.flag)
+        if negated and equals:
+            raise UsageError(f"{name} takes no value; use {option.flag}={value}")
         if option.kind is bool:
             value = "false" if negated else value if equals else "true"
         elif option.declared.many:
@@ -466,7 +479,7 @@ def _find(name: str, by_name: Mapping[str, Option], letters: bool) -> tuple[Opti
 
 def suggestion(word: str, known: Sequence[str]) -> str:
     """Return " (did you mean X?)" with the known word nearest to this one, or nothing."""
-    starts = [other for other in known if len(word) > 3 and other.startswith(word)]
+    starts = [other for other in known if len(word) > 2 and other.startswith(word)]
     nearest = starts or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean {nearest[0]}?)" if nearest else ""
 

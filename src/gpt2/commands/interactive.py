@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import signal
 import sys
 import time
@@ -94,6 +95,10 @@ COMMAND = Command(
 )
 
 
+# What the error handler "surrogateescape" makes of bytes that are not UTF-8.
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
+
 class Session:
     """Reads prompts and prints completions until the input ends."""
 
@@ -123,11 +128,17 @@ class Session:
         if self.on_terminal:
             # Ctrl+C ends a sample or a line; in between there is nothing to end.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
             with contextlib.suppress(ImportError):  # Windows has no readline, and needs none
                 import readline  # noqa: F401  (arrow keys and history)
             print(GREETING)
         for line in self.lines():
             try:
+                if undecoded := _UNDECODED.search(line):
+                    raise UserError(
+                        f"The line is not UTF-8 text (byte 0x{ord(undecoded[0]) - 0xDC00:02x} at "
+                        f"character {undecoded.start()}). Convert the input to UTF-8."
+                    )
                 if not (self.on_terminal and line.startswith("/")):
                     self.prompt = line
                     self.answer()
@@ -186,7 +197,8 @@ class Session:
             start = sys.stdin.buffer.peek(4) if hasattr(sys.stdin.buffer, "peek") else b""
             mark, encoding = files.byte_order_mark(start)
             sys.stdin.buffer.read(len(mark))
-            sys.stdin.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+            errors = "surrogateescape" if encoding == "UTF-8" else "replace"
+            sys.stdin.reconfigure(encoding=encoding, errors=errors)  # type: ignore[union-attr]
         return input().removesuffix("\r")
 
     def answer(self) -> None:

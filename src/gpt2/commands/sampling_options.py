@@ -15,10 +15,10 @@ from gpt2.checkpoint import bundle
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import inputs
-from gpt2.commands.flags import Option, Values, build, options_of
+from gpt2.commands.flags import Option, Values, build, listed_strings, options_of
 from gpt2.commands.signals import prepare_tensorflow
 from gpt2.commands.terminal import notice, shown
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.generation.beam_search import BeamSettings, check_beam_prompt, no_speculation
 from gpt2.generation.completions import (
     LARGEST_BATCH,
@@ -50,7 +50,9 @@ class SampleOptions:
         high=LARGEST_BATCH,
     )
     banned_words: str = setting(
-        "", "strings that samples never contain, separated by commas", metavar="WORD,WORD"
+        "",
+        'strings that samples never contain, separated by commas or in a list: \'["a, b", "c"]\'',
+        metavar="WORD,WORD",
     )
     truncate: tuple[str, ...] = setting(
         (), "truncate each sample before this string; several as for --stop", metavar="TEXT"
@@ -135,7 +137,7 @@ def generation_settings(
     """
     banned: list[tuple[int, ...]] = []
     if tokenizer is not None:
-        for word in filter(None, values.banned_words.split(",")):
+        for word in _banned_words(values):
             # Before sampling, as the samples of earlier versions depend on it; the text itself is
             # checked after sampling.
             banned += [tuple(tokenizer.encode(word)), tuple(tokenizer.encode(f" {word}"))]
@@ -143,13 +145,28 @@ def generation_settings(
         raise UserError("--truncate: a string is empty. Give at least one character.")
     sampling = build(SamplingSettings, values, banned=tuple(banned))
     sampling.check_vocabulary(n_vocab)
-    words = tuple(filter(None, map(str.strip, values.banned_words.split(","))))
+    words = tuple(filter(None, map(str.strip, _banned_words(values))))
     settings = build(GenerationSettings, values, sampling=sampling, banned_words=words)
     if values.beams:
         if values.speculate:
             raise no_speculation()
         _beam_settings(values).check_settings(settings)
     return settings
+
+
+def _banned_words(values: Values) -> list[str]:
+    """Return the strings of a JSON list, or those between commas.
+
+    Raises:
+        UserError: only some items of a list are strings.
+    """
+    try:
+        listed = listed_strings(values.banned_words)
+    except ValueError as error:
+        raise UserError(
+            f"--banned_words must be {error}, not {quoted(values.banned_words)}."
+        ) from error
+    return [word for word in (values.banned_words.split(",") if listed is None else listed) if word]
 
 
 def _beam_settings(values: Values) -> BeamSettings:

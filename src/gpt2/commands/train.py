@@ -118,7 +118,8 @@ def _train(
                 progress = session.resumed.progress
                 next_command = _sample_command(values, session.workspace)
                 screen.print(_last_line(event.reason, run_folder, progress))
-                screen.print(escaped(f"Sample with: {next_command}"))
+                if run_folder.checkpoints():
+                    screen.print(escaped(f"Sample with: {next_command}"))
                 if target and session.is_chief:
                     _export(run_folder, progress, target, values, screen)
         if stop() and run_folder.checkpoints():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gpt2.checkpoint import bundle
 from gpt2.checkpoint.resolve import find_model
 from gpt2.checks import Setting, check_value, setting
 from gpt2.commands import train
@@ -24,6 +25,7 @@ from gpt2.data.readers import ReaderSettings
 from gpt2.errors import UserError, escaped, quoted
 from gpt2.hparams import HParams
 from gpt2.tokenizer.compression import bytes_per_token
+from gpt2.training import run_log
 from gpt2.training.session import training_settings
 from gpt2.training.settings import LoopSettings, TrainerSettings
 from gpt2.tuning.objective import verb_command, verb_environment
@@ -134,10 +136,11 @@ def run(values: Values) -> None:
     if values.val_split is None and not values.val_dataset:
         values.val_split = 0.1
     _check_trainings(values)
-    tokenization.find_files(values.dataset)
+    data = _fingerprints(values)
     workspace = Workspace.find(values.models_dir, values.model_name)
     workspace.run_folder(values.study)  # raises if it is no name
-    find_model(values.model_name or "124M", values.models_dir, notice)
+    model = find_model(values.model_name or "124M", values.models_dir, notice)
+    data["model_name (fingerprint)"] = bundle.fingerprint(model.checkpoint)[:12]
     vocabularies = _Vocabularies(values, workspace)
     load_optuna()
     study = Study(
@@ -145,7 +148,7 @@ def run(values: Values) -> None:
         values.storage,
         workspace.checkpoint,
         _space(values),
-        _settings(values),
+        _settings(values) | data,
         seed=values.seed,
         prune=values.prune,
     )
@@ -195,6 +198,15 @@ def _settings(values: Values) -> dict[str, str]:
         for option in PASSED
         if option.name not in FREE
     } | {"seed": str(values.seed)}
+
+
+def _fingerprints(values: Values) -> dict[str, str]:
+    """Return the fingerprints of the datasets, as losses on other text are not comparable."""
+    return {
+        f"{name} (fingerprint)": run_log.data_in_short(tokenization.find_files(path))["sha256"][:12]
+        for name in ("dataset", "val_dataset")
+        if (path := getattr(values, name))
+    }
 
 
 class _Vocabularies:

@@ -34,7 +34,11 @@ class Output:
             return cls(files.check_folder_writable(name), True)
         out = Path(name)
         # As numpy.savez does, which wrote it in 2019. Devices and folders are refused by name.
-        if name not in ("", "-") and out.suffix != ".npz" and (out.is_file() or not out.exists()):
+        if (
+            name not in ("", "-")
+            and out.suffix != ".npz"
+            and (os.path.isfile(out) or not os.path.exists(out))
+        ):
             out = out.with_name(f"{out.name}.npz")
             name = str(out)
         return cls(files.check_writable(name), False)

@@ -288,9 +288,14 @@ def _find_column(
 ) -> int:
     """Return the index of one of the columns to read, from 0."""
     if names is not None:
-        for candidate in (column, _TEXT_COLUMN if column is None else None):
-            if candidate in names:
-                return names.index(candidate)
+        wanted = _TEXT_COLUMN if column is None else column
+        if names.count(wanted) > 1:
+            raise UserError(
+                f"{file}: {names.count(wanted)} columns have the name {quoted(wanted)}. Give each "
+                "column a name of its own."
+            )
+        if wanted in names:
+            return names.index(wanted)
     if column is None and width == 1:
         return 0
     if column is not None and column.isdecimal() and 1 <= int(column) <= width:

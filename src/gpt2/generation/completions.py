@@ -13,7 +13,7 @@ import numpy as np
 
 from gpt2 import randomness
 from gpt2.checks import check_count, check_fields, setting
-from gpt2.errors import UserError
+from gpt2.errors import UserError, quoted
 from gpt2.generation.engine import Engine, prefill_prompt
 from gpt2.generation.sampling import (
     NoTokenError,
@@ -115,6 +115,10 @@ class Completion:
         self._suppressed = suppressed
         self._fixed_length = 0  # characters of the first min_length tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __repr__(self) -> str:
+        state = self.finish_reason or "unfinished"
+        return f"Completion({quoted(self.text)}, {len(self.tokens):,} tokens, {state})"
 
     @property
     def stable_length(self) -> int:

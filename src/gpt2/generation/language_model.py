@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpt2 import randomness
-from gpt2.checks import check_count, check_type
+from gpt2.checks import check_count, check_type, plain
 from gpt2.data.readers import normalize_line_ends
 from gpt2.errors import UserError, not_finite, quoted
 from gpt2.generation.beam_search import BeamSettings, beam_search, no_speculation
@@ -123,6 +123,7 @@ class LanguageModel:
                 sampling["banned"] = tuple(map(tuple, sampling["banned"]))
             except TypeError as error:
                 raise UserError("banned must be a list of lists of token ids.") from error
+        sampling, options = plain(sampling), plain(options)
         if "stop" in options:
             options["stop"] = tuple(_strings("stop", options["stop"]))
         return GenerationSettings(
@@ -352,6 +353,7 @@ def _check_text(name: str, value: object) -> None:
 
 def _strings(name: str, value: object) -> list[str]:
     """Return a string, or several strings, as a list."""
+    value = plain(value)
     if isinstance(value, str):
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):

@@ -84,7 +84,7 @@ def read_prompts(text: str, name: str) -> Iterator[Prompt | UserError]:
 
 
 def _json_list(text: str, name: str) -> list[Any] | None:
-    """Return the items of a JSON list of strings or objects, None for any other text.
+    """Return the items of a JSON list of strings or objects, perhaps empty, None for other text.
 
     An object in several lines is a list of one. A text such as [1], which may be a prompt itself,
     is not a list of prompts.
@@ -108,7 +108,8 @@ def _json_list(text: str, name: str) -> list[Any] | None:
         return None
     if isinstance(items, dict):
         return [items] if "\n" in text else None
-    return items if any(isinstance(item, str | dict) for item in items) else None
+    is_list = text.strip() == "[]" or any(isinstance(item, str | dict) for item in items)
+    return items if is_list else None
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[int, str]]:

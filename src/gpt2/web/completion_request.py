@@ -17,6 +17,7 @@ from gpt2.errors import UserError, escaped, quoted
 from gpt2.generation.completions import Completion, GenerationSettings
 from gpt2.generation.language_model import LanguageModel
 from gpt2.generation.sampling import SamplingSettings, ids_without_token
+from gpt2.jsonl import Ambiguous, unique_fields
 from gpt2.web.errors import ApiError
 from gpt2.web.scheduler import Generation
 from gpt2.web.settings import RequestLimits
@@ -80,12 +81,21 @@ def parse_json(body: bytes) -> dict[str, Any]:
         ApiError: it is not a JSON object, or has numbers that JSON does not have.
     """
     try:
-        found = json.loads(body, parse_constant=_refuse_constant)
+        found = json.loads(
+            body, parse_constant=_refuse_constant, object_pairs_hook=_with_unique_fields
+        )
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The body is not valid JSON ({error}).") from error
     if not isinstance(found, dict):
         raise ApiError(400, "The body must be a JSON object.")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _with_unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = unique_fields(pairs)
+    if isinstance(fields, Ambiguous):
+        raise ApiError(400, fields.problem, escaped(fields.repeated[:60]))
+    return fields
 
 
 def check_names(body: Mapping[str, Any], known: Collection[str]) -> None:
@@ -197,6 +207,8 @@ def _biases(value: object) -> dict[int, float]:
         if not (token.isascii() and token.isdigit() and len(token) < 10):
             raise UserError(f"logit_bias: {quoted(token)} is not a token id.")
         check_number("logit_bias", bias, -100, 100)
+        if int(token) in biases:
+            raise UserError(f"logit_bias: token id {int(token)} occurs more than once.")
         biases[int(token)] = float(bias)
     return biases
 

@@ -51,8 +51,13 @@ def test_unchanged_datasets_are_not_read_again(tmp_path: Path) -> None:
 def test_a_foreign_config_does_not_stop_a_training(tmp_path: Path, content: str) -> None:
     (tmp_path / run_log.CONFIG).write_text(content)
     assert run_log.last_data(tmp_path) == {}
-    run_log.add_call(tmp_path, seed=1)
+    moved = run_log.add_call(tmp_path, seed=1)
     assert json.loads((tmp_path / run_log.CONFIG).read_text())["calls"][-1]["seed"] == 1
+    is_record = "data" in content
+    assert moved == (None if is_record else tmp_path / run_log.DAMAGED)
+    assert is_record or moved.read_text() == content
+    assert run_log.add_call(tmp_path, seed=2) is None
+    assert [call.get("seed") for call in run_log.read_calls(tmp_path)][-2:] == [1, 2]
 
 
 @pytest.mark.parametrize("known", [None, 3, {}, {"files": 1}])

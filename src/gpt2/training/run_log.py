@@ -19,6 +19,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import re
 import sys
@@ -34,6 +35,7 @@ from gpt2.checks import is_count, is_finite
 from gpt2.errors import UserError, cannot_write
 
 CONFIG = "config.json"
+DAMAGED = "config-damaged.json"
 HISTORY = "history.jsonl"
 PACKAGES = ("tensorflow", "numpy")
 _CALLS = "calls"
@@ -42,19 +44,31 @@ _SAMPLES = re.compile(r"samples-(\d{1,18})")
 # --- config.json ---
 
 
-def add_call(folder: Path, **facts: Any) -> None:
+def add_call(folder: Path, **facts: Any) -> Path | None:
     """Append a call of the training command to the `config.json` of a run.
 
     Args:
         facts: flags and other settings of the call; the time and `versions` are added.
 
+    Returns:
+        Where a file was moved to that is not the record of a run's calls; None if there was none.
+
     Raises:
         UserError: the file cannot be written.
     """
-    calls = _calls_or_empty(folder)
+    path, moved = folder / CONFIG, None
+    try:
+        calls = read_calls(folder) if path.is_file() else []
+    except UserError:
+        calls, moved = [], folder / DAMAGED
+        try:
+            os.replace(path, moved)
+        except OSError as error:
+            raise cannot_write(path, error) from error
     time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     calls.append({"time": time, **facts, "versions": versions()})
-    files.write_text(folder / CONFIG, json.dumps({_CALLS: calls}, indent=2, default=str) + "\n")
+    files.write_text(path, json.dumps({_CALLS: calls}, indent=2, default=str) + "\n")
+    return moved
 
 
 def call_before(folder: Path, done: int) -> dict[str, Any]:

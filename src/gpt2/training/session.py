@@ -277,7 +277,12 @@ class TrainingSession:
         if (run.restore_from != LATEST or not done) and (kept := keep_samples(samples, done)):
             self._notice(f"The run's earlier samples are kept in {shown(kept)}.")
         try:
-            run_log.add_call(run_folder.path, **config)
+            moved = run_log.add_call(run_folder.path, **config)
+            if moved:
+                self._notice(
+                    f"The run's config.json could not be read and is now {shown(moved)}. Flags that "
+                    "differ from earlier calls are not known."
+                )
         except UserError as error:  # such as a full disk, which must not end a run that resumes
             self._notice(f"{error} Training continues; this call is not recorded.")
         return self._loggers(config)

@@ -280,8 +280,8 @@ class TrainingSession:
             moved = run_log.add_call(run_folder.path, **config)
             if moved:
                 self._notice(
-                    f"The run's config.json could not be read and is now {shown(moved)}. Flags that "
-                    "differ from earlier calls are not known."
+                    f"The run's config.json could not be read and is now {shown(moved)}. Flags "
+                    "that differ from earlier calls are not known."
                 )
         except UserError as error:  # such as a full disk, which must not end a run that resumes
             self._notice(f"{error} Training continues; this call is not recorded.")

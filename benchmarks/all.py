@@ -46,7 +46,8 @@ def make_model(folder: Path) -> Path:
     """Return a new model folder with the sizes of GPT-2 124M and random weights."""
     text = folder / "vocabulary.txt"
     corpora.make_corpus(text, corpora.sources(), LETTERS)
-    sizes = "--n_vocab 50257 --n_ctx 1024 --n_embd 768 --n_head 12 --n_layer 12 --seed 1"
+    # A token that occurs once counts, too: more frequent ones are fewer than 50,257.
+    sizes = "--n_vocab 50257 --min_frequency 1 --n_ctx 1024 --n_embd 768 --n_head 12 --n_layer 12 --seed 1"
     command = [sys.executable, ROOT / "src" / "new_model.py", "124M", "--dataset", text]
     subprocess.run([*command, "--models_dir", folder, *sizes.split()], check=True)
     return folder / "124M"

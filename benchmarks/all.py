@@ -47,8 +47,9 @@ def make_model(folder: Path) -> Path:
     text = folder / "vocabulary.txt"
     corpora.make_corpus(text, corpora.sources(), LETTERS)
     # A token that occurs once counts, too: more frequent ones are fewer than 50,257.
-    sizes = "--n_vocab 50257 --min_frequency 1 --n_ctx 1024 --n_embd 768 --n_head 12 --n_layer 12 --seed 1"
+    sizes = "--n_vocab 50257 --min_frequency 1 --n_ctx 1024 --n_embd 768 --n_head 12 --n_layer 12"
     command = [sys.executable, ROOT / "src" / "new_model.py", "124M", "--dataset", text]
+    command += ["--seed", "1"]
     subprocess.run([*command, "--models_dir", folder, *sizes.split()], check=True)
     return folder / "124M"
 

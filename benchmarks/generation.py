@@ -102,7 +102,7 @@ def _arguments() -> argparse.Namespace:
         action="append",
         help="a Python that has other programs; may be given several times (default: this one)",
     )
-    add("--systems", metavar="NAMES", help=f"of: {', '.join(SYSTEMS)} (default: all)")
+    add("--systems", metavar="NAMES", help=f"of: {'; '.join(SYSTEMS)} (default: all)")
     add("--rounds", metavar="N", type=int, default=3, help="(default: 3)")
     add("--quick", action="store_true", help="one short round, to see whether all is well")
     add("--no_sessions", action="store_true", help="leave out the many generations in one process")
@@ -116,7 +116,7 @@ def _arguments() -> argparse.Namespace:
             parser.error(f"there is no folder for {path}")
     if args.rounds < 1:
         parser.error("--rounds should be at least 1")
-    names = [name.strip() for name in args.systems.split(",")] if args.systems else list(SYSTEMS)
+    names = [name.strip() for name in args.systems.split(";")] if args.systems else list(SYSTEMS)
     if unknown := set(names) - set(SYSTEMS):
         parser.error(f"there is no system {min(unknown)!r}; there are {', '.join(SYSTEMS)}")
     args.systems = names

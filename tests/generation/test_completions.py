@@ -623,7 +623,7 @@ def test_logits_that_are_not_finite_are_refused(value: float) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        {"repetition_penalty": 1e-300},
+        {"logit_bias": {1: 3e38}, "repetition_penalty": 1e-37},
         {"logit_bias": {1: 3e38}, "repetition_penalty": 1e-9},
         {"logit_bias": {1: 3e38}, "frequency_penalty": -3e38},
     ],

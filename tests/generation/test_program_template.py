@@ -63,6 +63,19 @@ def test_a_converter_that_stores_weights_otherwise_converts_each_program(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error:.*encountered:RuntimeWarning")
+def test_weights_that_overflow_give_logits_that_are_not_finite_without_a_warning(
+    tmp_path: Path,
+) -> None:
+    hparams = HParams(n_vocab=64, n_ctx=8, n_embd=64, n_head=2, n_layer=2)
+    weights = {
+        name: np.full(shape, 1e38, np.float32) for name, shape in hparams.tensor_shapes().items()
+    }
+    litert_conversion.convert(weights, hparams, tmp_path, "none")
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(LiteRTEngine(tmp_path, hparams).prefill(0, [3, 5])).all()
+
+
 @pytest.mark.parametrize(
     ("row", "numbers", "scale"),
     [

@@ -135,9 +135,10 @@ def generation_settings(
     Raises:
         UserError: the flags do not go together, or do not fit the model.
     """
+    strings = _banned_words(values)
     banned: list[tuple[int, ...]] = []
     if tokenizer is not None:
-        for word in _banned_words(values):
+        for word in strings:
             # Before sampling, as the samples of earlier versions depend on it; the text itself is
             # checked after sampling.
             banned += [tuple(tokenizer.encode(word)), tuple(tokenizer.encode(f" {word}"))]
@@ -145,7 +146,7 @@ def generation_settings(
         raise UserError("--truncate: a string is empty. Give at least one character.")
     sampling = build(SamplingSettings, values, banned=tuple(banned))
     sampling.check_vocabulary(n_vocab)
-    words = tuple(filter(None, map(str.strip, _banned_words(values))))
+    words = tuple(filter(None, map(str.strip, strings)))
     settings = build(GenerationSettings, values, sampling=sampling, banned_words=words)
     if values.beams:
         if values.speculate:

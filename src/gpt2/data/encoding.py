@@ -34,6 +34,7 @@ class Output:
             return cls(files.check_folder_writable(name), True)
         out = Path(name)
         # As numpy.savez does, which wrote it in 2019. Devices and folders are refused by name.
+        # `os.path`, as `Path` raises an error for a name that is too long.
         if (
             name not in ("", "-")
             and out.suffix != ".npz"

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 VERSION = 2  # of the programs
 FIRST, LAST = "first.tflite", "last.tflite"
 HEAD_ROWS = 1 << 13  # tokens of the vocabulary in each program of the head
+LARGE = 1 << 20  # bytes of a program whose memory is worth the time to free it
 TOKENS, POSITIONS = "tokens.npy", "positions.npy"
 
 # Linear layers, and the layer normalization before them.
@@ -90,6 +91,8 @@ def cache_key(checkpoint: Path, quantize: str) -> str:
     return f"{quantize}-v{VERSION}-{bundle.fingerprint(checkpoint)[:32]}"
 
 
+# Weights near the limit of float32 may overflow; sampling says so, by logits that are not finite.
+@np.errstate(over="ignore", invalid="ignore")
 def convert(
     weights: Weights,
     hparams: HParams,
@@ -116,7 +119,6 @@ def convert(
         sizes = program.function, tuple(array.shape for array in own.values())
         if sizes not in templates:
             templates[sizes] = _template(program, own, hparams, kind)
-            gc.collect()  # a traced function is a cycle, and holds a copy of its weights
         template = templates[sizes]
         content = template.filled(own) if template else _converted(program, own, hparams, kind)
         (folder / name).write_bytes(content)
@@ -226,6 +228,15 @@ def _template(program: _Program, weights: Weights, hparams: HParams, kind: str) 
 
 def _converted(program: _Program, weights: Weights, hparams: HParams, kind: str) -> bytes:
     """Return a program with these weights, as the converter writes it."""
+    content = _traced_and_converted(program, weights, hparams, in_int8=kind == "int8")
+    if len(content) > LARGE:
+        gc.collect()  # a traced function is a cycle, and holds a copy of its weights
+    return int4.quantize_matrices(content) if kind == "int4" else content
+
+
+def _traced_and_converted(
+    program: _Program, weights: Weights, hparams: HParams, in_int8: bool
+) -> bytes:
     import tensorflow as tf
 
     names = [f"{_LAYER}/{norm}" for norm in ("ln_1", "ln_2")]
@@ -235,8 +246,7 @@ def _converted(program: _Program, weights: Weights, hparams: HParams, kind: str)
     function = tf.function(functools.partial(program.function, {**plain, **weights}), rows)
     traced = function.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], traced)
-    if kind == "int8":
+    if in_int8:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with quiet():
-        converted = converter.convert()
-    return int4.quantize_matrices(converted) if kind == "int4" else converted
+        return converter.convert()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2 import model
+from gpt2.errors import UserError
 from gpt2.generation import int4, litert_conversion
 from gpt2.generation.litert_engine import LiteRTEngine
 from gpt2.generation.program_template import Template, as_float32, as_int8, recognizable
@@ -16,6 +17,7 @@ from gpt2.hparams import HParams
 
 # The converter leaves matrices of fewer than 1,024 numbers in float32: all, some and none.
 SIZES = [8, 24, 64]
+SMALL = HParams(n_vocab=64, n_ctx=8, n_embd=64, n_head=2, n_layer=2)
 CASES = [*itertools.product(["none", "int8"], SIZES), ("int4", 2 * int4.BLOCK)]
 
 
@@ -67,13 +69,55 @@ def test_a_converter_that_stores_weights_otherwise_converts_each_program(
 def test_weights_that_overflow_give_logits_that_are_not_finite_without_a_warning(
     tmp_path: Path,
 ) -> None:
-    hparams = HParams(n_vocab=64, n_ctx=8, n_embd=64, n_head=2, n_layer=2)
     weights = {
-        name: np.full(shape, 1e38, np.float32) for name, shape in hparams.tensor_shapes().items()
+        name: np.full(shape, 1e38, np.float32) for name, shape in SMALL.tensor_shapes().items()
     }
-    litert_conversion.convert(weights, hparams, tmp_path, "none")
+    litert_conversion.convert(weights, SMALL, tmp_path, "none")
     with np.errstate(all="ignore"):
-        assert not np.isfinite(LiteRTEngine(tmp_path, hparams).prefill(0, [3, 5])).all()
+        assert not np.isfinite(LiteRTEngine(tmp_path, SMALL).prefill(0, [3, 5])).all()
+
+
+def huge(name: str, number: float) -> dict[str, np.ndarray]:
+    """Return weights of which one tensor, or the last of its numbers, is too large."""
+    weights = weights_of(SMALL, seed=3)
+    weights[name].flat[-1] = number
+    return weights
+
+
+@pytest.mark.filterwarnings("error:.*encountered:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("quantize", "name", "number"),
+    [
+        ("int8", "model/h1/mlp/c_proj/w", np.inf),
+        ("int8", "model/h1/attn/c_attn/w", np.nan),
+        ("int8", "model/h0/ln_1/g", 1e38),  # times weights beyond 4
+        ("int8", "model/wte", -np.inf),
+        ("int4", "model/h1/mlp/c_fc/w", 1e19),
+        ("int4", "model/h0/attn/c_proj/w", -5e5),
+        ("int4", "model/h1/ln_2/g", 1e30),
+        ("int4", "model/h1/attn/c_attn/w", np.nan),
+        ("int4", "model/wte", np.nan),  # in int8
+    ],
+)
+def test_weights_without_a_scale_are_refused(
+    quantize: str, name: str, number: float, tmp_path: Path
+) -> None:
+    weights = huge(name, number)
+    weights["model/h0/attn/c_attn/w"][:] = 4
+    with pytest.raises(UserError, match=r"too large for quantize int[48].* Use quantize none\."):
+        litert_conversion.convert(weights, SMALL, tmp_path, quantize)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "number"), [("int8", 3e38), ("int4", 4.2e5), ("int4", -4.2e5)]
+)
+def test_the_largest_weights_that_have_a_scale_are_loaded(
+    quantize: str, number: float, tmp_path: Path
+) -> None:
+    weights = huge("model/h1/mlp/c_proj/w", number)
+    litert_conversion.convert(weights, SMALL, tmp_path, quantize)
+    with np.errstate(all="ignore"):
+        LiteRTEngine(tmp_path, SMALL).prefill(0, [3, 5])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ BLOCK = 32
 # A scale chosen for each block lowers the squared error by a fifth, compared with 7 for all.
 LARGEST = (6.5, 7, 7.5, 8, 8.5)  # a block's largest weight, in multiples of the scale
 SCALES = 2.0**-24, 65280.0  # the least and largest positive numbers of both float16 and bfloat16
+MOST = SCALES[1] * LARGEST[0]  # weights beyond it would be cut off
 OLDEST = 2, 1  # version of ai-edge-litert; 2.0 computes nonsense from these programs
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gpt2.checkpoint import bundle
+from gpt2.errors import UserError
 from gpt2.generation import int4
 from gpt2.generation.program_template import (
     Layout,
@@ -57,6 +58,8 @@ LAYOUTS: dict[str, list[Layout]] = {
     "int8": [as_int8, as_float32],
     "int4": [as_int4],
 }
+# The largest weights that have a scale, after the gain of a normalization is multiplied into them.
+MOST = {"int8": np.finfo(np.float32).max, "int4": int4.MOST}
 Weights = Mapping[str, np.ndarray]
 
 
@@ -109,6 +112,9 @@ def convert(
             activations quantized per row at run time (dynamic range quantization); "int4" for
             the layers' weights as `int4` describes, and the head in int8.
         progress: called with the number of finished programs and their total.
+
+    Raises:
+        UserError: weights are too large for their quantization.
     """
     programs = _programs(weights, hparams)
     templates: dict[object, Template | None] = {}
@@ -116,6 +122,7 @@ def convert(
         progress(done, len(programs))
         kind = "int8" if quantize == "int4" and program.function is _head else quantize
         own = program.weights()
+        _check_range(own, kind)
         sizes = program.function, tuple(array.shape for array in own.values())
         if sizes not in templates:
             templates[sizes] = _template(program, own, hparams, kind)
@@ -125,6 +132,22 @@ def convert(
     np.save(folder / TOKENS, weights["model/wte"])
     np.save(folder / POSITIONS, weights["model/wpe"])
     progress(len(programs), len(programs))
+
+
+def _check_range(weights: Weights, kind: str) -> None:
+    """Check that the scales of the weights are numbers; LiteRT refuses programs otherwise.
+
+    Raises:
+        UserError: a weight is beyond the range of the quantization, or not a finite number.
+    """
+    for array in weights.values():
+        if kind != "none" and array.ndim > 1:
+            largest = max(array.max(), -array.min())  # NaN if a weight is
+            if not largest <= MOST[kind]:
+                raise UserError(
+                    f"The model has weights that are too large for quantize {kind}, or not finite "
+                    f"numbers: {largest:.3g}, at most {MOST[kind]:.3g}. Use quantize none."
+                )
 
 
 class _Program(NamedTuple):

@@ -124,6 +124,14 @@ def test_reordered_rows_remember_what_their_sources_did(
     stepped(golden, engine, [texts[1]], [32])
 
 
+def test_the_memory_of_a_slot_is_that_of_keys_and_values(golden: Golden, engine: Engine) -> None:
+    hparams = golden.hparams
+    numbers = 2 * hparams.n_layer * hparams.n_ctx * hparams.n_embd
+    for slots in (1, 3):
+        engine.reset(slots)
+        assert engine.slot_bytes == 4 * numbers
+
+
 def test_a_batch_knows_nothing_of_the_batch_before(golden: Golden, engine: Engine) -> None:
     for number, sizes in enumerate(([9, 9], [16, 3, 7, 1], [2, 5], [1, 1], [16], [4, 8])):
         texts = [golden.tokens[number, row % 2, :size].tolist() for row, size in enumerate(sizes)]

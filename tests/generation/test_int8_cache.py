@@ -119,6 +119,15 @@ def test_a_token_has_the_same_bits_alone_in_a_batch_and_in_one_pass(
                 np.testing.assert_array_equal(logits, alone[number][at:end])
 
 
+def test_codes_count_as_memory_of_a_slot(golden: Golden, tmp_path: Path) -> None:
+    hparams = golden.hparams
+    rows = 2 * hparams.n_layer * hparams.n_ctx
+    engine = engine_of(golden, tmp_path)
+    engine.reset(2)
+    codes = rows * (hparams.n_embd + 4 * hparams.n_head)
+    assert engine.slot_bytes == rows * hparams.n_embd * 4 + codes
+
+
 def test_decode_steps_differ_a_little_from_float32_and_prefill_does_not(
     golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ class CachedEngine:
         self.lengths = np.zeros(1, np.int64)
         self._cache = self._empty_cache(1)
         self._int8_cache = Int8Cache(self._cache) if int8_cache else None
+        self.slot_bytes = self._cache.nbytes + (self._int8_cache.nbytes if self._int8_cache else 0)
         # The prompt of each slot, as far as its keys and values are those that prefilling it from
         # the start gives, to the bit. It stays when the sequence has ended.
         self._prompts: list[list[int]] = [[]]

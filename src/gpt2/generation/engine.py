@@ -20,9 +20,11 @@ class Engine(Protocol):
     Attributes:
         lengths: tokens of each slot's sequence, int64 [B]. Lowering one drops the last tokens of
             the sequence.
+        slot_bytes: memory that the keys and values of a slot take, with n_ctx tokens.
     """
 
     lengths: np.ndarray
+    slot_bytes: int
 
     def reset(self, slots: int) -> None:
         """Begin `slots` empty sequences. The KV cache may keep prompts for `reuse`."""

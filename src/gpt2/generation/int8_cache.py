@@ -47,6 +47,11 @@ class Int8Cache:
         self._scales = np.zeros(cache.shape[:-1], np.float32)
         self._filled = np.zeros(cache.shape[1:3], np.int64)  # positions with codes, [L, B]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the codes and their scales take."""
+        return self._codes.nbytes + self._scales.nbytes
+
     def drop(self, slot: int, length: int) -> None:
         """Forget the codes of a slot from a position on, before the cache changes there."""
         np.minimum(self._filled[:, slot], length, out=self._filled[:, slot])

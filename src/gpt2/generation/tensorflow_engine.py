@@ -34,6 +34,7 @@ class TensorFlowEngine:
             for _ in range(2)
         )
         self.lengths = np.zeros(1, np.int64)
+        self.slot_bytes = 2 * hparams.n_layer * hparams.n_ctx * hparams.n_embd * 4
 
     def reset(self, slots: int) -> None:
         """See `Engine.reset`."""

@@ -12,7 +12,6 @@ from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checkpoint.resolve import find_model
 from gpt2.errors import UserError
 from gpt2.generation.language_model import LanguageModel
-from gpt2.hparams import HParams
 from gpt2.web.scheduler import Scheduler
 from gpt2.workspace import Workspace
 
@@ -21,10 +20,9 @@ MOST_SLOTS = 32
 WATCH_SECONDS = 2.0
 
 
-def default_slots(hparams: HParams) -> int:
-    """Return how many sequences of a model have room in 1.25 GiB of KV cache, 1 to 32."""
-    of_each = 2 * hparams.n_layer * hparams.n_ctx * hparams.n_embd * 4
-    return max(1, min(MOST_SLOTS, CACHE_BYTES // of_each))
+def default_slots(slot_bytes: int) -> int:
+    """Return how many sequences have room in 1.25 GiB of KV cache, 1 to 32."""
+    return max(1, min(MOST_SLOTS, CACHE_BYTES // slot_bytes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +165,7 @@ class ModelRegistry:
     def _open(self, name: str, folder: ModelFolder) -> ServedModel:
         fingerprint = bundle.fingerprint(folder.checkpoint)
         model = self._load(folder)
-        slots = self._slots or default_slots(model.hparams)
+        slots = self._slots or default_slots(model.engine.slot_bytes)
         scheduler = Scheduler(model, slots, self._most_waiting)
         return ServedModel(name, model, scheduler, fingerprint, int(time.time()))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2 import processes
 from gpt2.errors import UserError
 from gpt2.processes import MOST_BY_DEFAULT, check_count, map_in_order
 from tests.support import waiting
@@ -48,38 +49,73 @@ def end_worker(parent: int, task: int) -> int:
     return task
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(
+            True, marks=pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+        ),
+        False,
+    ],
+    ids=["forks", "new processes"],
+)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use workers of each kind."""
+    monkeypatch.setattr(processes, "_may_fork", lambda: request.param)
+
+
+each_kind = pytest.mark.usefixtures("kind")
+# Other tests may have started threads; see `_may_fork`.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+@each_kind
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_results_come_in_the_order_of_the_tasks(count: int) -> None:
-    processes = set()
+    seen = set()
     results = map_in_order(functools.partial(add, 100), itertools.count(), count)
     for expected in range(100, 10**6):
         result, process = next(results)
         assert result == expected
-        processes.add(process)
-        if expected >= 140 and len(processes) == count:
+        seen.add(process)
+        if expected >= 140 and len(seen) == count:
             break
     results.close()
-    assert os.getpid() in processes  # which does not wait idly
-    assert len(processes) == count
+    assert os.getpid() in seen  # which does not wait idly
+    assert len(seen) == count
 
 
+@each_kind
 def test_no_tasks_give_no_results() -> None:
     assert list(map_in_order(functools.partial(add, 1), [], 2)) == []
 
 
-def test_short_work_is_done_without_other_processes() -> None:
-    results = list(map_in_order(functools.partial(add, 0), range(12), 2, alone=8))
-    assert [result for result, _ in results] == list(range(12))
-    assert {process for _, process in results[:8]} == {os.getpid()}
-
-
-def test_no_worker_is_started_for_few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", None)
-    assert len(list(map_in_order(functools.partial(add, 0), range(8), 2, alone=8))) == 8
+@pytest.mark.parametrize(("forks", "few"), [(True, 3), (False, 24)])
+def test_no_worker_is_started_for_few_tasks(
+    forks: bool, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_may_fork", lambda: forks)
+    monkeypatch.setattr(processes, "_Fork" if forks else "_NewProcess", None)
+    results = list(map_in_order(functools.partial(add, 0), range(few), 2, alone=3))
+    assert results == [(number, os.getpid()) for number in range(few)]
     with pytest.raises(TypeError):
-        list(map_in_order(functools.partial(add, 0), range(9), 2, alone=8))
+        list(map_in_order(functools.partial(add, 0), range(few + 1), 2, alone=3))
 
 
+def test_a_process_with_threads_is_not_copied() -> None:
+    program = (
+        f"import sys, threading; sys.path.insert(0, {str(SOURCES)!r})\n"
+        "from gpt2.processes import _may_fork\n"
+        "print(_may_fork(), end=' ')\n"
+        "done = threading.Event()\n"
+        "threading.Thread(target=done.wait).start()\n"
+        "print(_may_fork())\n"
+        "done.set()\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout.split() == [str(sys.platform == "linux"), "False"]
+
+
+@each_kind
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_a_task_raises_is_raised_where_the_result_is_asked_for(count: int) -> None:
     results = map_in_order(functools.partial(divide, 12), [3, 4, 2, 6], count)
@@ -90,6 +126,7 @@ def test_what_a_task_raises_is_raised_where_the_result_is_asked_for(count: int) 
         list(map_in_order(functools.partial(divide, 12), [3, 0], count))
 
 
+@each_kind
 def test_what_a_worker_raises_is_raised_in_its_turn() -> None:
     results = map_in_order(functools.partial(fail_in_worker, os.getpid()), itertools.count(), 2)
     done = []
@@ -99,6 +136,7 @@ def test_what_a_worker_raises_is_raised_in_its_turn() -> None:
     assert done == list(range(len(done)))
 
 
+@each_kind
 def test_a_process_that_ends_in_the_middle_is_told() -> None:
     results = map_in_order(functools.partial(end_worker, os.getpid()), itertools.count(), 2)
     with pytest.raises(UserError, match=r"ended unexpectedly.*workers 1"):
@@ -106,6 +144,7 @@ def test_a_process_that_ends_in_the_middle_is_told() -> None:
             pass
 
 
+@each_kind
 def test_tasks_are_taken_only_a_little_ahead() -> None:
     taken = []
 
@@ -130,6 +169,7 @@ def children() -> set[int]:
     return {int(number) for number, state in lines if not state.startswith("Z")}
 
 
+@each_kind
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
 def test_no_process_is_left_when_nobody_asks_any_more() -> None:
     results = map_in_order(functools.partial(add, 0), itertools.count(), 2)
@@ -140,14 +180,17 @@ def test_no_process_is_left_when_nobody_asks_any_more() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
+@pytest.mark.parametrize("forks", [True, False])
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_no_process_outlives_a_parent_that_is_stopped(sent: str) -> None:
+def test_no_process_outlives_a_parent_that_is_stopped(sent: str, forks: bool) -> None:
     program = (
         f"import functools, sys; sys.path[:0] = [{str(SOURCES)!r}, {str(SOURCES.parent)!r}]\n"
+        "from gpt2 import processes\n"
+        f"processes._may_fork = lambda: {forks}\n"
         "from gpt2.processes import map_in_order\n"
         "from tests.test_processes import add\n"
         "try:\n"
-        "    for _, process in map_in_order(functools.partial(add, 0), iter(int, 1), 2):\n"
+        "    for _, process in map_in_order(functools.partial(add, 0), iter(int, 1), 3):\n"
         "        print(process, flush=True)\n"
         "except KeyboardInterrupt:\n"
         "    pass\n"
@@ -157,7 +200,7 @@ def test_no_process_outlives_a_parent_that_is_stopped(sent: str) -> None:
     )
     with parent:
         found: set[int] = set()
-        while len(found) < 2:
+        while len(found) < 3:
             found.add(int(parent.stdout.readline()))
         parent.send_signal(getattr(signal, sent))
         _, said = waiting.communicate(parent)

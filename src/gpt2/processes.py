@@ -1,8 +1,11 @@
 """An ordered parallel map over worker processes.
 
-Workers are plain Python processes that receive tasks over a pipe. They ignore Ctrl+C, which the
-parent handles, and end when the pipe closes, so none survives its parent, even after SIGKILL. The
-calling script needs no `if __name__ == "__main__"` guard, unlike with `multiprocessing`.
+Workers receive tasks over a pipe. They ignore Ctrl+C, which the parent handles, and end when the
+pipe closes, so none survives its parent, even after SIGKILL. The calling script needs no `if
+__name__ == "__main__"` guard, unlike with `multiprocessing`.
+
+Where that is safe, a worker is a copy of this process (a fork), which is ready at once. Otherwise
+it is a new Python process, which imports what it needs first.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ import contextlib
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
-from typing import Any, TypeVar
+from itertools import chain, islice
+from typing import IO, Any, NoReturn, TypeVar
 
 from gpt2 import checks
 from gpt2.errors import UserError
@@ -27,6 +32,9 @@ Result = TypeVar("Result")
 
 # With more workers the parent becomes the bottleneck, and each takes memory of its own.
 MOST_BY_DEFAULT = 8
+
+# How many times as many tasks a new process has to be worth as a copy of this one.
+_START = 8
 
 _CHILD = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.processes import _serve; _serve()"
 
@@ -58,20 +66,23 @@ def map_in_order(
     Tasks are taken from their iterator only a few ahead of the results that are consumed.
 
     Args:
-        function: pickled when workers are started, so it must be importable from a module.
+        function: may be pickled when workers are started, so it must be importable from a module.
         count: number of processes, this one included.
-        alone: number of tasks to do in this process before workers are started, since starting
-            them takes a few tenths of a second of processor time.
+        alone: number of tasks for which no workers are started if they are copies of this process;
+            eight times as many if not, as that takes a few tenths of a second of processor time.
 
     Raises:
         UserError: a worker ended unexpectedly. Exceptions of a task are raised here.
     """
     tasks = iter(tasks)
-    for done, task in enumerate(tasks):
-        if count > 1 and done == alone:
-            yield from _shared_out(function, chain([task], tasks), count)
+    first: list[Task] = []
+    if count > 1:
+        few = alone if _may_fork() else _START * alone
+        first = list(islice(tasks, few + 1))
+        if len(first) > few:
+            yield from _shared_out(function, chain(first, tasks), count)
             return
-        yield function(task)
+    yield from map(function, chain(first, tasks))
 
 
 def _shared_out(function: Callable, tasks: Iterable, count: int) -> Iterator:
@@ -81,7 +92,7 @@ def _shared_out(function: Callable, tasks: Iterable, count: int) -> Iterator:
 
     def start(worker: _Worker) -> None:
         try:
-            worker.tell(content)
+            worker.prepare()
         finally:
             idle.put(worker)  # if it has ended, its first task says so
 
@@ -102,13 +113,13 @@ def _shared_out(function: Callable, tasks: Iterable, count: int) -> Iterator:
             pending[place] = (_done(function, task), task)
         return pending.popleft()[0].result()
 
-    content = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
     workers: list[_Worker] = []
     with ThreadPoolExecutor(count - 1) as pool:
         try:
-            for _ in range(count - 1):
-                workers.append(_Worker())
-                pool.submit(start, workers[-1])
+            kind = _Fork if _may_fork() else _NewProcess
+            workers.extend(kind(function) for _ in range(count - 1))
+            for worker in workers:
+                pool.submit(start, worker)
             for task in tasks:
                 pending.append((pool.submit(ask, task), task))
                 if len(pending) > 2 * count:
@@ -132,10 +143,67 @@ def _done(function: Callable, task: Any) -> Future:
     return outcome
 
 
+def _may_fork() -> bool:
+    """Return whether a copy of this process would be able to work.
+
+    A lock that another thread holds would stay locked in the copy. TensorFlow has such threads.
+    Systems other than Linux have them in their own libraries.
+    """
+    alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
+    return sys.platform == "linux" and alone
+
+
 class _Worker:
     """A worker process and the pipes to it."""
 
-    def __init__(self) -> None:
+    tasks: IO[bytes]
+    results: IO[bytes]
+
+    def prepare(self) -> None:
+        """Give the worker what it needs before its first task."""
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing, and wait for its end."""
+        raise NotImplementedError
+
+    def ask(self, task: Any) -> Any:
+        """Return the function's result for a task."""
+        self.tell(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
+        try:
+            result, error = pickle.load(self.results)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise self._ended() from None
+        if error is not None:
+            raise error
+        return result
+
+    def tell(self, content: bytes) -> None:
+        """Send something pickled, which the process reads when it is ready."""
+        try:
+            self.tasks.write(content)
+            self.tasks.flush()
+        except OSError:
+            raise self._ended() from None
+
+    def end(self) -> None:
+        """Kill the process and close the pipes."""
+        self.kill()
+        for pipe in (self.tasks, self.results):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _ended(self) -> UserError:
+        return UserError(
+            "A worker process ended unexpectedly, possibly out of memory. Try again with fewer "
+            "workers (workers 1 uses none)."
+        )
+
+
+class _NewProcess(_Worker):
+    """A new Python process."""
+
+    def __init__(self, function: Callable):
+        self._function = function
         # Ctrl+C goes to all processes of the terminal's group, so workers get their own group.
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -147,40 +215,51 @@ class _Worker:
             **apart,
         )
         assert self._process.stdin and self._process.stdout
-        self._tasks, self._results = self._process.stdin, self._process.stdout
+        self.tasks, self.results = self._process.stdin, self._process.stdout
 
-    def ask(self, task: Any) -> Any:
-        """Return the function's result for a task."""
-        self.tell(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
-        try:
-            result, error = pickle.load(self._results)
-        except (EOFError, OSError, pickle.UnpicklingError):
-            raise self._ended() from None
-        if error is not None:
-            raise error
-        return result
+    def prepare(self) -> None:
+        self.tell(pickle.dumps(self._function, pickle.HIGHEST_PROTOCOL))
 
-    def end(self) -> None:
-        """Kill the process."""
+    def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._tasks, self._results):
-            with contextlib.suppress(OSError):
-                pipe.close()
 
-    def tell(self, content: bytes) -> None:
-        """Send the pickled function, or a pickled task, when the process reads it."""
-        try:
-            self._tasks.write(content)
-            self._tasks.flush()
-        except OSError:
-            raise self._ended() from None
 
-    def _ended(self) -> UserError:
-        return UserError(
-            "A worker process ended unexpectedly, possibly out of memory. Try again with fewer "
-            "workers (workers 1 uses none)."
-        )
+class _Fork(_Worker):
+    """A copy of this process."""
+
+    def __init__(self, function: Callable):
+        tasks, results = os.pipe(), os.pipe()  # each has an end to read from and one to write to
+        # A signal at the wrong moment would make the copy do what the parent does then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        self._pid = os.fork()
+        if self._pid == 0:
+            _become_worker(function, tasks[0], results[1], before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(tasks[0])
+        os.close(results[1])
+        self.tasks, self.results = os.fdopen(tasks[1], "wb"), os.fdopen(results[0], "rb")
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
+def _become_worker(function: Callable, tasks: int, results: int, mask: Any) -> NoReturn:
+    """Turn a copy of the parent into a worker with these pipes, and never return."""
+    try:
+        os.setsid()  # see `_NewProcess`
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # Or the parent's files stayed open, locks were held, and pipes to other workers not closed.
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in (0, 1, 2, tasks, results):
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+        _answer(function, os.fdopen(tasks, "rb"), os.fdopen(results, "wb"))
+    finally:
+        os._exit(0)  # without what the parent does when it ends
 
 
 def _serve() -> None:
@@ -189,7 +268,12 @@ def _serve() -> None:
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where prints of a task go
     with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the parent is gone
-        function = pickle.load(tasks)
+        _answer(pickle.load(tasks), tasks, results)
+
+
+def _answer(function: Callable, tasks: IO[bytes], results: IO[bytes]) -> None:
+    """Answer tasks until the pipe is closed."""
+    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the parent is gone
         while True:
             task = pickle.load(tasks)
             answer: tuple[Any, Exception | None]

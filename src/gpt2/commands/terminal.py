@@ -18,6 +18,8 @@ from gpt2.data.sources import total_size
 from gpt2.errors import escaped
 from gpt2.errors import shown as shown
 
+# Bars need no thread that watches them, and without it workers can be forks; see `gpt2.processes`.
+tqdm.monitor_interval = 0
 _PLAIN = "\x1b[0m"  # ends a color
 
 

@@ -29,8 +29,8 @@ from gpt2.tokenizer.words import check_characters, words
 
 Pair = tuple[str, str]
 
-_TASK = 2**22  # characters whose words are counted in one task
-_ALONE = 2  # tasks done in this process before worker processes are started
+_TASK = 2**21  # characters whose words are counted in one task
+_ALONE = 1  # tasks for which no worker processes are started; see `map_in_order`
 
 
 def train_vocabulary(

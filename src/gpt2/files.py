@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -54,7 +53,7 @@ _BINARY = (
 
 def partial_path(path: Path) -> Path:
     """Return a unique temporary name beside `path`."""
-    return path.parent / f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}"
+    return path.parent / f"{path.name}.{os.urandom(6).hex()}{PARTIAL}"
 
 
 def sync(path: Path) -> None:
@@ -232,7 +231,7 @@ def check_new_folder(path: Path, replaceable: Collection[str] = ()) -> None:
 @contextlib.contextmanager
 def _set_aside(path: Path) -> Iterator[None]:
     """Rename a folder for the block, then delete it; an error in the block brings it back."""
-    old = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.old")
+    old = path.with_name(f"{path.name}.{os.urandom(6).hex()}.old")
     path.rename(old)
     try:
         yield

@@ -22,6 +22,7 @@ from gpt2.workspace import command_line
 
 _PIECE = 16 << 20  # bytes decompressed at a time
 _BLOCK = 2**17  # tokens compressed at a time
+_LEVEL = 5  # of the compression of blocks: half the time of zlib's default, 6, and 5 % larger
 _AHEAD = 2 * processes.MOST_BY_DEFAULT  # blocks that are compressed or wait for it
 
 
@@ -38,8 +39,8 @@ def write_parts(
     """Write chunks of tokens and return the number of tokens.
 
     The file has the arrays of 64-bit integers of `numpy.savez_compressed`, as in 2019. A chunk of
-    more than `_BLOCK` tokens is compressed in blocks, while the next tokens are made, and takes up
-    to 1 % more space; shorter ones have the bytes that NumPy writes.
+    more than `_BLOCK` tokens is compressed in blocks, while the next tokens are made, and takes 5 %
+    more space; shorter ones have the bytes that NumPy writes.
 
     Args:
         path: the file; replaced atomically.
@@ -73,8 +74,10 @@ class _Block(NamedTuple):
     def compressed(self) -> _Compressed:
         """Return the tokens as 64-bit integers, together with the header if they are all."""
         data = self.tokens.astype("<i8").tobytes()
-        header = _header(len(self.tokens)) if self.first and self.last else b""
-        content = _deflated(header + data, self.last)
+        if self.first and self.last:  # all of a chunk, as NumPy compresses it
+            content = _deflated(_header(len(self.tokens)) + data, True)
+        else:
+            content = _deflated(data, self.last, _LEVEL)
         return _Compressed(content, len(self.tokens), zlib.crc32(data), self.last)
 
 

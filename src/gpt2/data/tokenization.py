@@ -49,7 +49,7 @@ LONGEST_BLANK = 2**19  # leading white space held back to see whether a document
 # Characters after which a chunk ends within a document, so that every chunk fits into memory.
 # Training draws no window across chunks, which does not matter at this distance.
 LONGEST_CHUNK = 2**24
-ALONE = 2  # parts (about 1 MB) for which no worker processes are started; see `map_in_order`
+ALONE = 1  # parts (about 512 KB) for which no worker processes are started; see `map_in_order`
 
 
 @dataclasses.dataclass(frozen=True)

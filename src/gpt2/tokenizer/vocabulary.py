@@ -129,18 +129,20 @@ def read_encoder(path: Path) -> dict[str, int]:
     vocabulary = files.read_json_object(path)
     if not vocabulary:
         raise UserError(f"{path} has no tokens. Download or create the file again.")
-    token_of: dict[int, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < 2**31:
             raise UserError(
                 f"{path}: the id of token {quoted(token)} is {quoted(number)}; expected a whole "
                 "number from 0 to 2147483647. Download or create the file again."
             )
-        if token_of.setdefault(number, token) != token:
-            raise UserError(
-                f"{path}: the tokens {quoted(token_of[number])} and {quoted(token)} have the same "
-                f"id {number}. Download or create the file again."
-            )
+    last = {number: token for token, number in vocabulary.items()}
+    if len(last) < len(vocabulary):
+        first = next(token for token, number in vocabulary.items() if last[number] != token)
+        number = vocabulary[first]
+        raise UserError(
+            f"{path}: the tokens {quoted(first)} and {quoted(last[number])} have the same "
+            f"id {number}. Download or create the file again."
+        )
     return vocabulary
 
 
@@ -186,7 +188,7 @@ def _check_all_are_made(
     """
     if not merges and not vocabulary.keys() >= BYTE_OF_CHARACTER.keys():
         return
-    made = {first + second for first, second in merges}
+    made = set(map("".join, merges))
     lost = [token for token in vocabulary if token not in made and _needs_a_merge(token)]
     if lost:
         first_lost = min(lost, key=vocabulary.__getitem__)

@@ -31,6 +31,7 @@ LETTERS = 3_000_000  # bytes of text from which a vocabulary of the size of GPT-
 # where it is given.
 BENCHMARKS = (
     ("startup.py", "generation.md", "--model_name {model} --quantize none int8 int4"),
+    ("startup.py", "generation.md", "--small"),
     ("generation.py", "generation.md", "--model {model} {peers}"),
     ("speculation.py", "generation.md", "--model_name 124M --models_dir {models} --text {text}"),
     ("training.py", "training.md", "{peers}"),

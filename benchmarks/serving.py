@@ -31,6 +31,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA_SERVER = "llama_cpp.server"  # a module, and its name in the table
@@ -96,8 +97,14 @@ def small_requests(count: int, model: str) -> list[dict[str, Any]]:
     ]
 
 
-def large_requests(count: int, model: str, words: int, tokens: int) -> list[dict[str, Any]]:
-    """Return requests that generate equally many tokens each."""
+def large_requests(
+    count: int, model: str, words: int, tokens: int, endoftext: int
+) -> list[dict[str, Any]]:
+    """Return requests that generate equally many tokens each.
+
+    Args:
+        endoftext: the token that would end a completion early.
+    """
     chooser = random.Random(0)
     return [
         {
@@ -106,7 +113,7 @@ def large_requests(count: int, model: str, words: int, tokens: int) -> list[dict
             "max_tokens": tokens,
             "seed": number,
             "top_k": 40,
-            "logit_bias": {"50256": -100},  # so that no completion ends early
+            "logit_bias": {str(endoftext): -100},
         }
         for number in range(count)
     ]
@@ -160,10 +167,19 @@ async def different_alone(
     return sum(text != expected.get(number % len(requests), text) for number, text in texts)
 
 
-async def gaps(url: str, model: str, tokens: int) -> list[float]:
+def endoftext_of(url: str, model: str) -> int:
+    """Ask a server of this project for the token that ends a text."""
+    body = json.dumps({"model": model, "prompt": "<|endoftext|>"}).encode()
+    request = Request(f"{url}/tokenize", body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=PATIENCE) as answer:
+        [endoftext] = json.load(answer)["tokens"]
+    return endoftext
+
+
+async def gaps(url: str, model: str, tokens: int, endoftext: int) -> list[float]:
     """Return the seconds between the tokens of a text that a long prompt joins halfway."""
-    [body] = large_requests(1, model, 10, tokens)
-    [joining] = large_requests(1, model, 1, 1)
+    [body] = large_requests(1, model, 10, tokens, endoftext)
+    [joining] = large_requests(1, model, 1, 1, endoftext)
     joining["prompt"] = [random.randrange(1000) for _ in range(LONG_PROMPT)]
     times: list[float] = []
     joined: list[asyncio.Task[None]] = []
@@ -289,14 +305,16 @@ def row(name: str, clients: int, found: Measured, different: str) -> str:
 
 def table(args: argparse.Namespace) -> list[str]:
     """Measure all servers at all numbers of clients; the servers take turns."""
-    requests = large_requests(1000, args.model_name, args.words, args.tokens)
     lines = [
         "| server | clients | tokens/s | first token p50 (ms) | p95 (ms) | answers | errors | "
         "other text alone | memory in the second tenth (MB) | in the last (MB) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     with contextlib.ExitStack() as stack:
-        servers = {f"**gpt2 serve, {args.quantize}**": stack.enter_context(this_server(args))}
+        ours = stack.enter_context(this_server(args))
+        servers = {f"**gpt2 serve, {args.quantize}**": ours}
+        endoftext = endoftext_of(ours[0], args.model_name)
+        requests = large_requests(1000, args.model_name, args.words, args.tokens, endoftext)
         if args.llama:
             servers[LLAMA_SERVER] = stack.enter_context(llama_server(args))
         for clients in args.clients:
@@ -315,12 +333,14 @@ def table(args: argparse.Namespace) -> list[str]:
                 lines.append(row(name, clients, found, different))
                 print(lines[-1], *found.errors[:3], sep="\n", flush=True)
         # llama_cpp.server runs one request after the other, so none joins another there.
-        ours = {name: server for name, server in servers.items() if name != LLAMA_SERVER}
-        lines += ["", *gap_table(args, ours)]
+        alone = {name: server for name, server in servers.items() if name != LLAMA_SERVER}
+        lines += ["", *gap_table(args, alone, endoftext)]
     return lines
 
 
-def gap_table(args: argparse.Namespace, servers: dict[str, tuple[str, int]]) -> list[str]:
+def gap_table(
+    args: argparse.Namespace, servers: dict[str, tuple[str, int]], endoftext: int
+) -> list[str]:
     """Measure how long a text waits while a long prompt joins."""
     lines = [
         "| server | between two tokens, median (ms) | longest, while a prompt of "
@@ -329,7 +349,7 @@ def gap_table(args: argparse.Namespace, servers: dict[str, tuple[str, int]]) -> 
     ]
     found: dict[str, list[list[float]]] = {name: [] for name in servers}
     for _, (name, (url, _process)) in itertools.product(range(GAP_RUNS), servers.items()):
-        found[name].append(asyncio.run(gaps(url, args.model_name, GAP_TOKENS)))
+        found[name].append(asyncio.run(gaps(url, args.model_name, GAP_TOKENS, endoftext)))
     for name, runs in found.items():
         step = statistics.median(runs[0][:18])  # before the prompt joins
         longest = statistics.median(max(run[18:]) for run in runs)

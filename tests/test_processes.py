@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -49,15 +50,15 @@ def end_worker(parent: int, task: int) -> int:
     return task
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            True, marks=pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
-        ),
-        False,
-    ],
-    ids=["forks", "new processes"],
-)
+FORKS = [
+    pytest.param(
+        True, marks=pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
+    ),
+    False,
+]
+
+
+@pytest.fixture(params=FORKS, ids=["forks", "new processes"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use workers of each kind."""
     monkeypatch.setattr(processes, "_may_fork", lambda: request.param)
@@ -144,6 +145,21 @@ def test_a_process_that_ends_in_the_middle_is_told() -> None:
             pass
 
 
+@pytest.mark.parametrize("forks", FORKS)
+def test_a_process_that_cannot_be_started_is_told(
+    forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(processes, "_may_fork", lambda: forks)
+    monkeypatch.setattr(*((os, "fork") if forks else (subprocess, "Popen")), refuse)
+    with pytest.raises(UserError, match=r"cannot be started \(Resource .*workers 1"):
+        list(map_in_order(functools.partial(add, 0), range(9), 2))
+    if forks:
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
 @each_kind
 def test_tasks_are_taken_only_a_little_ahead() -> None:
     taken = []
@@ -180,7 +196,7 @@ def test_no_process_is_left_when_nobody_asks_any_more() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes as Linux lists them")
-@pytest.mark.parametrize("forks", [True, False])
+@pytest.mark.parametrize("forks", FORKS)
 @pytest.mark.parametrize("sent", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_no_process_outlives_a_parent_that_is_stopped(sent: str, forks: bool) -> None:
     program = (

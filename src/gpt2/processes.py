@@ -72,7 +72,8 @@ def map_in_order(
             eight times as many if not, as that takes a few tenths of a second of processor time.
 
     Raises:
-        UserError: a worker ended unexpectedly. Exceptions of a task are raised here.
+        UserError: a worker cannot be started, or ended unexpectedly. Exceptions of a task are
+            raised here.
     """
     tasks = iter(tasks)
     first: list[Task] = []
@@ -117,7 +118,7 @@ def _shared_out(function: Callable, tasks: Iterable, count: int) -> Iterator:
     with ThreadPoolExecutor(count - 1) as pool:
         try:
             kind = _Fork if _may_fork() else _NewProcess
-            workers.extend(kind(function) for _ in range(count - 1))
+            workers.extend(_started(kind, function) for _ in range(count - 1))
             for worker in workers:
                 pool.submit(start, worker)
             for task in tasks:
@@ -151,6 +152,16 @@ def _may_fork() -> bool:
     """
     alone = threading.active_count() == 1 and "tensorflow" not in sys.modules
     return sys.platform == "linux" and alone
+
+
+def _started(kind: Callable[[Callable], _Worker], function: Callable) -> _Worker:
+    try:
+        return kind(function)
+    except OSError as error:
+        raise UserError(
+            f"A worker process cannot be started ({error.strerror}). Try again with fewer workers "
+            "(workers 1 uses none)."
+        ) from error
 
 
 class _Worker:
@@ -232,17 +243,20 @@ class _Fork(_Worker):
         tasks, results = os.pipe(), os.pipe()  # each has an end to read from and one to write to
         # A signal at the wrong moment would make the copy do what the parent does then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        self._pid = os.fork()
-        if self._pid == 0:
-            _become_worker(function, tasks[0], results[1], before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            self._pid = os.fork()
+            if self._pid == 0:
+                _become_worker(function, tasks[0], results[1], before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(tasks[0])
         os.close(results[1])
         self.tasks, self.results = os.fdopen(tasks[1], "wb"), os.fdopen(results[0], "rb")
 
     def kill(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has ended
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
 
 
 def _become_worker(function: Callable, tasks: int, results: int, mask: Any) -> NoReturn:

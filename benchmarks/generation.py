@@ -83,7 +83,7 @@ def main() -> None:
         if args.json:
             files.write_text(Path(args.json), json.dumps(result, indent=1) + "\n")
         if args.docs:
-            report.write_section(Path(args.docs), text)
+            report.write_section(Path(args.docs), text, args.section)
             report.record_speeds(Path(args.docs), result)
     except (UserError, Failed) as error:
         sys.exit(f"error: {error}")
@@ -108,6 +108,7 @@ def _arguments() -> argparse.Namespace:
     add("--no_sessions", action="store_true", help="leave out the many generations in one process")
     add("--json", metavar="FILE", help="where to write all measurements")
     add("--docs", metavar="FILE", help="a Markdown file in which to renew the tables")
+    add("--section", default="benchmark", help="markers of the tables in that file")
     args = parser.parse_args()
     if not args.model and not args.vocabulary:
         parser.error("give --model, or --vocabulary for random weights")

@@ -49,12 +49,14 @@ def _prefetch(typing: Any, address: Any) -> Any:
 @_compiled
 def _encode(numbers, codes, largest):  # type: ignore[no-untyped-def]
     """Write numbers as codes up to `largest`, and return the scale; not finite if they are not."""
-    peak = total = np.float32(0)
+    # Without the sign, floats are in the order of their bits, and a largest integer is found in
+    # vectors; NaN could not be ignored among floats.
+    bits, most = numbers.view(np.int32), np.int32(0)
     for place in range(len(numbers)):
-        peak = max(peak, abs(numbers[place]))
-        total += abs(numbers[place])
-    if not total < np.inf:
+        most = max(most, np.int32(bits[place] & np.int32(0x7FFFFFFF)))
+    if most >= np.int32(0x7F800000):
         return np.float32(np.nan)
+    peak = np.int32(most).view(np.float32)
     inverse = largest / peak if peak > 0 else np.float32(0)
     for place in range(len(numbers)):
         codes[place] = np.int32(np.rint(numbers[place] * inverse))

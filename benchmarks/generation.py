@@ -309,7 +309,8 @@ def _facts(name: str, hparams) -> dict:
     matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
     vectors = sum(math.prod(shape) for shape in shapes.values() if len(shape) == 1)
     system = SYSTEMS[name]
-    read = matrices * system.matrix_bytes + vectors * 4
+    head = math.prod(shapes["model/wte"])
+    read = (matrices - head) * system.matrix_bytes + head * system.head_bytes + vectors * 4
     everything = read + positions * 4
     return {"ours": system.ours, "weight_bytes": read, "all_weight_bytes": everything}
 

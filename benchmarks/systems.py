@@ -38,7 +38,9 @@ class System(Protocol):
     packages: tuple[str, ...]  # that do the work
     ours: bool
     ticks: bool  # whether it can tell when each token is there
-    matrix_bytes: float  # for each number of a matrix, as it is read from memory
+    # For each number of a matrix, and of the embeddings as the output layer, as read from memory.
+    matrix_bytes: float
+    head_bytes: float
 
     def prepare(self, model: Path, plain: Path) -> None:
         """Convert the weights, unless that is done.
@@ -96,8 +98,9 @@ class ThisProject:
 
     def __init__(self, engine: str, quantize: str, kv_cache: str = "float32"):
         self._engine, self._quantize, self._kv_cache = engine, quantize, kv_cache
-        # int4 has a 16-bit scale for each block of 32 weights.
+        # int4 has a 16-bit scale for each block of 32 weights, and the head in 8 bits.
         self.matrix_bytes = {"none": 4.0, "int8": 1.0, "int4": 0.5 + 2 / 32}[quantize]
+        self.head_bytes = {"none": 4.0, "int8": 1.0, "int4": 1.0}[quantize]
 
     def prepare(self, model: Path, plain: Path) -> None:
         self.open(model, plain)
@@ -131,7 +134,7 @@ class Transformers:
     ours = False
     ticks = True
     packages = ("transformers", "torch")
-    matrix_bytes = 4.0
+    matrix_bytes = head_bytes = 4.0
 
     def prepare(self, model: Path, plain: Path) -> None:
         hugging_face_folder(plain)
@@ -235,7 +238,7 @@ class CTranslate2:
 
     def __init__(self, compute_type: str):
         self._compute_type = compute_type
-        self.matrix_bytes = 1.0 if compute_type == "int8" else 4.0
+        self.matrix_bytes = self.head_bytes = 1.0 if compute_type == "int8" else 4.0
 
     def _folder(self, plain: Path) -> Path:
         return plain / f"ctranslate2-{self._compute_type}"
@@ -283,7 +286,7 @@ class LlamaCpp:
         self._kind = kind
         # A block of 32 numbers in Q8_0 or Q4_0 has a scale of two bytes.
         sizes = {"F32": 4.0, "F16": 2.0, "Q8_0": 34 / 32, "Q4_0": 18 / 32}
-        self.matrix_bytes = sizes[kind]
+        self.matrix_bytes, self.head_bytes = sizes[kind], sizes[embedding_type(kind)]
 
     def _file(self, plain: Path) -> Path:
         return plain / f"llama-{self._kind}.gguf"
@@ -379,6 +382,15 @@ GGUF_NAMES = {
 }
 
 
+def embedding_type(kind: str) -> str:
+    """Return the type of the token embeddings, which are the output layer, too.
+
+    llama.cpp's own files of Q4_0 have more precise ones (Q6_K, which its Python package cannot
+    write), and so has this project with 4-bit weights.
+    """
+    return "Q8_0" if kind == "Q4_0" else kind
+
+
 def write_gguf(plain: Path, path: Path, kind: str) -> None:
     """Write the model for llama.cpp, matrices in the given type, all else in float32."""
     import gguf
@@ -412,6 +424,8 @@ def write_gguf(plain: Path, path: Path, kind: str) -> None:
         for name, weight in weights.items():
             gguf_name, matrix = _gguf_tensor(name, weight)
             quantized = kind if matrix.ndim == 2 and "position" not in gguf_name else "F32"
+            if gguf_name == f"{GGUF_NAMES['wte']}.weight":
+                quantized = embedding_type(kind)
             dtype = gguf.GGMLQuantizationType[quantized]
             writer.add_tensor(gguf_name, gguf.quants.quantize(matrix, dtype), raw_dtype=dtype)
     writer.write_header_to_file()
@@ -440,7 +454,7 @@ class GPT2Simple:
     ours = False
     ticks = False
     packages = ("gpt-2-simple", "tensorflow")
-    matrix_bytes = 4.0
+    matrix_bytes = head_bytes = 4.0
 
     def prepare(self, model: Path, plain: Path) -> None:
         import gpt_2_simple  # noqa: F401

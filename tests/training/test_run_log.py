@@ -54,10 +54,22 @@ def test_a_foreign_config_does_not_stop_a_training(tmp_path: Path, content: str)
     moved = run_log.add_call(tmp_path, seed=1)
     assert json.loads((tmp_path / run_log.CONFIG).read_text())["calls"][-1]["seed"] == 1
     is_record = "data" in content
-    assert moved == (None if is_record else tmp_path / run_log.DAMAGED)
+    assert moved == (None if is_record else tmp_path / "config-damaged.json")
     assert is_record or moved.read_text() == content
     assert run_log.add_call(tmp_path, seed=2) is None
     assert [call.get("seed") for call in run_log.read_calls(tmp_path)][-2:] == [1, 2]
+
+
+def test_damaged_configs_do_not_replace_each_other(tmp_path: Path) -> None:
+    names = ["config-damaged.json", "config-damaged-2.json", "config-damaged-3.json"]
+    for number, name in enumerate(names):
+        (tmp_path / run_log.CONFIG).write_text(f"damaged {number}")
+        assert run_log.add_call(tmp_path) == tmp_path / name
+    assert [(tmp_path / name).read_text() for name in names] == [
+        "damaged 0",
+        "damaged 1",
+        "damaged 2",
+    ]
 
 
 @pytest.mark.parametrize("known", [None, 3, {}, {"files": 1}])

@@ -174,9 +174,13 @@ def _programs(weights: Weights, hparams: HParams) -> dict[str, _Program]:
         norm = {name: weights[name] for name in ("model/ln_f/g", "model/ln_f/b")}
         return _linear_layers(weights, hparams.n_layer - 1, AFTER_ATTENTION) | norm
 
+    @functools.cache
+    def embeddings() -> np.ndarray:
+        return weights["model/wte"]
+
     def head_part(part: int) -> Callable[[], dict[str, np.ndarray]]:
         rows = slice(part * HEAD_ROWS, (part + 1) * HEAD_ROWS)
-        return lambda: {"model/wte": weights["model/wte"][rows]}
+        return lambda: {"model/wte": embeddings()[rows]}
 
     return {
         FIRST: _Program(_before_attention, 1, first),

@@ -17,6 +17,7 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -35,7 +36,7 @@ from gpt2.checks import is_count, is_finite
 from gpt2.errors import UserError, cannot_write
 
 CONFIG = "config.json"
-DAMAGED = "config-damaged.json"
+DAMAGED = "config-damaged{}.json"  # with nothing in place of {}, then -2, -3 ...
 HISTORY = "history.jsonl"
 PACKAGES = ("tensorflow", "numpy")
 _CALLS = "calls"
@@ -60,7 +61,7 @@ def add_call(folder: Path, **facts: Any) -> Path | None:
     try:
         calls = read_calls(folder) if path.is_file() else []
     except UserError:
-        calls, moved = [], folder / DAMAGED
+        calls, moved = [], _unused(folder)
         try:
             os.replace(path, moved)
         except OSError as error:
@@ -69,6 +70,13 @@ def add_call(folder: Path, **facts: Any) -> Path | None:
     calls.append({"time": time, **facts, "versions": versions()})
     files.write_text(path, json.dumps({_CALLS: calls}, indent=2, default=str) + "\n")
     return moved
+
+
+def _unused(folder: Path) -> Path:
+    """Return the first path for a damaged `config.json` that is not in use."""
+    tags = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    paths = (folder / DAMAGED.format(tag) for tag in tags)
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def call_before(folder: Path, done: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Checkout:
 
     def __init__(self, root: Path, folder: Path, text: Path, small_text: Path):
         self.root, self.folder, self.text, self.small_text = root, folder, text, small_text
-        folder.mkdir()
+        (folder / "models").mkdir(parents=True)  # not to use those of the checkout
         sizes = ("--n_embd", "256", "--n_layer", "4", "--n_head", "4", "--n_ctx", "512")
         self.run("new_model", "small", "--dataset", self.small_text, *sizes, "--seed", "1")
         self.run("encode", self.small_text, "small.npz", "--model_name", "small")

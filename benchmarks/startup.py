@@ -107,6 +107,7 @@ def measure_small(args: argparse.Namespace, checkouts: dict[str, Path], where: s
     """Measure the first completion and the first training step of a model like the demo's."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "models").mkdir()  # not to use those of the checkout
         corpora.make_corpus(folder / "text.txt", corpora.sources(), TEXT)
         for command, options in (
             ("new_model", ["small", "--dataset", "text.txt", *MODEL.split(), "--seed", "1"]),

@@ -20,7 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-WIDTH, HEIGHT, TOKENS_HEIGHT = 1000, 800, 860  # pixels
+WIDTH, HEIGHT, TOKENS_HEIGHT = 1000, 1180, 1100  # pixels
+PAUSE = 1500  # milliseconds without a new token after which a text is complete
 
 
 def fill(page: Page, box: str, text: str) -> None:
@@ -35,6 +36,15 @@ def wait_for_status(page: Page, box: str, pattern: str) -> None:
     )
 
 
+def wait_until_written(page: Page) -> None:
+    """Wait until the text has stopped growing."""
+    output = page.locator("#write-output textarea")
+    before, now = "", output.input_value()
+    while not now or now != before:
+        page.wait_for_timeout(PAUSE)
+        before, now = now, output.input_value()
+
+
 def take(page: Page, url: str, args: argparse.Namespace) -> None:
     """Generate a text and color its tokens, and save a picture of each."""
     page.goto(url)
@@ -42,7 +52,8 @@ def take(page: Page, url: str, args: argparse.Namespace) -> None:
     fill(page, "write-prompt", args.prompt)
     fill(page, "write-seed", str(args.seed))
     page.click("#generate")
-    wait_for_status(page, "write-status", r"tokens\/s")
+    wait_until_written(page)
+    page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=PICTURES / "serving.png")
 
     page.get_by_role("tab", name="Tokens").click()
@@ -54,6 +65,7 @@ def take(page: Page, url: str, args: argparse.Namespace) -> None:
     wait_for_status(page, "tokens-status", "^Token ")
     page.set_viewport_size({"width": WIDTH, "height": TOKENS_HEIGHT})
     page.wait_for_selector("#alternatives td")
+    page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=PICTURES / "serving-tokens.png")
 
 

@@ -353,7 +353,8 @@ class Page:
         except Exception as error:
             return [gr.skip(), self._sentence(error), gr.skip(), gr.skip()]
         colored = [(token.text, token.name) for token in tokens]
-        return [colored, f"{len(tokens):,} tokens", tokens, ""]
+        status = f"{len(tokens):,} token{'s' * (len(tokens) != 1)}"
+        return [colored, status, tokens, ""]
 
     # --- Attention and Training ---
 

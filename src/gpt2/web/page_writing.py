@@ -132,7 +132,8 @@ class Writing:
     def status(self) -> str:
         """Speed and seed."""
         speed = f"{self.tokens / self.seconds:.1f} tokens/s" if self.seconds else "waiting"
-        return f"{self.tokens:,} tokens, {speed}, seed {self.seed}"
+        count = f"{self.tokens:,} token{'s' * (self.tokens != 1)}"
+        return f"{count}, {speed}, seed {self.seed}"
 
 
 class Stop:

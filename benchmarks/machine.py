@@ -14,6 +14,8 @@ from systems import threads
 
 # Instructions that decide how fast matrices are multiplied.
 FLAGS = r"avx|avx2|fma|f16c|avx512f|avx512_vnni|avx512_bf16|avx_vnni|amx_\w+|asimd\w*|i8mm|sve\d?"
+# Names of those that make processors of one name differ most.
+VECTORS = (("AVX2", "avx2"), ("AVX-512", "avx512f"), ("AMX", "amx_"))
 ARRAY = 1 << 29  # bytes; far more than any cache
 PASSES = 8
 PAUSE = 1.0  # seconds over which the machine is watched
@@ -26,8 +28,10 @@ def describe() -> dict:
     flags = re.search(r"^(?:flags|Features)\s*: (.*)", text, re.MULTILINE)
     words = flags[1].split() if flags else []
     memory = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    vectors = [label for label, flag in VECTORS if any(word.startswith(flag) for word in words)]
     return {
-        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
+        "cpu": f"{name} ({', '.join(vectors)})" if vectors else name,
         "cores": threads(),
         "flags": [word for word in words if re.fullmatch(FLAGS, word)],
         "memory": int(memory[1]) * 1024 if memory else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import contextlib
 import errno
@@ -12,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -107,6 +109,14 @@ def remove_unfinished() -> None:
         if process == os.getpid():  # a fork has those of its parent too
             with contextlib.suppress(OSError):
                 _remove(partial)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """Return a new folder, deleted when this process ends, also at once."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    _unfinished.add((os.getpid(), folder))
+    atexit.register(_remove, folder)
+    return folder
 
 
 def _new_partial(path: Path, stack: contextlib.ExitStack) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from gpt2 import locks
 from gpt2.commands.chart import draw_curve
+from gpt2.commands.demo import MARKER
 from gpt2.commands.main import VERBS
 from gpt2.workspace import command_line
 from tests.commands.toolkit_copy import REPOSITORY, Done, Home, Toolkit
@@ -86,6 +89,31 @@ def test_what_the_demo_did_not_write_is_never_replaced(home: Home, no_tensorflow
         assert [path.name for path in folder.iterdir()] == ["mine.txt"]
         (folder / "mine.txt").unlink()
         folder.rmdir()
+
+
+def test_a_demo_or_training_that_is_running_is_left_alone(home: Home, no_tensorflow: str) -> None:
+    root = home.toolkit.root
+    samples = root / "samples" / "demo"
+    samples.mkdir(parents=True)
+    (samples / "mine.txt").write_text("mine")
+    for name in ("demo", "checkpoint/demo"):
+        folder = root / name
+        folder.mkdir(parents=True)
+        (folder / MARKER).write_text("")
+        with locks.run_lock(folder):
+            done = home.toolkit.run(DEMO.replace("PYTHONPATH=", f"{no_tensorflow}:"))
+        done.says(1, "Another training is running in .*demo")
+        assert (folder / MARKER).exists()
+        shutil.rmtree(folder)
+    shutil.rmtree(samples)
+
+
+def test_samples_of_a_run_of_the_same_name_are_kept(demo: Demo) -> None:
+    kept = demo.root / "samples" / "demo" / "mine.txt"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("mine")
+    demo.toolkit.run(DEMO).succeeds()
+    assert kept.read_text() == "mine"
 
 
 def test_a_curve_falls_from_the_upper_left_to_the_lower_right() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -151,6 +152,27 @@ def test_a_session_with_settings_several_lines_and_interruptions(
 
     terminal.type("\x04")
     assert wait_for(terminal.process) == 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_ends_a_session_ends_it_during_a_sample(
+    terminal: Terminal, name: str
+) -> None:
+    terminal.read_until(re.escape(PROMPT))
+    terminal.ask("/set length 1000000")
+    terminal.type("On and on\n")
+    terminal.read_until("SAMPLE 1 =+\n(?s:.){40}")
+    terminal.process.send_signal(getattr(signal, name))
+    assert wait_for(terminal.process) == -getattr(signal, name)
+
+
+def test_values_of_settings_may_have_quotes(terminal: Terminal) -> None:
+    terminal.read_until(re.escape(PROMPT))
+    for text in ('"###"', "'###'", "###"):
+        terminal.ask(f"/set truncate {text}")
+        assert re.search(r"\ntruncate '?###'?\n", terminal.ask("/settings"))
+    terminal.ask('/set truncate "it\'s"')
+    assert re.search(r"\ntruncate .?it's.?\n", terminal.ask("/settings"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from gpt2.commands import serve
+from gpt2.commands.exits import UsageError
 from gpt2.errors import UserError
 from tests.commands.toolkit_copy import DATA, INDEX, Done, Home, Running, Toolkit
 
@@ -116,6 +117,12 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(home: Home) -> None:
         "--host ::": (2, "can be reached by others"),
         "--auth me": (2, "--auth must be USER:PASS"),
         "--auth me:": (2, "--auth must be USER:PASS"),
+        "--auth ''": (2, "--auth must be USER:PASS"),
+        "--api_key ''": (2, "--api_key is empty"),
+        "--cors evil": (2, "--cors must be an origin such as https://example.com.*not evil"),
+        "--cors https://good.example/": (2, "--cors must be an origin"),
+        "--cors '*'": (2, "--cors must be an origin"),
+        "--host ''": (2, "--host is empty"),
         "--port 70000": (1, "--port must be .* from 0 to 65,535"),
         "--model_name 117M,": (2, "--model_name has an empty name"),
         "--model_name nothing": (1, "There is no model 'nothing'"),
@@ -132,6 +139,12 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(home: Home) -> None:
         home.toolkit.run_in_one_process(*lines), calls.values(), strict=True
     ):
         done.says(code, sentence)
+
+
+def test_a_secret_that_is_not_text_is_refused() -> None:
+    for flag, secret in (("--api_key", "\udcffkey"), ("--auth", "me:\udcff")):
+        with pytest.raises(UsageError, match=f"{flag} is not UTF-8 text"):
+            serve.COMMAND.parse([flag, secret], "serve.py")
 
 
 def test_missing_packages_are_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -500,6 +500,33 @@ def test_a_converted_model_answers_without_tensorflow(folder: Path, quantize: st
     assert not imports_tensorflow(folder, options)
 
 
+def test_a_model_that_is_replaced_during_its_conversion_is_not_kept(
+    fresh_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    other = write_small_model(tmp_path / "other" / "small", 8)
+
+    def replace(event: Converting) -> None:
+        shutil.copytree(other, fresh_folder, dirs_exist_ok=True)
+
+    with pytest.raises(
+        UserError, match=r"replaced while it was being converted\. Run .* again"
+    ):
+        open_model(ModelFolder(fresh_folder), engine="litert", progress=replace)
+    assert entries(cache) == []
+    check(open_model(ModelFolder(fresh_folder), engine="litert"), seed=8)
+
+
+def test_a_temporary_conversion_is_deleted_when_the_process_is_ended_at_once(
+    fresh_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion_cache, "cache_folder", lambda: None)
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    open_model(ModelFolder(fresh_folder), engine="litert")
+    assert list(tmp_path.glob("retrain-gpt2-*"))
+    files.remove_unfinished()
+    assert not list(tmp_path.glob("retrain-gpt2-*"))
+
+
 def imports_tensorflow(folder: Path, options: dict) -> bool:
     """Return whether a process of its own needs TensorFlow to generate a text."""
     script = f"""

@@ -160,6 +160,20 @@ def test_stopping_while_sampling_discards_the_samples(tmp_path: Path) -> None:
     assert not training.samples.exists()
 
 
+def test_samples_that_were_interrupted_are_made_when_the_run_goes_on(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    asked = []
+    training.train(stop=lambda: asked.append(None) or len(asked) > 3, sample_every=1)
+    happened = training.train(done=1, sample_every=1, max_steps=2)
+    assert names(happened)[:3] == ["Generating", "Sampled", "StepFinished 2"]
+    whole = Training(tmp_path / "whole")
+    whole.train(sample_every=1, max_steps=2)
+    for number in (1, 2):
+        name = f"samples-{number}"
+        assert (training.samples / name).read_text() == (whole.samples / name).read_text()
+    assert "Generating" not in names(training.train(done=2, sample_every=1, max_steps=2))
+
+
 def test_the_average_loss_is_weighted_as_in_2019(tmp_path: Path) -> None:
     happened = Training(tmp_path).train(max_steps=3)
     first, second, third = [event for event in happened if isinstance(event, events.StepFinished)]

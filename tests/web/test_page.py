@@ -282,10 +282,21 @@ def test_hostile_text_stays_text(tab: Tab) -> None:
 def test_errors_are_sentences_in_the_status(tab: Tab) -> None:
     tab.generate("the cat", seed="many")
     assert "is not a whole number" in tab.wait("write-status", "value.startsWith('Seed')")
+    tab.page.get_by_label("Samples").first.fill("")
+    tab.generate("the cat")
+    tab.wait("write-status", "value === 'Samples must be a whole number from 1 to 8.'")
+    tab.page.get_by_label("Samples").first.fill("1")
+    tab.generate("the cat", length="0")
+    tab.wait("write-status", "value.startsWith('Length must be a whole number from 1 to ')")
     tab.open("Attention")
+    tab.fill("attention-text", "the cat")
+    tab.page.get_by_label("Layer, from 0").fill("")
+    tab.page.click("#draw")
+    tab.wait("attention-status", "value === 'Layer must be 0 to 1 for small.'")
+    tab.page.get_by_label("Layer, from 0").fill("0")
     tab.fill("attention-text", "the cat " * 50)
     tab.page.click("#draw")
-    assert "Use 1 to 48." in tab.wait("attention-status", "value.length > 0")
+    tab.wait("attention-status", "value.includes('Use 1 to 48.')")
 
 
 def test_attention_is_drawn(tab: Tab) -> None:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import gpt2
-from gpt2 import files
+from gpt2 import files, locks
 from gpt2.checkpoint.folder import ModelFolder
 from gpt2.checks import setting
 from gpt2.commands import new_model, train
@@ -87,7 +87,6 @@ class Paths(NamedTuple):
     data: Path
     start: Path
     run: Path
-    samples: Path
 
     @property
     def texts(self) -> Path:
@@ -143,11 +142,15 @@ def run(values: Values) -> None:
         workspace.root / "demo",
         workspace.new_model_folder(START),
         workspace.run_folder(RUN),
-        workspace.samples_folder(RUN),
     )
     _check_replaceable(paths)
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
+    with locks.run_lock(paths.data):
+        _run(values, paths)
+
+
+def _run(values: Values, paths: Paths) -> None:
     stories = list(write_stories(values.stories + HELD_OUT, SEED))
     held_out, training = stories[:HELD_OUT], stories[HELD_OUT:]
     _write_texts(paths, training)
@@ -169,14 +172,17 @@ def run(values: Values) -> None:
 
 
 def _check_replaceable(paths: Paths) -> None:
-    """Check that whatever the demo replaces was written by it.
+    """Check that whatever the demo replaces was written by it, and is not in use.
 
     Raises:
-        UserError: it was not.
+        UserError: it was not, or another demo or a training is at work there.
     """
-    for path in (paths.data, paths.start, paths.run):
+    for path in paths:
         if path.exists() and not (path / MARKER).is_file():
             raise UserError(f"{shown(path)}: not written by the demo. Rename it and try again.")
+    for path in (paths.data, paths.run):
+        with locks.run_lock(path):
+            pass
 
 
 def _mark(folder: Path) -> None:

@@ -221,6 +221,8 @@ class Session:
                     self.show_start(len(self.samples))
                     print(for_terminal(self.samples[-1]), flush=True)
                     sampling_options.show_notices(completion, self.model, self.values)
+        if stop.received not in (None, signal.SIGINT):  # ends the session, as between samples
+            signal.raise_signal(stop.received)
         self.show_end()
         if self.on_terminal:
             speed = generated / max(time.monotonic() - began, 1e-9)
@@ -300,7 +302,8 @@ class Session:
                 f"{', '.join(settable)}."
             )
         option = self.options[name]
-        text = "" if text in ('""', "''") else text  # quotes, as on a command line
+        if quoted := re.fullmatch(r"\"([^\"]*)\"|'([^']*)'", text):  # as on a command line
+            text = quoted[1] or quoted[2] or ""
         changed = Values(**vars(self.values) | {option.name: parse_value(option, text)})
         check(changed)
         sampling_options.generation_settings(

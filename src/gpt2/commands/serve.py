@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import re
 import sys
 import traceback
 
@@ -20,6 +21,7 @@ from gpt2.generation.engine_settings import EngineSettings
 from gpt2.web.settings import Access, RequestLimits, is_loopback
 
 PACKAGES = ("uvicorn", "starlette", "prometheus_client")
+_ORIGIN = re.compile(r"https?://[^/?#\s@]+")
 INSTALL_PAGE = 'pip install "gradio==6.31.0"'
 INSTALL = 'pip install "uvicorn>=0.30" "starlette>=0.40" "prometheus_client>=0.20" "gradio==6.31.0"'
 
@@ -36,8 +38,8 @@ class ServeOptions:
     models_dir: str | None = setting(None, "folder of the models (default: models)", metavar="PATH")
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for all of this machine")
     port: int = setting(7860, "port to listen on (0 for any that is free)", low=0, high=65535)
-    auth: str = setting("", "require this user name and password", metavar="USER:PASS")
-    api_key: str = setting("", "require this API key", metavar="KEY")
+    auth: str | None = setting(None, "require this user name and password", metavar="USER:PASS")
+    api_key: str | None = setting(None, "require this API key", metavar="KEY")
     public: bool = setting(False, "allow a --host that others can reach without a password")
     cors: str = setting(
         "", "allow web pages of this origin to use the endpoint", metavar="https://HOST"
@@ -55,8 +57,22 @@ def check(values: Values) -> None:
     """Check that a server that others can reach has a password, or is meant to have none."""
     if not all(values.model_name.split(",")):
         raise UsageError("--model_name has an empty name")
-    if values.auth and not all(values.auth.partition(":")):
+    if values.auth is not None and not all(values.auth.partition(":")):
         raise UsageError("--auth must be USER:PASS")
+    if values.api_key == "":
+        raise UsageError("--api_key is empty; give a key, or omit it")
+    for flag, secret in (("--auth", values.auth), ("--api_key", values.api_key)):
+        try:
+            (secret or "").encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{flag} is not UTF-8 text; use other characters") from error
+    if values.cors and not _ORIGIN.fullmatch(values.cors):
+        raise UsageError(
+            "--cors must be an origin such as https://example.com, without a path, not "
+            f"{values.cors}"
+        )
+    if not values.host:
+        raise UsageError("--host is empty; give an address, or omit it")
     protected = values.auth or values.api_key or values.public
     if not is_loopback(values.host) and not protected:
         raise UsageError(
@@ -89,7 +105,7 @@ def run(values: Values) -> None:
     prepare_tensorflow()
     for name in models.names:
         models.open(name)
-    access = Access(values.host, values.auth, values.api_key, values.cors)
+    access = Access(values.host, values.auth or "", values.api_key or "", values.cors)
     endpoint = Endpoint(models, limits, _report)
     routes = endpoint.app()
     has_page = importlib.util.find_spec("gradio") is not None

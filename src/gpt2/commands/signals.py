@@ -112,6 +112,7 @@ class StopSignal:
         Args:
             message: printed on standard error at the first signal.
         """
+        self.received: int | None = None  # the first signal
         self._message = message
         self._requested = threading.Event()
         self._inbox, self._outbox = socket.socketpair()
@@ -150,6 +151,7 @@ class StopSignal:
                 if second_ends:
                     os._exit(INTERRUPTED)
                 second_ends = number != _HANG_UP
+                self.received = self.received or number
                 self.request()
                 print(self._message, file=sys.stderr, flush=True)
         self._inbox.close()

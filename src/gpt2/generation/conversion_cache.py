@@ -12,7 +12,6 @@ beside a checkpoint, which may have been downloaded together with programs.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import hashlib
@@ -21,7 +20,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,6 +220,4 @@ def _size(entry: Path) -> int:
 @functools.cache
 def _temporary_folder() -> str:
     """Return a folder for this process only, deleted when it ends."""
-    folder = tempfile.mkdtemp(prefix="retrain-gpt2-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return str(files.temporary_folder("retrain-gpt2-"))

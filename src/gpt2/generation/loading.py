@@ -163,6 +163,10 @@ def _litert(model: ModelFolder, settings: EngineSettings, progress: Progress) ->
 
         import_tensorflow()
         litert_conversion.convert(model.tensors(), hparams, folder, quantize, report)
+        if litert_conversion.cache_key(checkpoint, quantize) != key:
+            raise UserError(
+                f"{checkpoint} was replaced while it was being converted. Run the command again."
+            )
 
     names = litert_conversion.program_files(hparams)
     folder = conversion_cache.find_or_convert(key, names, convert)

@@ -119,15 +119,18 @@ class Loop:
             with enough_memory():
                 if settings.held_out and settings.val_every:
                     yield from self._check_validation_set()
-                if self._validation_is_due():  # also if the run was interrupted before it
+                # Also if the run was interrupted before them.
+                if self._validation_is_due():
                     yield from self._validate()
+                if self._sample_is_due() and not self._sample_path.exists() and not stop():
+                    yield from self._sample()
                 while not self._stops() and (reason := self._end_reason()) is None:
                     yield from self._train_step()
                     if self._validation_is_due() and not self._stops():
                         yield from self._validate()  # before saving, so that its result is saved
                     if self._save_is_due():
                         yield from self._save()
-                    if self._step % settings.sample_every == 0 and not stop():
+                    if self._sample_is_due() and not stop():
                         yield from self._sample()
                 if self._stopping:
                     yield events.Interrupted()
@@ -362,6 +365,13 @@ class Loop:
 
     # --- samples ---
 
+    def _sample_is_due(self) -> bool:
+        return self._step > 0 and self._step % self._settings.sample_every == 0
+
+    @property
+    def _sample_path(self) -> Path:
+        return self._samples / f"samples-{self._step}"
+
     def _sample(self) -> Iterator[events.Event]:
         """Generate samples from a token of the dataset, and write them to a file."""
         if not self._distribution.is_chief:
@@ -383,7 +393,7 @@ class Loop:
             if completion.finish_reason:
                 tokens = [*prompt, *completion.tokens]
                 texts[completion.number - first] = self._tokenizer.decode(tokens)
-        path = self._samples / f"samples-{self._step}"
+        path = self._sample_path
         text = "\n".join(
             f"======== SAMPLE {sample} ========\n{texts[index]}\n"
             for sample, index in enumerate(sorted(texts), start=1)

@@ -48,7 +48,6 @@ EXAMPLES = [
 ]
 COLORS = ("#2e9e6b", "#c9a227", "#e0762e", "#d0342c")  # from probable to improbable
 REFRESH_SECONDS = 5
-MOST_SAMPLES = 8
 # Gradio has more routes: uploads, files of this machine, a proxy, log-ins. The page needs these.
 NEEDED = {
     "GET": ("/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/queue/data"),
@@ -231,12 +230,12 @@ class Page:
                 min_width=200,
                 elem_id=f"{name}-temperature",
             )
-            top_k = gr.Number(40, label="top_k (0: off)", precision=0, minimum=0, min_width=120)
+            top_k = gr.Number(40, label="top_k (0: off)", precision=0, min_width=120)
             top_p = gr.Slider(0, 1, 1, step=0.01, label="top_p (1: off)", min_width=200)
             penalty = gr.Slider(1, 2, 1, step=0.05, label="Repetition penalty", min_width=200)
         with gr.Row():
             length = gr.Number(
-                min(100, most), label="Length (tokens)", precision=0, minimum=1, maximum=most,
+                min(100, most), label="Length (tokens)", precision=0,
                 min_width=120, elem_id=f"{name}-length",
             )  # fmt: skip
             stop = gr.Textbox(
@@ -246,10 +245,7 @@ class Page:
             seed = gr.Textbox(
                 label="Seed (empty: random)", max_lines=1, min_width=120, elem_id=f"{name}-seed"
             )
-            most_samples = min(MOST_SAMPLES, self._endpoint.limits.most_completions)
-            samples = gr.Number(
-                1, label="Samples", precision=0, minimum=1, maximum=most_samples, min_width=120
-            )
+            samples = gr.Number(1, label="Samples", precision=0, min_width=120)
         return [model, temperature, top_k, top_p, penalty, length, stop, seed, samples]
 
     def _build_model_menu(self, name: str) -> gr.Dropdown:
@@ -335,7 +331,7 @@ class Page:
             show_inline_category=False,
             elem_id="colored",
         )
-        place = gr.Number(1, label="Token number", precision=0, minimum=1, elem_id="token-number")
+        place = gr.Number(1, label="Token number", precision=0, elem_id="token-number")
         alternatives = gr.HTML(elem_id="alternatives")
         tokens = gr.State([])
         take.click(lambda value: value, written, text, api_visibility="private")
@@ -366,15 +362,16 @@ class Page:
             elem_id="attention-text",
         )
         with gr.Row():
-            layer = gr.Number(0, label="Layer, from 0", precision=0, minimum=0)
-            head = gr.Number(0, label="Head, from 0", precision=0, minimum=0)
+            layer = gr.Number(0, label="Layer, from 0", precision=0)
+            head = gr.Number(0, label="Head, from 0", precision=0)
         draw = gr.Button("Draw", variant="primary", elem_id="draw")
         status = gr.Textbox(label="Status", interactive=False, elem_id="attention-status")
         picture = gr.HTML(elem_id="attention-picture")
         inputs, outputs = [model, text, layer, head], [picture, status]
         _on(draw.click, self._attention, inputs, outputs, concurrency_limit=1)
 
-    async def _attention(self, model: str, text: str, layer: int, head: int) -> list[Any]:
+    async def _attention(self, model: str, text: str, *indices: int | None) -> list[Any]:
+        layer, head = (-1 if index is None else index for index in indices)  # empty boxes
         try:
             await self._endpoint.model({"model": model}, self._models.available())
             picture = await asyncio.to_thread(

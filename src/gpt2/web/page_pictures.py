@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gpt2.checkpoint.resolve import find_model, find_run
 from gpt2.errors import UserError
 from gpt2.pictures.style import THEMES, Theme, drawn, load_matplotlib
+from gpt2.quiet import import_tensorflow
 from gpt2.training.run_log import HISTORY, read_curves
 from gpt2.workspace import Workspace, is_plain_name
 
@@ -45,6 +46,7 @@ def attention_html(name: str, models_dir: str | None, text: str, layer: int, hea
     for label, index, count in (("Layer", layer, hparams.n_layer), ("Head", head, hparams.n_head)):
         if not 0 <= index < count:
             raise UserError(f"{label} must be 0 to {count - 1} for {name}.")
+    import_tensorflow()
     from gpt2.evaluation.attention import attention
     from gpt2.pictures.attention import attention_picture
 

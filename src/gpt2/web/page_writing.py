@@ -19,6 +19,7 @@ from gpt2.web.scheduler import Generation
 
 SECONDS_BETWEEN_UPDATES = 0.1  # of the text in the browser
 LONGEST_SEED = 30  # digits
+MOST_SAMPLES = 8
 ALTERNATIVES = 8  # most probable tokens that are shown for a token
 KEPT = "\n\t\u200c\u200d"  # with the joiners that emoji and Persian words are written with
 # Lower limits of the probability of a token, and names of the classes that they begin.
@@ -90,6 +91,14 @@ class PageSettings:
             "stop": stops,
             "seed": seed,
         }
+
+
+def _count(label: str, number: float | None, most: int) -> int:
+    """Return a number of a form, which is None if it is empty; raises a UserError if it is bad."""
+    whole = _whole(number)
+    if not isinstance(whole, int) or not 1 <= whole <= most:
+        raise UserError(f"{label} must be a whole number from 1 to {most}.")
+    return whole
 
 
 def _whole(number: float | None) -> Any:
@@ -172,9 +181,12 @@ async def write(
 
     Raises:
         ApiError: see `Endpoint.submit` and `Results.items`.
+        UserError: the number of samples, the length or the seed is not valid.
     """
+    _count("Length", settings.length, endpoint.limits.most_tokens)
     if before is None:
-        before = Writing(prompt, ("",) * max(1, int(settings.samples)))
+        most = min(MOST_SAMPLES, endpoint.limits.most_completions)
+        before = Writing(prompt, ("",) * _count("Samples", settings.samples, most))
         seed = settings.checked_seed()
     else:
         seed = before.seed + 1  # the same random numbers would favor the same words

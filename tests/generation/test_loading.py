@@ -508,9 +508,7 @@ def test_a_model_that_is_replaced_during_its_conversion_is_not_kept(
     def replace(event: Converting) -> None:
         shutil.copytree(other, fresh_folder, dirs_exist_ok=True)
 
-    with pytest.raises(
-        UserError, match=r"replaced while it was being converted\. Run .* again"
-    ):
+    with pytest.raises(UserError, match=r"replaced while it was being converted\. Run .* again"):
         open_model(ModelFolder(fresh_folder), engine="litert", progress=replace)
     assert entries(cache) == []
     check(open_model(ModelFolder(fresh_folder), engine="litert"), seed=8)

@@ -125,15 +125,10 @@ def measure_small(args: argparse.Namespace, checkouts: dict[str, Path], where: s
                 seconds_to_first_step, train, folder
             )
         shown, _ = measure(runs, args.rounds)
-    text = f"{where}, a model with the sizes of the demo's; {described(args.rounds)}\n\n{shown}"
+    text = f"{where}, for a model with the sizes of the demo's.\n\n{shown}"
     print(text)
     if args.docs:
         write_section(args.docs, text, "start small")
-
-
-def described(rounds: int) -> str:
-    """Return how it was measured, as a part of a sentence."""
-    return f"median of {rounds} interleaved rounds."
 
 
 def main() -> None:
@@ -152,7 +147,7 @@ def main() -> None:
     where = (
         f"Measured on {datetime.date.today()} by `benchmarks/startup.py`: {machine['cpu']}, "
         f"{machine['cores']} cores, other load {taken():.0%}. Whole processes, from the command to "
-        "the first token or step"
+        f"the first token or step, median of {args.rounds} interleaved rounds"
     )
     if args.small:
         measure_small(args, checkouts, where)
@@ -170,7 +165,7 @@ def main() -> None:
         command = [sys.executable, "-c", LLAMA, args.gguf, PROMPT]
         runs["llama.cpp"] = functools.partial(seconds_and_memory, command, folder)
     shown, seconds = measure(runs, args.rounds)
-    text = f"{where}, {model}; {described(args.rounds)}\n\n{shown}"
+    text = f"{where}, for {model}.\n\n{shown}"
     print(text)
     if args.docs:
         write_section(args.docs, text, f"start {model}")

@@ -273,7 +273,7 @@ def _become_worker(function: Callable, tasks: int, results: int, mask: Any) -> N
                     os.close(int(name))
         _answer(function, os.fdopen(tasks, "rb"), os.fdopen(results, "wb"))
     finally:
-        os._exit(0)  # without what the parent does when it ends
+        os._exit(0)  # without a traceback, or what the parent does when it ends
 
 
 def _serve() -> None:
@@ -286,14 +286,13 @@ def _serve() -> None:
 
 
 def _answer(function: Callable, tasks: IO[bytes], results: IO[bytes]) -> None:
-    """Answer tasks until the pipe is closed."""
-    with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # the parent is gone
-        while True:
-            task = pickle.load(tasks)
-            answer: tuple[Any, Exception | None]
-            try:
-                answer = (function(task), None)
-            except Exception as error:  # raised again in the parent
-                answer = (None, error)
-            pickle.dump(answer, results, pickle.HIGHEST_PROTOCOL)
-            results.flush()
+    """Answer tasks; reading or writing raises an error when the pipe is closed."""
+    while True:
+        task = pickle.load(tasks)
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = (function(task), None)
+        except Exception as error:  # raised again in the parent
+            answer = (None, error)
+        pickle.dump(answer, results, pickle.HIGHEST_PROTOCOL)
+        results.flush()

@@ -505,12 +505,16 @@ def test_a_model_that_is_replaced_during_its_conversion_is_not_kept(
 ) -> None:
     other = write_small_model(tmp_path / "other" / "small", 8)
 
+    begun = []
+
     def replace(event: Converting) -> None:
+        begun.extend([event] * (event.done == 0))
         shutil.copytree(other, fresh_folder, dirs_exist_ok=True)
 
     with pytest.raises(UserError, match=r"replaced while it was being converted\. Run .* again"):
         open_model(ModelFolder(fresh_folder), engine="litert", progress=replace)
     assert entries(cache) == []
+    assert len(begun) == 1  # not once more in a temporary folder
     check(open_model(ModelFolder(fresh_folder), engine="litert"), seed=8)
 
 

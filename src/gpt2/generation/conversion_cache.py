@@ -73,8 +73,23 @@ def find_or_convert(key: str, names: set[str], convert: Convert) -> Path:
         convert: see `Convert`.
 
     Raises:
-        UserError: the files cannot be written.
+        UserError: the files cannot be written, or the model cannot be converted.
     """
+    try:
+        return _find_or_convert(key, names, convert)
+    except _NotConverted as failed:
+        raise failed.error from failed.error.__cause__
+
+
+class _NotConverted(Exception):
+    """The conversion itself failed, not writing its files, so that no other folder would help."""
+
+    def __init__(self, error: UserError):
+        super().__init__(error)
+        self.error = error
+
+
+def _find_or_convert(key: str, names: set[str], convert: Convert) -> Path:
     if cache := _private_folder(cache_folder()):
         entry = cache / key
         if is_intact(entry, names):
@@ -85,7 +100,7 @@ def find_or_convert(key: str, names: set[str], convert: Convert) -> Path:
                 _fill(entry, convert)
                 remove_old(cache, entry)
             return entry
-    entry = Path(_temporary_folder(), key)
+    entry = _temporary_folder() / key
     if not is_intact(entry, names):
         _fill(entry, convert)
     return entry
@@ -185,7 +200,10 @@ def _fill(entry: Path, convert: Convert) -> None:
         with contextlib.suppress(OSError):
             entry.unlink()
     with files.atomic_folder(entry) as partial:
-        convert(entry, partial)
+        try:
+            convert(entry, partial)
+        except UserError as error:
+            raise _NotConverted(error) from error
         known = {path.name: _described(path) for path in partial.iterdir()}
         manifest = {"checked_by": __version__, "files": known}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -218,6 +236,6 @@ def _size(entry: Path) -> int:
 
 
 @functools.cache
-def _temporary_folder() -> str:
+def _temporary_folder() -> Path:
     """Return a folder for this process only, deleted when it ends."""
-    return str(files.temporary_folder("retrain-gpt2-"))
+    return files.temporary_folder("retrain-gpt2-")

@@ -122,7 +122,8 @@ def convert(
         progress(done, len(programs))
         kind = "int8" if quantize == "int4" and program.function is _head else quantize
         own = program.weights()
-        _check_range(own, kind)
+        if kind != "none":
+            _check_range(own, kind)
         sizes = program.function, tuple(array.shape for array in own.values())
         if sizes not in templates:
             templates[sizes] = _template(program, own, hparams, kind)
@@ -141,7 +142,7 @@ def _check_range(weights: Weights, kind: str) -> None:
         UserError: a weight is beyond the range of the quantization, or not a finite number.
     """
     for array in weights.values():
-        if kind != "none" and array.ndim > 1:
+        if array.ndim > 1:
             largest = max(array.max(), -array.min())  # NaN if a weight is
             if not largest <= MOST[kind]:
                 raise UserError(

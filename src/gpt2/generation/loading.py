@@ -162,11 +162,14 @@ def _litert(model: ModelFolder, settings: EngineSettings, progress: Progress) ->
             progress(Converting(entry, done, of))
 
         import_tensorflow()
-        litert_conversion.convert(model.tensors(), hparams, folder, quantize, report)
-        if litert_conversion.cache_key(checkpoint, quantize) != key:
-            raise UserError(
-                f"{checkpoint} was replaced while it was being converted. Run the command again."
-            )
+        try:
+            litert_conversion.convert(model.tensors(), hparams, folder, quantize, report)
+        finally:  # also if its tensors no longer fit their checksums
+            if litert_conversion.cache_key(checkpoint, quantize) != key:
+                raise UserError(
+                    f"{checkpoint} was replaced while it was being converted. Run the command "
+                    "again."
+                )
 
     names = litert_conversion.program_files(hparams)
     folder = conversion_cache.find_or_convert(key, names, convert)

@@ -30,6 +30,7 @@ from gpt2.web.page_writing import (
     Stop,
     Writing,
     color_tokens,
+    token_count,
     write,
 )
 
@@ -349,8 +350,7 @@ class Page:
         except Exception as error:
             return [gr.skip(), self._sentence(error), gr.skip(), gr.skip()]
         colored = [(token.text, token.name) for token in tokens]
-        status = f"{len(tokens):,} token{'s' * (len(tokens) != 1)}"
-        return [colored, status, tokens, ""]
+        return [colored, token_count(len(tokens)), tokens, ""]
 
     # --- Attention and Training ---
 

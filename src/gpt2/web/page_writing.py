@@ -93,6 +93,11 @@ class PageSettings:
         }
 
 
+def token_count(count: int) -> str:
+    """Return a number of tokens in words, such as "1 token"."""
+    return f"{count:,} token{'s' * (count != 1)}"
+
+
 def _count(label: str, number: float | None, most: int) -> int:
     """Return a number of a form, which is None if it is empty; raises a UserError if it is bad."""
     whole = _whole(number)
@@ -141,8 +146,7 @@ class Writing:
     def status(self) -> str:
         """Speed and seed."""
         speed = f"{self.tokens / self.seconds:.1f} tokens/s" if self.seconds else "waiting"
-        count = f"{self.tokens:,} token{'s' * (self.tokens != 1)}"
-        return f"{count}, {speed}, seed {self.seed}"
+        return f"{token_count(self.tokens)}, {speed}, seed {self.seed}"
 
 
 class Stop:
